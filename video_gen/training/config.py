@@ -1,0 +1,77 @@
+"""How training runs: the optimiser's settings and the loop's. No torch here."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from video_gen.config import Config
+
+
+class OptimConfig(Config):
+    """The optimiser, its learning rate over the steps, and clipping."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` moves hidden matrices and convolutions by an orthogonalised momentum, and everything else by AdamW."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak rate. Muon's updates are scaled so that a rate that suits AdamW suits Muon too."""
+    adam_learning_rate: float | None = Field(None, gt=0)
+    """With `muon`: the peak rate of the parameters left to AdamW; default `learning_rate`. Unused with `adamw`."""
+    adam_names: tuple[str, ...] = ()
+    """With `muon`: a parameter whose name contains one of these stays with AdamW (input and output layers, say)."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's decay rates of the mean gradient and the mean square. The second forgets in 100 steps, for short runs."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled decay, times the rate. Vectors and what a model lists in `no_decay()` are not decayed."""
+    warmup_steps: int = Field(50, ge=0)
+    """Steps of linear rise to the peak rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Shape of the fall from the peak, after the warm-up, to `final_lr` at the last step."""
+    final_lr: float = Field(0.05, ge=0, le=1)
+    """The rate of the last step as a fraction of the peak. Unused with `constant`."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this global norm; a huge value turns clipping off."""
+
+    @model_validator(mode="after")
+    def _betas(self):
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}; use e.g. (0.9, 0.99)")
+        return self
+
+
+class LoopConfig(Config):
+    """The training loop, the same for every model. A period of 0 means never."""
+
+    train_steps: int = Field(1000, ge=1)
+    """Optimiser steps of the whole run."""
+    batch_size: int = Field(16, ge=1)
+    """Samples per optimiser step, over all micro-batches."""
+    accumulation: int = Field(1, ge=1)
+    """Micro-batches per step: more takes less memory and gives the same gradient; must divide `batch_size`."""
+    seed: int = Field(0, ge=0)
+    """Every random number of step s comes from (seed, s): a resumed run repeats an uninterrupted one bit for bit."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Arithmetic of the forward pass (autocast); weights, gradients and the optimiser are float32 either way."""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay per step of the averaged weights that are validated, sampled, saved; warms up as (1 + s) / (10 + s)."""
+    validate_every: int = Field(200, ge=0)
+    """Steps between validations; the last step is validated too, unless this is 0."""
+    sample_every: int = Field(0, ge=0)
+    """Steps between samples; the last step is sampled too, unless this is 0."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps between checkpoints: the most that a kill or a power cut can lose."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """How many of the newest checkpoints stay on disk."""
+    log_every: int = Field(10, ge=1)
+    """Steps per line of log.jsonl; a line holds the means over them."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile for a model's `blocks`; `auto` compiles on a GPU, `on` on the CPU too (needs a C++ compiler)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the GPU when there is one."""
+    tensorboard: bool = True
+    """Write TensorBoard events to the run folder, beside log.jsonl."""
+
+    @model_validator(mode="after")
+    def _accumulation(self):
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
+        return self
