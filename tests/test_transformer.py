@@ -1,0 +1,227 @@
+"""The transformer against a plain reference, and its causal and cached behaviour."""
+
+import math
+
+import pytest
+import torch
+
+from video_gen.errors import ConfigError, ShapeError
+from video_gen.model.attention import SpatiotemporalAttention, kept_frames, plan_video
+from video_gen.model.layers import RotaryEmbedding, patchify, rotate, unpatchify
+from video_gen.model.transformer import VideoTransformer
+from video_gen.model.transformer_config import PRESETS, TransformerConfig
+
+HEAD = 8
+FRAMES, HEIGHT, WIDTH = 6, 2, 3
+
+
+def small(**overrides) -> VideoTransformer:
+    settings = dict(latent_channels=3, patch_size=2, width=32, depth=3, head_dim=HEAD, text_width=5) | overrides
+    torch.manual_seed(0)
+    model = VideoTransformer(TransformerConfig(**settings)).eval()
+    for parameter in model.parameters():  # zero-initialised layers would hide mistakes
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def inputs(frames=FRAMES, batch=2):
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(batch, 3, frames, 2 * HEIGHT, 2 * WIDTH, generator=generator)
+    noisy = torch.randn(latents.shape, generator=generator)
+    text = torch.randn(batch, 4, 5, generator=generator)
+    visible = torch.tensor([[True] * 4, [True, True, False, False]])[:batch]
+    return latents, noisy, torch.rand(batch, frames, generator=generator), text, visible
+
+
+def reference(attention, x, own_block, text, history, history_block, sink, window, first):
+    """One token at a time, in plain loops: the meaning of `SpatiotemporalAttention`."""
+    (q, (k, v)), (f, s) = attention.project(x), x.shape[1:3]
+    rope = RotaryEmbedding(HEAD, 1000.0)
+    out = torch.zeros_like(q)
+    starts = {n: own_block.index(n) for n in own_block}
+    for i in range(f):
+        start = first + starts[own_block[i]]
+        past = list(range(start)) if attention.kind != "space" else []
+        if window is not None and start > sink + window:
+            past = [j for j in past if j < sink or j >= start - window]
+        own = [j for j in range(f) if own_block[j] == own_block[i]] if attention.kind != "space" else [i]
+        cos, sin = rope(64, HEIGHT, WIDTH, x.device)
+        for p in range(s):
+            keys, values = [], []
+            if text is not None and attention.kind != "time":
+                keys.append(text.k[:, :, 0]), values.append(text.v[:, :, 0])
+            places = [p] if attention.kind == "time" else list(range(s))
+            for position, j in enumerate(past):
+                source_k, source_v = history
+                keys.append(rotate(source_k[:, :, j], cos[position], sin[position])[:, :, places])
+                values.append(source_v[:, :, j][:, :, places])
+            for offset, j in enumerate(own):
+                position = 0 if attention.kind == "space" else len(past) + offset
+                keys.append(rotate(k[:, :, j], cos[position], sin[position])[:, :, places])
+                values.append(v[:, :, j][:, :, places])
+            at = 0 if attention.kind == "space" else len(past) + own.index(i)
+            query = rotate(q[:, :, i], cos[at], sin[at])[:, :, p : p + 1]
+            weights = (query @ torch.cat(keys, 2).transpose(-1, -2) / math.sqrt(HEAD)).softmax(-1)
+            out[:, :, i, p] = (weights @ torch.cat(values, 2))[:, :, 0]
+    return attention.out(out.permute(0, 2, 3, 1, 4).flatten(3))
+
+
+@pytest.mark.parametrize("kind", ["joint", "space", "time"])
+@pytest.mark.parametrize("blocks", [(6,), (1, 2, 3), (1, 1, 1, 1, 1, 1)])
+@pytest.mark.parametrize(("sink", "window"), [(1, None), (1, 2), (0, 1), (2, 1)])
+@pytest.mark.parametrize("dense_tokens", [0, 4096])
+@pytest.mark.parametrize("self_history", [False, True])
+def test_attention_equals_a_plain_reference(kind, blocks, sink, window, dense_tokens, self_history):
+    torch.manual_seed(0)
+    attention = SpatiotemporalAttention(16, HEAD, kind).double()
+    x, past, words = (torch.randn(2, f, s, 16).double() for f, s in ((6, 6), (5, 6), (1, 3)))
+    text = None if self_history else attention.project(words)[1]
+    tables = tuple(x.double() for x in RotaryEmbedding(HEAD, 1000.0)(16, HEIGHT, WIDTH, x.device))
+    history = None if self_history else attention.project(past)[1]
+    visible = None if self_history else torch.ones(2, 3, dtype=torch.bool)
+    kept = 0 if self_history else 5
+    limits = {"sink": sink, "window": window, "dense_tokens": dense_tokens}
+    plan = plan_video(blocks, 0, kept, tables, self_history=self_history, text_visible=visible, **limits)
+    got, own = attention(x, plan, text, history)
+    own_block = [n for n, size in enumerate(blocks) for _ in range(size)]
+    want = reference(attention, x, own_block, text, own if self_history else history, own_block, sink, window, 0)
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+@pytest.mark.parametrize("window", [None, 2])
+def test_the_future_cannot_change_the_past(attention, window):
+    model = small(attention=attention, window=window)
+    latents, noisy, t, text, visible = inputs()
+    blocks = (1, 2, 1, 2)
+    with torch.no_grad():
+        before = model(noisy, t, text, visible, clean=latents, blocks=blocks)
+        for start, stop in ((1, 3), (3, 4), (4, 6)):
+            changed, other_noisy, other_t = latents.clone(), noisy.clone(), t.clone()
+            changed[:, :, start:] += 1.0
+            other_noisy[:, :, stop:] += 1.0
+            other_t[:, stop:] = 0.1
+            after = model(other_noisy, other_t, text, visible, clean=changed, blocks=blocks)
+            torch.testing.assert_close(after[:, :, :stop], before[:, :, :stop], rtol=1e-5, atol=1e-5)
+            if stop < FRAMES:
+                assert (after[:, :, stop:] - before[:, :, stop:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+@pytest.mark.parametrize(("sink", "window"), [(1, None), (1, 2), (0, 3), (2, 1)])
+@pytest.mark.parametrize("blocks", [(1, 1, 1, 1, 1, 1), (1, 2, 1, 2), (1, 5)])
+def test_cached_rollout_equals_masked_full_forward(attention, sink, window, blocks):
+    model = small(attention=attention, sink=sink, window=window)
+    latents, noisy, t, text, visible = inputs()
+    clean_t = 0.3 * t
+    with torch.no_grad():
+        full = model(noisy, t, text, visible, clean=latents, clean_t=clean_t, blocks=blocks)
+        memory, history, start = model.encode_text(text, visible), None, 0
+        for size in blocks:
+            at = slice(start, start + size)
+            block = model.denoise(noisy[:, :, at], t[:, at], memory, history)
+            torch.testing.assert_close(block, full[:, :, at], rtol=1e-5, atol=1e-5)
+            history = model.encode_history(latents[:, :, at], clean_t[:, at], history)
+            start += size
+        if window is not None:
+            assert history.frames == min(FRAMES, sink + window)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_history_in_pieces_equals_history_at_once(window):
+    model = small(window=window)
+    latents = inputs()[0]
+    with torch.no_grad():
+        whole = model.encode_history(latents, blocks=(1, 2, 1, 2))
+        parts = model.encode_history(latents[:, :, :3], blocks=(1, 2))
+        parts = model.encode_history(latents[:, :, 3:], history=parts, blocks=(1, 2))
+    assert whole.frames == parts.frames
+    for a, b in zip(whole.layers, parts.layers):
+        torch.testing.assert_close(a.k, b.k, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a.v, b.v, rtol=1e-5, atol=1e-5)
+
+
+def test_hidden_history_is_not_seen():
+    model = small()
+    latents, noisy, t, text, visible = inputs()
+    seen = torch.tensor([True, False])
+    with torch.no_grad():
+        mixed = model(noisy, t, text, visible, clean=latents, blocks=(1, 5), history_visible=seen)
+        other = model(noisy, t, text, visible, clean=latents + 1, blocks=(1, 5), history_visible=seen)
+        full = model(noisy, t, text, visible, clean=latents, blocks=(1, 5))
+        memory = model.encode_text(text, visible)
+        cached = model.denoise(noisy[:, :, 1:], t[:, 1:], memory, model.encode_history(latents[:, :, :1]), seen)
+    torch.testing.assert_close(mixed[0], full[0])
+    torch.testing.assert_close(mixed[1], other[1])
+    torch.testing.assert_close(mixed[:, :, 1:], cached, rtol=1e-5, atol=1e-5)
+    assert (full[1] - mixed[1]).abs().max() > 1e-3
+
+
+def test_padding_of_the_text_changes_nothing():
+    model = small()
+    _, noisy, t, text, visible = inputs()
+    with torch.no_grad():
+        padded = model(noisy, t, text, visible)[1:]
+        alone = model(noisy[1:], t[1:], text[1:, :2], visible[1:, :2])
+    torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_time_per_frame_equals_one_time_for_all_frames():
+    model = small()
+    _, noisy, _, text, visible = inputs()
+    t = torch.tensor([0.2, 0.7])
+    torch.testing.assert_close(model(noisy, t, text, visible), model(noisy, t[:, None].expand(-1, 6), text, visible))
+
+
+def test_training_and_inference_attention_agree():
+    model = small()
+    latents, noisy, t, text, visible = inputs()
+    with_gradient = model(noisy, t, text, visible, clean=latents, blocks=(1, 2, 3))
+    with torch.no_grad():
+        without = model(noisy, t, text, visible, clean=latents, blocks=(1, 2, 3))
+    torch.testing.assert_close(with_gradient, without, rtol=1e-5, atol=1e-5)
+
+
+def test_every_parameter_learns():
+    model = small(attention="factorised", depth=6)
+    latents, noisy, t, text, visible = inputs()
+    model(noisy, t, text, visible, clean=latents, blocks=(1, 5)).square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_patches_round_trip():
+    latents = inputs()[0]
+    torch.testing.assert_close(unpatchify(patchify(latents, 2), 2, HEIGHT), latents)
+
+
+@pytest.mark.parametrize(
+    ("total", "sink", "window", "want"),
+    [(0, 1, 2, []), (3, 1, None, [0, 1, 2]), (3, 1, 2, [0, 1, 2]), (5, 1, 2, [0, 3, 4]), (5, 0, 1, [4])],
+)
+def test_kept_frames(total, sink, window, want):
+    assert [i for piece in kept_frames(total, sink, window) for i in range(piece.start, piece.stop)] == want
+
+
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("tiny", (4, 7)), ("small", (27, 35)), ("base", (115, 150)), ("large", (550, 650))]
+)
+def test_presets(preset, millions):
+    with torch.device("meta"):
+        model = VideoTransformer(TransformerConfig.preset(preset))
+    assert millions[0] < sum(p.numel() for p in model.parameters()) / 1e6 < millions[1]
+
+
+def test_mistakes_are_named():
+    model = small()
+    _, noisy, t, text, visible = inputs()
+    with pytest.raises(ShapeError, match="3 channels"):
+        model(noisy[:, :2], t, text, visible)
+    with pytest.raises(ShapeError, match="patch_size 2"):
+        model(noisy[..., :3], t, text, visible)
+    with pytest.raises(ShapeError, match="add up to 3"):
+        model(noisy, t, text, visible, clean=noisy, blocks=(1, 2))
+    with pytest.raises(ShapeError, match="5"):
+        model(noisy, t, text[..., :2], visible)
+    with pytest.raises(ConfigError, match="tiny, small"):
+        TransformerConfig.preset("huge")
+    assert "tiny" in PRESETS

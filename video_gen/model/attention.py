@@ -1,0 +1,249 @@
+"""Attention over space and time, joint or factorised, causal in blocks of frames.
+
+A *stream* of tokens `(b, f, s, d)` attends to its own block and to *history*: keys and values of clean frames before the
+block. Which frames those are is a `Plan` of spans, not a matrix over all tokens. Keys are remembered before rotary
+embedding; positions are given when they are read: history from zero, then the block. So a stream of any length uses the
+same positions, and the frames between the `sink` and the `window` can be forgotten.
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from video_gen.model.layers import rotate
+
+Kind = Literal["joint", "space", "time"]
+DENSE_TOKENS = 2048
+"""Up to so many query tokens one masked product over all blocks is faster than a product per block."""
+
+
+class KeyValue(NamedTuple):
+    """Keys (normalised, not rotated) and values, each `(b, heads, f, s, head_dim)`; text has f = 1."""
+
+    k: Tensor
+    v: Tensor
+
+    def frames(self, pieces: tuple[slice, ...]) -> "KeyValue":
+        if len(pieces) == 1:
+            return KeyValue(self.k[:, :, pieces[0]], self.v[:, :, pieces[0]])
+        return KeyValue(*(torch.cat([x[:, :, p] for p in pieces], dim=2) for x in self))
+
+    def append(self, other: "KeyValue") -> "KeyValue":
+        return KeyValue(torch.cat([self.k, other.k], dim=2), torch.cat([self.v, other.v], dim=2))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Query frames that share their keys: `history` frames at positions 0, 1, ... and `own` frames from `position` on."""
+
+    own: slice
+    history: tuple[slice, ...]
+    position: int
+    joint_bias: Tensor | None = None
+    """(b or 1, 1, query tokens or 1, text + key tokens), added to the scores of joint attention; None = all allowed."""
+    time_bias: Tensor | None = None
+    """(b or 1, 1, 1, own frames, history + own frames), the same for attention over time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass of a stream may see, and where things are."""
+
+    spans: tuple[Span, ...]
+    cos: Tensor
+    sin: Tensor
+    """Rotary tables `(positions, s, head_dim / 2)`."""
+    space_bias: Tensor | None = None
+    """(b, 1, 1, 1, text + place tokens), for attention within a frame."""
+    self_history: bool = False
+    """The stream's own earlier blocks are its history, after what a cache holds: the clean stream, span by span."""
+
+
+def kept_frames(total: int, sink: int, window: int | None) -> tuple[slice, ...]:
+    """Of `total` frames of history those that are seen: the first `sink` and the last `window` (None = all)."""
+    if total == 0:
+        return ()
+    if window is None or total <= sink + window:
+        return (slice(0, total),)
+    return tuple(p for p in (slice(0, sink), slice(total - window, total)) if p.stop > p.start)
+
+
+def count(pieces: tuple[slice, ...]) -> int:
+    return sum(piece.stop - piece.start for piece in pieces)
+
+
+def plan_text(visible: Tensor, head_dim: int, dtype: torch.dtype) -> Plan:
+    """Text sees text. `visible` (b, m) is False at padding; positions are the text encoder's business."""
+    flat = torch.zeros(1, visible.shape[1], head_dim // 2, dtype=dtype, device=visible.device)
+    bias = _bias(visible[:, None], dtype)
+    return Plan((Span(slice(0, 1), (), 0, bias),), flat.cos(), flat.sin(), bias[:, :, None])
+
+
+def plan_video(
+    blocks: tuple[int, ...],
+    first: int,
+    kept: int,
+    tables: tuple[Tensor, Tensor],
+    *,
+    sink: int,
+    window: int | None,
+    self_history: bool = False,
+    text_visible: Tensor | None = None,
+    history_visible: Tensor | None = None,
+    dense_tokens: int = DENSE_TOKENS,
+) -> Plan:
+    """Blocks of video, each seeing itself, earlier history and the text.
+
+    Args:
+        blocks: frames of each block.
+        first: the frame at which the first block begins, in frames of history; `kept`: how many of those there are.
+        tables: rotary cosine and sine, (positions, s, head_dim / 2) in the dtype of the tokens.
+        self_history: blocks see earlier blocks of their own stream.
+        text_visible: (b, m), False at padding, or None for no text.
+        history_visible: (b,), False where a sample sees no history, or None where all do.
+    """
+    cos, sin = tables
+    s, dtype = cos.shape[1], cos.dtype
+    starts = list(accumulate(blocks, initial=0))[:-1]
+    forgets = window is not None and first + starts[-1] > sink + window
+    chosen = []
+    if len(blocks) > 1 and not forgets and sum(blocks) * s <= dense_tokens:
+        visible = _dense_mask(blocks, first, kept, self_history, cos.device)
+        pieces = (slice(0, kept),) if kept else ()
+        chosen.append((slice(0, sum(blocks)), pieces, first, visible))
+        self_history = False
+    else:
+        for start, size in zip(starts, blocks):
+            pieces = kept_frames(first + start, sink, window)
+            chosen.append((slice(start, start + size), pieces, count(pieces), None))
+    result = []
+    for own, pieces, position, visible in chosen:
+        visible = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
+        time_bias = None if visible is None else _bias(visible, dtype)[:, :, None]
+        if visible is not None:
+            visible = visible.repeat_interleave(s, dim=1).repeat_interleave(s, dim=2)
+        if text_visible is not None:
+            visible = _beside_text(text_visible, visible, (count(pieces) + own.stop - own.start) * s)
+        joint_bias = None if visible is None else _bias(visible, dtype)
+        result.append(Span(own, pieces, position, joint_bias, time_bias))
+    space_bias = None if text_visible is None else _bias(_beside_text(text_visible, None, s), dtype)[:, :, None]
+    return Plan(tuple(result), cos, sin, space_bias, self_history)
+
+
+class SpatiotemporalAttention(nn.Module):
+    """Multi-head attention with fused projections and layer norm of queries and keys (arXiv:2302.05442).
+
+    kind: `joint` every allowed token; `space` the text and the token's own frame; `time` the same place in allowed frames.
+    """
+
+    def __init__(self, width: int, head_dim: int, kind: Kind):
+        super().__init__()
+        self.kind, self.head_dim = kind, head_dim
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.q_gain = nn.Parameter(torch.ones(head_dim))
+        self.k_gain = nn.Parameter(torch.ones(head_dim))
+
+    def project(self, x: Tensor) -> tuple[Tensor, KeyValue]:
+        """`(b, f, s, d)` to queries `(b, heads, f, s, head_dim)`, keys and values."""
+        b, f, s, _ = x.shape
+        q, k, v = self.qkv(x).view(b, f, s, 3, -1, self.head_dim).permute(3, 0, 4, 1, 2, 5).unbind(0)
+        q = F.layer_norm(q, (self.head_dim,), self.q_gain.to(q.dtype))
+        k = F.layer_norm(k, (self.head_dim,), self.k_gain.to(k.dtype))
+        return q, KeyValue(k, v)
+
+    def forward(
+        self, x: Tensor, plan: Plan, text: KeyValue | None, history: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
+        """
+        Args:
+            x: (b, f, s, d) tokens.
+            text: keys and values of the text, f = 1; `history`: of clean frames; both as an earlier pass returned them.
+        Returns: (b, f, s, d), and the stream's own keys and values.
+        """
+        q, own = self.project(x)
+        if self.kind == "space":
+            mixed = self._space(q, own, plan, text)
+        else:
+            if plan.self_history:
+                history = own if history is None else history.append(own)
+            parts = [self._span(q, own, span, plan, text, history) for span in plan.spans]
+            mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(3)), own
+
+    def _space(self, q: Tensor, own: KeyValue, plan: Plan, text: KeyValue | None) -> Tensor:
+        cos, sin = plan.cos[:1], plan.sin[:1]
+        k, v = rotate(own.k, cos, sin), own.v
+        if text is not None:
+            frames = (-1, -1, q.shape[2], -1, -1)
+            k = torch.cat([text.k.expand(frames), k], dim=3)
+            v = torch.cat([text.v.expand(frames), v], dim=3)
+        return attend(rotate(q, cos, sin), k, v, plan.space_bias)
+
+    def _span(
+        self, q: Tensor, own: KeyValue, span: Span, plan: Plan, text: KeyValue | None, history: KeyValue | None
+    ) -> Tensor:
+        f, past = span.own.stop - span.own.start, count(span.history)
+        at = slice(span.position, span.position + f)
+        q = rotate(q[:, :, span.own], plan.cos[at], plan.sin[at])
+        k, v = own.frames((span.own,))
+        k = rotate(k, plan.cos[at], plan.sin[at])
+        if past:
+            assert history is not None
+            old = history.frames(span.history)
+            k = torch.cat([rotate(old.k, plan.cos[:past], plan.sin[:past]), k], dim=2)
+            v = torch.cat([old.v, v], dim=2)
+        if self.kind == "time":
+            return attend(*(x.transpose(2, 3) for x in (q, k, v)), span.time_bias).transpose(2, 3)
+        q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+        if text is not None:
+            k, v = torch.cat([text.k[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
+        return attend(q, k, v, span.joint_bias).unflatten(2, (f, -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Scaled dot-product attention of `(..., n, head_dim)` with an additive bias or None.
+
+    In training on a CPU as plain products: there the fused kernel's backward is 3 to 4 times slower at such lengths.
+    """
+    if q.is_cuda or not torch.is_grad_enabled() or q.shape[-2] > DENSE_TOKENS:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return (scores if bias is None else scores + bias).softmax(dim=-1).to(v.dtype) @ v
+
+
+def _dense_mask(blocks: tuple[int, ...], first: int, kept: int, self_history: bool, device: torch.device) -> Tensor:
+    """(1, frames, kept + frames) of all blocks at once; right only while no history is forgotten."""
+    block = torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks))
+    start = torch.tensor(list(accumulate(blocks, initial=0))[:-1])[block] + first
+    own = block[:, None] >= block if self_history else block[:, None] == block
+    past = torch.arange(kept) < start[:, None]
+    return torch.cat([past, own], dim=1)[None].to(device)
+
+
+def _hide_history(visible: Tensor | None, own: int, past: int, history_visible: Tensor | None) -> Tensor | None:
+    """Hide the first `past` keys from samples that are to see no history: (b, own, past + own)."""
+    if history_visible is None or not past:
+        return visible
+    if visible is None:
+        visible = torch.ones(1, own, past + own, dtype=torch.bool, device=history_visible.device)
+    is_past = torch.arange(past + own, device=history_visible.device) < past
+    return visible & (history_visible[:, None, None] | ~is_past)
+
+
+def _beside_text(text_visible: Tensor, visible: Tensor | None, keys: int) -> Tensor:
+    """The text's mask before that of the other keys: (b, queries or 1, text + keys)."""
+    if visible is None:
+        visible = torch.ones(1, 1, keys, dtype=torch.bool, device=text_visible.device)
+    text = text_visible[:, None].expand(-1, visible.shape[1], -1)
+    return torch.cat([text, visible.expand(text.shape[0], -1, -1)], dim=2)
+
+
+def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """(b, queries, keys), True where allowed, to an additive (b, 1, queries, keys)."""
+    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return bias.masked_fill(~visible, float("-inf"))[:, None]

@@ -1,0 +1,152 @@
+"""Captions to tokens: a small byte-level encoder that is trained with the model, or any frozen `transformers` encoder.
+
+Both have `config`, `width`, and are called as `encoder(tokenised) -> (tokens, visible)` with `tokenised = tokenise(texts)`.
+"""
+
+import zlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from video_gen.errors import ConfigError, DataError
+from video_gen.model.layers import sinusoids
+from video_gen.model.pretrained import Pretrained
+from video_gen.model.transformer_config import TextConfig
+
+PIECE_BYTES = 12
+"""A word of more bytes is cut into pieces: a text without spaces still makes tokens."""
+NGRAMS = (1, 2, 3)
+
+
+class ByteTextEncoder(nn.Module, Pretrained):
+    """A token per word: the mean of embeddings of the word and its groups of 1 to 3 bytes, hashed into one table.
+
+    The idea of hashed byte n-grams is that of the Byte Latent Transformer (arXiv:2412.09871, section 3.2.1); a caption of
+    ten words costs ten tokens, any UTF-8 works, and nothing has to be downloaded.
+    """
+
+    Config = TextConfig
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.table = nn.Embedding(config.hash_buckets + 1, config.width, padding_idx=0)
+        self.start = nn.Parameter(torch.randn(config.width))
+        self.out = nn.Linear(config.width, config.width)
+
+    def no_decay(self) -> set[str]:
+        return {"table.weight", "start"}
+
+    def tokenise(self, texts: list[str]) -> Tensor:
+        """Texts to rows of the table: (b, words, entries) int64, 0 = nothing. Raises: DataError if a text is too long."""
+        rows = [[self._entries(piece) for word in text.split() for piece in _pieces(word)] for text in texts]
+        for text, row in zip(texts, rows):
+            if len(row) >= self.config.max_tokens:
+                raise DataError(
+                    f"caption '{text[:40]}...' has {len(row)} words, the model takes {self.config.max_tokens - 1}; "
+                    "shorten it, or train with a larger text.max_tokens"
+                )
+        words = max(map(len, rows), default=0)
+        entries = max((len(e) for row in rows for e in row), default=1)
+        table = torch.zeros(len(texts), words, entries, dtype=torch.long)
+        for b, row in enumerate(rows):
+            for w, found in enumerate(row):
+                table[b, w, : len(found)] = torch.tensor(found)
+        return table
+
+    def forward(self, entries: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args: entries: (b, m, k) from `tokenise`.
+        Returns: (b, 1 + m, width) tokens, of which the first says no more than that a text begins, so that the empty text
+            has a token, too; and (b, 1 + m) bool, False at padding.
+        """
+        used = entries > 0
+        words = self.table(entries).sum(2) / used.sum(2, keepdim=True).clamp(min=1) ** 0.5
+        positions = sinusoids(torch.arange(entries.shape[1], device=entries.device), self.width, max_period=256.0)
+        words = self.out(F.silu(words + positions)) + words
+        tokens = torch.cat([self.start.to(words.dtype).expand(len(entries), 1, -1), words], dim=1)
+        first = torch.ones(len(entries), 1, dtype=torch.bool, device=entries.device)
+        return tokens, torch.cat([first, used.any(2)], dim=1)
+
+    def _entries(self, piece: bytes) -> list[int]:
+        """Rows of one word: itself, and its groups of bytes with the borders marked."""
+        marked = b"<" + piece + b">"
+        groups = [b"=" + marked] + [marked[i : i + n] for n in NGRAMS for i in range(len(marked) - n + 1)]
+        return [1 + zlib.crc32(group) % self.config.hash_buckets for group in groups]
+
+
+class TransformersTextEncoder(nn.Module):
+    """A frozen encoder of the `transformers` library: T5, CLIP, Qwen, ... by folder or Hub id.
+
+    Raises: ConfigError if the library is missing, or the encoder cannot be loaded.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        try:
+            import transformers
+        except ImportError:
+            raise ConfigError(
+                f"text.name is '{config.name}', but transformers is not installed; pip install 'video-gen[hf]'"
+            ) from None
+        try:
+            self.tokeniser = transformers.AutoTokenizer.from_pretrained(config.name)
+            settings = transformers.AutoConfig.from_pretrained(config.name)
+            kind = transformers.T5EncoderModel if settings.model_type == "t5" else transformers.AutoModel
+            model = kind.from_pretrained(config.name)
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"text.name '{config.name}': cannot be loaded: {reason}") from None
+        self.config = config
+        self.model = getattr(model, "text_model", model).eval().requires_grad_(False)
+        self.width = int(self.model.config.hidden_size)
+
+    def train(self, mode: bool = True) -> "TransformersTextEncoder":
+        """Stays in eval mode: a frozen encoder drops nothing out."""
+        return super().train(False)
+
+    def tokenise(self, texts: list[str]) -> Tensor:
+        """(b, m, 2) int64: token ids and the attention mask. Raises: DataError if a text is too long."""
+        found = self.tokeniser(texts, padding=True, return_tensors="pt")
+        if found["input_ids"].shape[1] > self.config.max_tokens:
+            longest = max(texts, key=len)
+            raise DataError(
+                f"caption '{longest[:40]}...' makes {found['input_ids'].shape[1]} tokens, at most "
+                f"{self.config.max_tokens} are taken; shorten it, or raise text.max_tokens"
+            )
+        return torch.stack([found["input_ids"], found["attention_mask"]], dim=-1)
+
+    @torch.no_grad()
+    def forward(self, entries: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, m, 2) to tokens (b, m, width), and (b, m) bool, False at padding."""
+        ids, mask = entries.unbind(-1)
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask.bool()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Only the name is kept: the weights are the library's."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.model_dump_json(indent=1))
+
+
+TextEncoder = ByteTextEncoder | TransformersTextEncoder
+
+
+def build_text_encoder(config: TextConfig) -> TextEncoder:
+    return ByteTextEncoder(config) if config.kind == "bytes" else TransformersTextEncoder(config)
+
+
+def load_text_encoder(folder: str | Path) -> TextEncoder:
+    """What `save_pretrained` wrote. Raises: ConfigError, DataError."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise DataError(f"{path}: not there; a model folder holds vae/, transformer/ and text/")
+    config = TextConfig.model_validate_json(path.read_text())
+    return ByteTextEncoder.from_pretrained(folder) if config.kind == "bytes" else TransformersTextEncoder(config)
+
+
+def _pieces(word: str) -> list[bytes]:
+    data = word.encode()
+    return [data[i : i + PIECE_BYTES] for i in range(0, len(data), PIECE_BYTES)]

@@ -1,0 +1,297 @@
+"""VideoTransformer: one set of weights for a clip in one block, block after block, and an endless stream.
+
+Three streams of tokens go through the same blocks, each in a pass of its own, since none sees a later one:
+
+    text    -> text
+    clean   -> clean of its own and earlier blocks            (history: no text, so it serves any prompt)
+    noisy   -> text, clean of earlier blocks, noisy of its own block
+
+A pass leaves keys and values per layer for the next. In training the clean pass runs over the whole clip; in sampling it
+runs over one finished block at a time and appends to a cache. Both are the same code, so they agree.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from video_gen.errors import ShapeError
+from video_gen.model.attention import (
+    KeyValue,
+    Kind,
+    Plan,
+    SpatiotemporalAttention,
+    count,
+    kept_frames,
+    plan_text,
+    plan_video,
+)
+from video_gen.model.layers import (
+    FeedForward,
+    PlaceEmbedding,
+    RotaryEmbedding,
+    TimeEmbedding,
+    layer_norm,
+    modulate,
+    patchify,
+    unpatchify,
+)
+from video_gen.model.pretrained import Pretrained
+from video_gen.model.transformer_config import TransformerConfig
+
+TEXT, CLEAN, NOISY = range(3)
+
+
+@dataclass(frozen=True)
+class TextMemory:
+    """The text as every layer sees it."""
+
+    layers: tuple[KeyValue, ...]
+    visible: Tensor
+    """(b, tokens), False at padding."""
+
+    def select(self, keep: Tensor) -> "TextMemory":
+        """Some of the samples, by index or mask."""
+        return TextMemory(tuple(KeyValue(k[keep], v[keep]) for k, v in self.layers), self.visible[keep])
+
+
+@dataclass(frozen=True)
+class History:
+    """Clean frames as every layer sees them: at most `sink + window` of them, so a stream's memory is constant."""
+
+    layers: tuple[KeyValue, ...]
+    frames: int
+
+
+class TransformerBlock(nn.Module):
+    """Attention and feed-forward, modulated: shift, scale and gate of both from the diffusion time, shared by all blocks,
+    plus a table of the block's own (PixArt, arXiv:2310.00426, section 2.3)."""
+
+    def __init__(self, config: TransformerConfig, kind: Kind):
+        super().__init__()
+        self.attention = SpatiotemporalAttention(config.width, config.head_dim, kind)
+        self.feed_forward = FeedForward(config.width, round(config.width * config.mlp_ratio))
+        self.table = nn.Parameter(torch.zeros(6, config.width))
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        plan: Plan,
+        text: KeyValue | None,
+        history: KeyValue | None,
+    ) -> tuple[Tensor, KeyValue]:
+        """`x` (b, f, s, d), `modulation` (b, f, 6, d). Returns: new `x`, and this layer's keys and values."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._parts(x, modulation)
+        mixed, memory = self.attention(modulate(layer_norm(x), shift_a, scale_a), plan, text, history)
+        x = torch.addcmul(x, gate_a, mixed)
+        x = torch.addcmul(x, gate_m, self.feed_forward(modulate(layer_norm(x), shift_m, scale_m)))
+        return x, memory
+
+    def memory(self, x: Tensor, modulation: Tensor) -> KeyValue:
+        """This layer's keys and values alone."""
+        shift, scale = self._parts(x, modulation)[:2]
+        return self.attention.project(modulate(layer_norm(x), shift, scale))[1]
+
+    def _parts(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
+        return (modulation + self.table)[:, :, :, None].to(x.dtype).unbind(2)  # each (b, f, 1, d)
+
+
+class VideoTransformer(nn.Module, Pretrained):
+    """
+    Raises: ShapeError if latents, text or history do not fit the configuration.
+    """
+
+    Config = TransformerConfig
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        d, patch = config.width, config.latent_channels * config.patch_size**2
+        self.embed_text = nn.Linear(config.text_width, d)
+        self.embed_patch = nn.Linear(patch, d)
+        self.embed_place = PlaceEmbedding(d)
+        self.embed_time = TimeEmbedding(d)
+        self.stream = nn.Parameter(torch.zeros(3, d))
+        self.modulation = nn.Linear(d, 6 * d)
+        self.rotary = RotaryEmbedding(config.head_dim, config.rope_theta)
+        self.blocks = nn.ModuleList(TransformerBlock(config, self._kind(i)) for i in range(config.depth))
+        self.final_modulation = nn.Linear(d, 2 * d)
+        self.unembed = nn.Linear(d, patch)
+        self._initialise()
+
+    def _kind(self, layer: int) -> Kind:
+        if self.config.attention == "joint" or layer % self.config.joint_every == self.config.joint_every - 1:
+            return "joint"
+        return "space" if layer % 2 == 0 else "time"
+
+    def _initialise(self) -> None:
+        d = self.config.width
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.stream, std=0.02)
+        for layer in (self.modulation, self.final_modulation):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.unembed.weight)
+        for block in self.blocks:
+            table = block.table
+            nn.init.normal_(table, std=d**-0.5)
+            with torch.no_grad():  # gates: each of 2 * depth sublayers adds its share of a unit of variance
+                table[[2, 5]] += (2 * self.config.depth) ** -0.5
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone."""
+        return {name for name, _ in self.named_parameters() if name.endswith("table") or name == "stream"}
+
+    # -------------------- the three streams
+
+    def encode_text(self, tokens: Tensor, visible: Tensor) -> TextMemory:
+        """`tokens` (b, m, text_width) and `visible` (b, m), False at padding, to what every layer needs of them."""
+        if tokens.shape[-1] != self.config.text_width:
+            raise ShapeError(f"text tokens have {tokens.shape[-1]} features, the model wants {self.config.text_width}")
+        x = (self.embed_text(tokens) + self.stream[TEXT])[:, None]
+        t = torch.zeros(x.shape[0], 1, device=x.device)
+        plan = plan_text(visible, self.config.head_dim, x.dtype)
+        return TextMemory(self._memories(x, t, plan, None), visible)
+
+    def encode_history(
+        self,
+        latents: Tensor,
+        t: Tensor | None = None,
+        history: History | None = None,
+        blocks: tuple[int, ...] | None = None,
+    ) -> History:
+        """Append clean frames to the history.
+
+        Args:
+            latents: (b, c, f, h, w), clean or with noise of time `t` on them.
+            t: (b, f) or (b,) diffusion time of that noise; None = 0.
+            blocks: sizes of the blocks the frames came in; None = one.
+        """
+        f = latents.shape[2]
+        x, height, width = self._embed(latents, CLEAN)
+        blocks = blocks or (f,)
+        kept = history.frames if history else 0
+        plan = self._plan(x, (height, width), blocks, kept, kept, self_history=True)
+        t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
+        new = self._memories(x, t, plan, history)
+        layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
+        total = kept + f
+        pieces = kept_frames(total, self.config.sink, self.config.window)
+        frames = count(pieces)
+        if frames < total:  # cloned, or the slices would keep the forgotten frames in memory
+            layers = tuple(KeyValue(*(x.clone() for x in layer.frames(pieces))) for layer in layers)
+        return History(layers, frames)
+
+    def denoise(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        text: TextMemory,
+        history: History | None = None,
+        history_visible: Tensor | None = None,
+    ) -> Tensor:
+        """The prediction for one block that follows `history`: (b, c, f, h, w) like `noisy`; `t` (b,) or (b, f).
+
+        `history_visible` (b,) is False where a sample is to see no history, as some did not in training.
+        """
+        kept = history.frames if history else 0
+        return self._denoise(noisy, t, text, history, (noisy.shape[2],), kept, history_visible)
+
+    def forward(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        text: Tensor,
+        text_visible: Tensor,
+        clean: Tensor | None = None,
+        clean_t: Tensor | None = None,
+        blocks: tuple[int, ...] | None = None,
+        history_visible: Tensor | None = None,
+    ) -> Tensor:
+        """Training: all blocks of a clip at once, each seeing the clean frames before it (teacher forcing).
+
+        Args:
+            noisy: (b, c, f, h, w); `t` (b,) or (b, f).
+            text, text_visible: (b, m, text_width) and (b, m).
+            clean: (b, c, f, h, w) the history; None = one bidirectional block.
+            clean_t: (b, f), noise on the history.
+            blocks: sizes that add up to f; `history_visible`: (b,), False where a sample sees no history.
+        """
+        text_memory = self.encode_text(text, text_visible)
+        f = noisy.shape[2]
+        blocks = blocks or (f,)
+        if sum(blocks) != f:
+            raise ShapeError(f"blocks {blocks} add up to {sum(blocks)} frames, the latents have {f}")
+        if clean is None or len(blocks) == 1:
+            return self._denoise(noisy, t, text_memory, None, blocks, 0)
+        past = f - blocks[-1]
+        x, height, width = self._embed(clean[:, :, :past], CLEAN)
+        plan = self._plan(x, (height, width), blocks[:-1], 0, 0, self_history=True)
+        clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
+        history = History(self._memories(x, clean_t, plan, None), past)
+        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible)
+
+    # -------------------- parts
+
+    def _denoise(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        text: TextMemory,
+        history: History | None,
+        blocks: tuple[int, ...],
+        first: int,
+        history_visible: Tensor | None = None,
+    ) -> Tensor:
+        x, height, width = self._embed(noisy, NOISY)
+        kept = history.frames if history else 0
+        masks = {"text_visible": text.visible, "history_visible": history_visible}
+        plan = self._plan(x, (height, width), blocks, first, kept, **masks)
+        embedded, modulation = self._times(t, x)
+        for index, block in enumerate(self.blocks):
+            x, _ = block(x, modulation, plan, text.layers[index], history.layers[index] if history else None)
+        shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
+        return unpatchify(self.unembed(modulate(layer_norm(x), shift, scale)), self.config.patch_size, height)
+
+    def _memories(self, x: Tensor, t: Tensor, plan: Plan, history: History | None) -> tuple[KeyValue, ...]:
+        """Keys and values of every layer; the last layer does no more than make them."""
+        _, modulation = self._times(t, x)
+        memories = []
+        for index, block in enumerate(self.blocks):
+            if index == len(self.blocks) - 1:
+                memories.append(block.memory(x, modulation))
+            else:
+                x, memory = block(x, modulation, plan, None, history.layers[index] if history else None)
+                memories.append(memory)
+        return tuple(memories)
+
+    def _embed(self, latents: Tensor, stream: int) -> tuple[Tensor, int, int]:
+        """Tokens (b, f, s, d), and height and width in patches."""
+        config, (c, h, w) = self.config, (latents.shape[1], *latents.shape[3:])
+        if c != config.latent_channels or h % config.patch_size or w % config.patch_size:
+            raise ShapeError(
+                f"latents of {c} channels, {h}x{w}: the model takes {config.latent_channels} channels, and height and "
+                f"width that patch_size {config.patch_size} divides"
+            )
+        h, w = h // config.patch_size, w // config.patch_size
+        x = self.embed_patch(patchify(latents, config.patch_size))
+        return x + (self.embed_place(h, w) + self.stream[stream]).to(x.dtype), h, w
+
+    def _times(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`t` (b,) or (b, f) to its embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
+        embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
+        return embedded, self.modulation(F.silu(embedded)).unflatten(-1, (6, -1))
+
+    def _plan(
+        self, x: Tensor, grid: tuple[int, int], blocks: tuple[int, ...], first: int, kept: int, **masks: Any
+    ) -> Plan:
+        """See `attention.plan_video`."""
+        cos, sin = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
+        limits = {"sink": self.config.sink, "window": self.config.window}
+        return plan_video(blocks, first, kept, (cos.to(x.dtype), sin.to(x.dtype)), **limits, **masks)

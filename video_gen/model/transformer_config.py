@@ -1,0 +1,72 @@
+"""Sizes of the transformer and its text encoder. No torch here."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from video_gen.config import Config, validate
+from video_gen.errors import ConfigError
+
+
+class TextConfig(Config):
+    """How captions become tokens."""
+
+    kind: Literal["bytes", "transformers"] = "bytes"
+    """`bytes` is small and trained with the model; `transformers` takes a frozen encoder of that library."""
+    name: str | None = None
+    """With `transformers`: a folder or Hub id, such as google/t5-v1_1-base."""
+    width: int = Field(128, ge=8)
+    """With `bytes`: features per token. An encoder by name brings its own."""
+    hash_buckets: int = Field(4096, ge=16)
+    """With `bytes`: rows of the table of hashed words and byte groups."""
+    max_tokens: int = Field(128, ge=2)
+    """A longer caption is an error: nothing is cut off in silence."""
+
+    @model_validator(mode="after")
+    def _name(self):
+        if (self.kind == "transformers") != (self.name is not None):
+            raise ValueError("kind 'transformers' needs a name (a folder or Hub id), and kind 'bytes' takes none")
+        return self
+
+
+class TransformerConfig(Config):
+    """Sizes of the VideoTransformer."""
+
+    latent_channels: int = Field(16, ge=1)
+    patch_size: int = Field(2, ge=1)
+    """Latent pixels per token, along height and width."""
+    width: int = Field(256, ge=16)
+    depth: int = Field(6, ge=1)
+    head_dim: int = Field(64, ge=8)
+    mlp_ratio: float = Field(4.0, gt=0)
+    attention: Literal["joint", "factorised"] = "joint"
+    """`factorised` alternates space and time, with one joint layer in `joint_every`."""
+    joint_every: int = Field(6, ge=1)
+    text_width: int = Field(128, ge=1)
+    """Features per text token that come in; the text encoder's width."""
+    sink: int = Field(1, ge=0)
+    """First latent frames of the history, which are kept for ever."""
+    window: int | None = Field(None, ge=1)
+    """Last latent frames of the history that are seen, besides the sink; None = all of it."""
+    rope_theta: float = Field(1000.0, gt=1)
+
+    @model_validator(mode="after")
+    def _heads(self):
+        if self.width % self.head_dim or self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} must be even and divide width {self.width}")
+        return self
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> "TransformerConfig":
+        """`tiny` (about 5 M parameters), `small` (30 M), `base` (130 M) or `large` (600 M). Raises: ConfigError."""
+        if name not in PRESETS:
+            raise ConfigError(f"no transformer preset '{name}'; there are {', '.join(PRESETS)}")
+        return validate(cls, PRESETS[name] | overrides, source=f"transformer preset '{name}'")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": dict(width=256, depth=6, head_dim=64),
+    "small": dict(width=512, depth=9, head_dim=64),
+    "base": dict(width=768, depth=18, head_dim=128),
+    "large": dict(width=1536, depth=21, head_dim=128),
+}
