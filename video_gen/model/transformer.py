@@ -66,8 +66,8 @@ class History:
 
 
 class TransformerBlock(nn.Module):
-    """Attention and feed-forward, modulated: shift, scale and gate of both from the diffusion time, shared by all blocks,
-    plus a table of the block's own (PixArt, arXiv:2310.00426, section 2.3)."""
+    """Attention and feed-forward, modulated: shift, scale and gate of both come from the diffusion time, shared by all
+    blocks, plus a table of the block's own (PixArt, arXiv:2310.00426, section 2.3)."""
 
     def __init__(self, config: TransformerConfig, kind: Kind):
         super().__init__()

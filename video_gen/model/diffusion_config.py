@@ -1,0 +1,33 @@
+"""The choices of the diffusion objective. No torch here."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from video_gen.config import Config
+
+Quantity = Literal["velocity", "v", "denoised", "noise"]
+
+
+class DiffusionConfig(Config):
+    """Path, prediction, loss space, weight and distribution of `t`: independent of each other.
+
+    The paper's loss is `path: ddpm, prediction: noise, loss_space: noise, time_distribution: uniform`.
+    """
+
+    path: Literal["straight", "cosine", "ddpm"] = "straight"
+    """How latents turn into noise: straight line (rectified flow), cosine (variance preserving), DDPM's linear betas."""
+    prediction: Quantity = "velocity"
+    """What the network outputs."""
+    loss_space: Quantity = "velocity"
+    """In which quantity the squared error is taken, whatever the network outputs."""
+    weight: Literal["uniform", "min_snr"] = "uniform"
+    """`min_snr` caps the weight of the squared error of `denoised` at an SNR of 5, whatever the loss space."""
+    time_distribution: Literal["logit_normal", "uniform"] = "logit_normal"
+    """How training draws `t`."""
+    time_mean: float = 0.0
+    """Mean of logit(t), with `logit_normal`; above 0 trains more on noise."""
+    time_std: float = Field(1.0, gt=0)
+    """Standard deviation of logit(t), with `logit_normal`."""
+    shift: float = Field(1.0, gt=0)
+    """t becomes shift * t / (1 + (shift - 1) * t): above 1 for many tokens, where the same noise hides less."""

@@ -1,0 +1,32 @@
+"""How to sample. No torch here."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from video_gen.config import Config
+
+
+class SamplingConfig(Config):
+    """Solver, steps and guidance."""
+
+    solver: Literal["euler", "heun", "two_step", "renoise"] = "two_step"
+    """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `renoise`
+    draws new noise at each step."""
+    num_steps: int = Field(20, ge=1)
+    """Solver steps per block."""
+    shift: float = Field(1.0, gt=0)
+    """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
+    guidance_scale: float = Field(2.0, ge=0)
+    """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Diffusion times at which guidance is applied (arXiv:2404.07724)."""
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
+    """How far to bring the guided estimate back to the spread of the unguided one (arXiv:2305.08891)."""
+
+    @model_validator(mode="after")
+    def _interval(self):
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"guidance_interval must be two ascending times in [0, 1], got {self.guidance_interval}")
+        return self

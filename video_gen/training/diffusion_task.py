@@ -1,0 +1,167 @@
+"""What the loop does for a VideoTransformer: noise on latents, blocks with clean history, captions dropped at times."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from video_gen.data.batches import BatchSampler
+from video_gen.data.latents import LatentSet
+from video_gen.data.video_file import contact_sheet, write_video
+from video_gen.model.diffusion import Diffusion
+from video_gen.model.text import TextEncoder
+from video_gen.model.transformer import VideoTransformer
+from video_gen.model.video_vae import VideoVAE
+from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.training.recipes import DiffusionRun
+
+BANDS = 4
+"""Equal bands of diffusion time for which the held-out loss is told apart."""
+VALIDATION_CLIPS = 64
+
+
+def block_sizes(frames: int, size: int) -> tuple[int, ...]:
+    """The first latent frame by itself, since it stands for one pixel frame; then blocks of `size`, the last perhaps less."""
+    rest = frames - 1
+    return (1, *(min(size, rest - start) for start in range(0, rest, size)))
+
+
+class DiffusionTask:
+    """A `training.task.Task`: the transformer and its text encoder on latents.
+
+    Args:
+        vae: decodes samples on the way and is saved with the model.
+    """
+
+    def __init__(
+        self,
+        run: DiffusionRun,
+        transformer: VideoTransformer,
+        text: TextEncoder,
+        vae: VideoVAE,
+        train: LatentSet,
+        validation: LatentSet,
+    ):
+        self.run, self.transformer, self.text, self.vae = run, transformer, text, vae
+        self.train, self.validation = train, validation
+        self.diffusion = Diffusion(run.diffusion)
+        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed)
+        f, h, w = max(train.buckets)
+        patch = transformer.config.patch_size
+        self.tokens_per_step = run.loop.batch_size * f * (h // patch) * (w // patch)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"transformer": self.transformer, "text": self.text}
+
+    def batch(self, step: int) -> Mapping[str, Any]:
+        indices = self.sampler.indices(step)
+        rng = np.random.default_rng([self.run.loop.seed, step, 0])
+        captions = [self.train.caption(i) for i in indices]
+        kept = rng.random(len(indices)) >= self.run.modes.text_dropout
+        return {
+            "latents": torch.stack([self.train[i] for i in indices]),
+            "text": self.text.tokenise([c if keep else "" for c, keep in zip(captions, kept)]),
+        }
+
+    def loss(
+        self, batch: Mapping[str, Any], step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        modes, latents = self.run.modes, batch["latents"]
+        rng = np.random.default_rng([self.run.loop.seed, step, 1])
+        teacher, size = rng.random() < modes.teacher_forcing, int(rng.choice(modes.block_sizes))
+        frames = latents.shape[2]
+        if not teacher or frames == 1:
+            loss = self._loss(batch, (frames,), generator)
+            return loss, {} if frames == 1 else {"loss_bidirectional": loss}
+        loss = self._loss(batch, block_sizes(frames, size), generator, history=True)
+        return loss, {"loss_causal": loss}
+
+    def _loss(
+        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generator: torch.Generator, history: bool = False
+    ) -> Tensor:
+        """One t per block and sample; see `VideoTransformer.forward` for the rest."""
+        latents = batch["latents"]
+        repeats = torch.tensor(blocks, device=latents.device)
+        t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device)
+        t = t.repeat_interleave(repeats, dim=1)
+        return self._loss_at(batch, t, blocks, generator, history)
+
+    def _loss_at(
+        self,
+        batch: Mapping[str, Any],
+        t: Tensor,
+        blocks: tuple[int, ...],
+        generator: torch.Generator,
+        history: bool,
+    ) -> Tensor:
+        latents = batch["latents"]
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noisy = self.diffusion.add_noise(latents, noise, t)
+        extra = self._history(latents, generator) if history else {}
+        text, visible = self.text(batch["text"])
+        output = self.transformer(noisy, t, text, visible, blocks=blocks, **extra)
+        return self.diffusion.loss(output, latents, noise, noisy, t).mean()
+
+    def _history(self, latents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Clean frames, for some samples with noise that the network is told, and for some hidden."""
+        modes, (b, _, f) = self.run.modes, latents.shape[:3]
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=latents.device)
+
+        t = modes.history_noise * uniform(b, f) * (uniform(b, 1) < modes.noisy_history)
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        clean = self.diffusion.add_noise(latents, noise, t)
+        return {"clean": clean, "clean_t": t, "history_visible": uniform(b) >= modes.history_dropout}
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block."""
+        device = next(self.transformer.parameters()).device
+        indices = [i for i in range(len(self.validation)) if self.validation.buckets[i] == max(self.validation.buckets)]
+        indices = indices[:VALIDATION_CLIPS]
+        figures: dict[str, list[Tensor]] = {}
+        for start in range(0, len(indices), self.run.loop.batch_size):
+            chosen = indices[start : start + self.run.loop.batch_size]
+            batch = {
+                "latents": torch.stack([self.validation[i] for i in chosen]).to(device),
+                "text": self.text.tokenise([self.validation.caption(i) for i in chosen]).to(device),
+            }
+            f = batch["latents"].shape[2]
+            blocks = block_sizes(f, min(self.run.modes.block_sizes))
+            for band in range(BANDS):
+                generator = torch.Generator(device).manual_seed(1000 * start + band)
+                t = (band + torch.rand(len(chosen), 1, generator=generator, device=device)) / BANDS
+                low, high = band / BANDS, (band + 1) / BANDS
+                loss = self._loss_at(batch, t.expand(-1, f), (f,), generator, history=False)
+                figures.setdefault(f"loss_t{low:.2f}-{high:.2f}", []).append(loss)
+                if f > 1:
+                    causal = self._loss_at(batch, t.expand(-1, f), blocks, generator, history=True)
+                    figures.setdefault("loss_causal", []).append(causal)
+        return {name: float(torch.stack(values).mean()) for name, values in figures.items()}
+
+    def sample(self, step: int, folder: Path) -> None:
+        """A few held-out captions as video files and one contact sheet."""
+        pipeline = self.pipeline()
+        count = min(self.run.num_samples, len(self.validation))
+        captions = [self.validation.caption(i) for i in range(count)]
+        videos = pipeline.generate(captions, seeds=list(range(count)))
+        for index, (caption, video) in enumerate(zip(captions, videos)):
+            write_video(folder / f"{index:02d}.mp4", video, self.run.data.fps, metadata={"prompt": caption})
+        from PIL import Image
+
+        scale = max(1, 96 // self.run.data.height)
+        Image.fromarray(contact_sheet(list(videos), scale=scale)).save(folder / "sheet.png")
+        (folder / "captions.txt").write_text("\n".join(captions) + "\n")
+
+    def save(self, folder: Path) -> None:
+        self.pipeline().save_pretrained(folder)
+
+    def pipeline(self) -> VideoPipeline:
+        data = self.run.data
+        clip = ClipSettings(num_frames=data.num_frames, fps=data.fps, height=data.height, width=data.width)
+        device = next(self.transformer.parameters()).device
+        parts = (self.vae.to(device), self.transformer, self.text)
+        return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling)

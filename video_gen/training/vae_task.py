@@ -1,0 +1,149 @@
+"""What the loop does for a VideoVAE: reconstruct clips and images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from video_gen.data.batches import BatchSampler
+from video_gen.data.clips import Clips, to_frames, to_video
+from video_gen.data.video_file import contact_sheet
+from video_gen.evaluation.reconstruction import psnr
+from video_gen.model.video_vae import VideoVAE
+from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
+from video_gen.training.recipes import VAELossConfig, VAERun
+
+VALIDATION_CLIPS = 48
+SHEET_CLIPS = 6
+
+
+def charbonnier(difference: Tensor, epsilon: float) -> Tensor:
+    """Mean of sqrt(x^2 + eps^2) - eps: the absolute value, rounded off at zero (Charbonnier et al. 1994)."""
+    return (difference.square() + epsilon**2).sqrt().mean() - epsilon
+
+
+def reconstruction_loss(made: Tensor, video: Tensor, config: VAELossConfig) -> dict[str, Tensor]:
+    """Weighted parts of the loss that need no learned weights; `made` and `video` (b, c, f, h, w) in [-1, 1]."""
+    difference = made - video
+    parts = {"pixels": charbonnier(difference, config.charbonnier_epsilon)}
+    if config.mse:
+        parts["mse"] = config.mse * difference.square().mean()
+    if config.spatial_gradient:
+        steps = (difference.diff(dim=axis) for axis in (3, 4))
+        parts["spatial"] = config.spatial_gradient * sum(
+            (charbonnier(step, config.charbonnier_epsilon) for step in steps), start=torch.zeros_like(parts["pixels"])
+        )
+    if config.temporal_gradient and video.shape[2] > 1:
+        step = difference.diff(dim=2)
+        parts["temporal"] = config.temporal_gradient * charbonnier(step, config.charbonnier_epsilon)
+    return parts
+
+
+class VAETask:
+    """A `training.task.Task`.
+
+    Raises: ConfigError if LPIPS is asked for and cannot be loaded.
+    """
+
+    tokens_per_step: int | None = None
+
+    def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips):
+        self.run, self.vae, self.train, self.validation = run, vae, train, validation
+        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed)
+        self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
+        self.lpips = load_lpips() if run.loss.lpips else None
+
+    def modules(self) -> dict[str, nn.Module]:
+        extra = {"discriminator": self.discriminator} if self.discriminator is not None else {}
+        return {"vae": self.vae, **extra}
+
+    def batch(self, step: int) -> Mapping[str, Any]:
+        videos = np.stack([self.train[i].video for i in self.sampler.indices(step)])
+        rng = np.random.default_rng([self.run.loop.seed, step])
+        if videos.shape[1] > 1 and rng.random() < self.run.image_fraction:  # one frame of each clip, as an image
+            frame = rng.integers(videos.shape[1], size=len(videos))
+            videos = videos[np.arange(len(videos)), frame][:, None]
+        return {"video": torch.from_numpy(videos)}
+
+    def loss(
+        self, batch: Mapping[str, Any], step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        video, config = to_video(batch["video"]), self.run.loss
+        posterior = self.vae.encode(video)
+        made = self.vae.decode(posterior.sample(generator)).float()
+        parts = reconstruction_loss(made, video, config)
+        parts["kl"] = config.kl * posterior.kl().mean()
+        if self.lpips is not None:
+            parts["lpips"] = config.lpips * self.lpips.to(made.device)(frames(made), frames(video)).mean()
+        total = sum(parts.values(), start=torch.zeros((), device=video.device))
+        if self.discriminator is not None and video.shape[2] > 1:
+            strength = config.adversarial if step >= config.adversarial_start else 0.0
+            parts["adversarial"] = hinge_loss(self.discriminator, made, video, strength)
+            total = total + parts["adversarial"]
+        mse = (made.detach() - video).square().mean()
+        return total, {**parts, "psnr": 10 * torch.log10(4 / mse)}
+
+    def validate(self, step: int) -> dict[str, float]:
+        figures: dict[str, list[Tensor]] = {"psnr": [], "psnr_linear": []}
+        for video in self._held_out(VALIDATION_CLIPS):
+            figures["psnr"].append(psnr(self.vae.decode(self.vae.encode(video).mean).float(), video))
+            if self.vae.linear is not None:
+                figures["psnr_linear"].append(psnr(self.vae.linear_reconstruction(video).float(), video))
+        return {name: float(torch.cat(values).mean()) for name, values in figures.items() if values}
+
+    def sample(self, step: int, folder: Path) -> None:
+        """Held-out clips and their reconstructions, row under row."""
+        rows: list[np.ndarray] = []
+        for video in self._held_out(SHEET_CLIPS):
+            made = self.vae.decode(self.vae.encode(video).mean).float()
+            for pair in zip(video, made):
+                rows += [to_frames(v) for v in pair]
+        rows = [row for row in rows if row.shape == rows[0].shape]
+        Image.fromarray(contact_sheet(rows, scale=max(1, 96 // rows[0].shape[1]))).save(folder / "sheet.png")
+
+    def save(self, folder: Path) -> None:
+        """Measure the latents' statistics, so that whoever uses the VAE gets zero mean and unit variance."""
+        count, total, squares = 0, torch.zeros(1), torch.zeros(1)
+        for video in self._batches(self.train, self.run.statistics_clips):
+            latents = self.vae.encode(video).mean.double().cpu()
+            count += latents[:, 0].numel()
+            total = total + latents.sum((0, 2, 3, 4))
+            squares = squares + latents.square().sum((0, 2, 3, 4))
+        mean = total / count
+        self.vae.set_latent_statistics(mean, (squares / count - mean**2).clamp(min=1e-8).sqrt())
+        self.vae.save_pretrained(folder / "vae")
+
+    def _held_out(self, count: int):
+        return self._batches(self.validation, count)
+
+    def _batches(self, clips: Clips, count: int):
+        """Videos (b, c, f, h, w) of the first `count` clips, evenly spread, in batches of one shape."""
+        device = next(self.vae.parameters()).device
+        chosen = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
+        size = self.run.loop.batch_size
+        for bucket in dict.fromkeys(clips.buckets):
+            indices = [i for i in chosen if clips.buckets[i] == bucket]
+            for start in range(0, len(indices), size):
+                videos = np.stack([clips[int(i)].video for i in indices[start : start + size]])
+                yield to_video(torch.from_numpy(videos)).to(device)
+
+
+def frames(video: Tensor) -> Tensor:
+    """(b, c, f, h, w) to (b * f, c, h, w)."""
+    return video.transpose(1, 2).flatten(0, 1)
+
+
+def load_lpips() -> nn.Module:
+    """The LPIPS of the package of that name (Zhang et al. 2018), frozen."""
+    from video_gen.errors import ConfigError
+
+    try:
+        import lpips  # type: ignore[import-not-found]
+
+        return lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+    except (ImportError, OSError) as error:
+        raise ConfigError(f"loss.lpips needs the package lpips and its weights ({error}); install it, or set 0") from None
