@@ -13,15 +13,15 @@ class ClipConfig(Config):
 
     folder: Path = Path("data/bounce")
     """Videos and images, at any depth, with captions in metadata.jsonl, metadata.csv, a .txt beside each file, or none."""
-    num_frames: int = Field(17, ge=1)
+    num_frames: int = Field(default=17, ge=1)
     """Frames per clip, in pixels. An image counts as a one-frame video and makes one-frame clips only."""
-    fps: float = Field(16.0, gt=0)
+    fps: float = Field(default=16.0, gt=0)
     """Videos are resampled to this rate by time stamp; nothing is assumed of the file's own rate."""
-    height: int = Field(64, ge=8)
-    width: int = Field(64, ge=8)
-    stride: int | None = Field(None, ge=1)
+    height: int = Field(default=64, ge=8)
+    width: int = Field(default=64, ge=8)
+    stride: int | None = Field(default=None, ge=1)
     """Frames between the starts of two windows of one video; default `num_frames` (no overlap)."""
-    validation_fraction: float = Field(0.05, ge=0, lt=1)
+    validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of files held out, chosen by a hash of their content, so that adding files never moves one across."""
     split_seed: int = 0
 
@@ -30,11 +30,11 @@ class WorldConfig(Config):
     """A built-in world, rendered to real video files whose true motion is known."""
 
     kind: Literal["bounce", "pendulum", "digits", "kicks"] = "bounce"
-    num_clips: int = Field(512, ge=1)
-    num_frames: int = Field(33, ge=1)
-    fps: float = Field(16.0, gt=0)
-    height: int = Field(64, ge=16)
-    width: int = Field(64, ge=16)
+    num_clips: int = Field(default=512, ge=1)
+    num_frames: int = Field(default=33, ge=1)
+    fps: float = Field(default=16.0, gt=0)
+    height: int = Field(default=64, ge=16)
+    width: int = Field(default=64, ge=16)
     seed: int = 0
     split: Literal["train", "held_out"] = "train"
     """Which combinations of colour and shape may appear: `train` leaves some out, `held_out` always shows one of those."""

@@ -118,7 +118,9 @@ class LatentSet:
                 opened = self._open.enter_context(safe_open(self.folder / shard, "pt"))
                 self._shards[shard] = opened.get_slice("latents")
             except (OSError, SafetensorError) as error:
-                raise DataError(f"{self.folder / shard}: unreadable ({error}); delete the folder, encode again") from None
+                raise DataError(
+                    f"{self.folder / shard}: unreadable ({error}); delete the folder, encode again"
+                ) from None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -156,7 +158,9 @@ def _write_shard(folder: Path, items: list[tuple[str, str, Tensor]], before: int
     temporary = folder / f".new-{shard}"
     save_file({"latents": latents}, temporary)
     os.replace(temporary, folder / shard)
-    entries = [Latent(clip_id, text, shard, row, tuple(latents.shape[1:])) for row, (clip_id, text, _) in enumerate(items)]
+    entries = [
+        Latent(clip_id, text, shard, row, tuple(latents.shape[1:])) for row, (clip_id, text, _) in enumerate(items)
+    ]
     with (folder / "index.jsonl").open("a") as file:
         file.writelines(json.dumps(vars(entry)) + "\n" for entry in entries)
         file.flush()

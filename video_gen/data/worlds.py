@@ -117,10 +117,10 @@ def _pendulum(config: WorldConfig, rng: np.random.Generator) -> World:
     size = min(config.height, config.width)
     colour = list(COLOURS)[rng.integers(len(COLOURS))]
     long, speed = bool(rng.integers(2)), SPEEDS[rng.integers(len(SPEEDS))]
-    length = (0.62 if long else 0.42) * size
+    length = (0.58 if long else 0.4) * size
     gravity = (0.010 if speed == "fast" else 0.003) * size
     anchor = (config.width / 2, 0.12 * config.height)
-    state = np.array([rng.choice([-1, 1]) * rng.uniform(0.4, 0.9), 0.0])
+    state = np.array([rng.choice([-1, 1]) * rng.uniform(0.35, 0.65), 0.0])
 
     def slope(s: np.ndarray) -> np.ndarray:
         return np.array([s[1], -gravity / length * np.sin(s[0])])
@@ -341,4 +341,14 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-__all__ = ["Scene", "World", "collision_radius", "draw", "load_state", "object_mask", "object_radius", "render_world", "simulate"]
+__all__ = [
+    "Scene",
+    "World",
+    "collision_radius",
+    "draw",
+    "load_state",
+    "object_mask",
+    "object_radius",
+    "render_world",
+    "simulate",
+]

@@ -198,7 +198,8 @@ class SpatiotemporalAttention(nn.Module):
             k = torch.cat([rotate(old.k, plan.cos[:past], plan.sin[:past]), k], dim=2)
             v = torch.cat([old.v, v], dim=2)
         if self.kind == "time":
-            return attend(*(x.transpose(2, 3) for x in (q, k, v)), span.time_bias).transpose(2, 3)
+            q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+            return attend(q, k, v, span.time_bias).transpose(2, 3)
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
         if text is not None:
             k, v = torch.cat([text.k[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)

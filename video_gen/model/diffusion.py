@@ -72,7 +72,9 @@ class Diffusion:
         alpha, sigma = (along(x, latents) for x in self._path(t))
         return alpha * latents.float() + sigma * noise.float()
 
-    def sample_t(self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    def sample_t(
+        self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu"
+    ) -> Tensor:
         """Training times of the configured distribution, float32 in (0, 1)."""
         config = self.config
         if config.time_distribution == "uniform":

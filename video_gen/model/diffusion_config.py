@@ -27,7 +27,7 @@ class DiffusionConfig(Config):
     """How training draws `t`."""
     time_mean: float = 0.0
     """Mean of logit(t), with `logit_normal`; above 0 trains more on noise."""
-    time_std: float = Field(1.0, gt=0)
+    time_std: float = Field(default=1.0, gt=0)
     """Standard deviation of logit(t), with `logit_normal`."""
-    shift: float = Field(1.0, gt=0)
+    shift: float = Field(default=1.0, gt=0)
     """t becomes shift * t / (1 + (shift - 1) * t): above 1 for many tokens, where the same noise hides less."""

@@ -86,7 +86,7 @@ class TransformersTextEncoder(nn.Module):
     def __init__(self, config: TextConfig):
         super().__init__()
         try:
-            import transformers
+            import transformers  # type: ignore[import-not-found]
         except ImportError:
             raise ConfigError(
                 f"text.name is '{config.name}', but transformers is not installed; pip install 'video-gen[hf]'"

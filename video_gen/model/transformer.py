@@ -11,7 +11,7 @@ runs over one finished block at a time and appends to a cache. Both are the same
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +139,7 @@ class VideoTransformer(nn.Module, Pretrained):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.unembed.weight)
         for block in self.blocks:
-            table = block.table
+            table = cast(TransformerBlock, block).table
             nn.init.normal_(table, std=d**-0.5)
             with torch.no_grad():  # gates: each of 2 * depth sublayers adds its share of a unit of variance
                 table[[2, 5]] += (2 * self.config.depth) ** -0.5
@@ -265,7 +265,7 @@ class VideoTransformer(nn.Module, Pretrained):
         memories = []
         for index, block in enumerate(self.blocks):
             if index == len(self.blocks) - 1:
-                memories.append(block.memory(x, modulation))
+                memories.append(cast(TransformerBlock, block).memory(x, modulation))
             else:
                 x, memory = block(x, modulation, plan, None, history.layers[index] if history else None)
                 memories.append(memory)

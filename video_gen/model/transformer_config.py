@@ -15,11 +15,11 @@ class TextConfig(Config):
     """`bytes` is small and trained with the model; `transformers` takes a frozen encoder of that library."""
     name: str | None = None
     """With `transformers`: a folder or Hub id, such as google/t5-v1_1-base."""
-    width: int = Field(128, ge=8)
+    width: int = Field(default=128, ge=8)
     """With `bytes`: features per token. An encoder by name brings its own."""
-    hash_buckets: int = Field(4096, ge=16)
+    hash_buckets: int = Field(default=4096, ge=16)
     """With `bytes`: rows of the table of hashed words and byte groups."""
-    max_tokens: int = Field(128, ge=2)
+    max_tokens: int = Field(default=128, ge=2)
     """A longer caption is an error: nothing is cut off in silence."""
 
     @model_validator(mode="after")
@@ -32,23 +32,23 @@ class TextConfig(Config):
 class TransformerConfig(Config):
     """Sizes of the VideoTransformer."""
 
-    latent_channels: int = Field(16, ge=1)
-    patch_size: int = Field(2, ge=1)
+    latent_channels: int = Field(default=16, ge=1)
+    patch_size: int = Field(default=2, ge=1)
     """Latent pixels per token, along height and width."""
-    width: int = Field(256, ge=16)
-    depth: int = Field(6, ge=1)
-    head_dim: int = Field(64, ge=8)
-    mlp_ratio: float = Field(4.0, gt=0)
+    width: int = Field(default=256, ge=16)
+    depth: int = Field(default=6, ge=1)
+    head_dim: int = Field(default=64, ge=8)
+    mlp_ratio: float = Field(default=4.0, gt=0)
     attention: Literal["joint", "factorised"] = "joint"
     """`factorised` alternates space and time, with one joint layer in `joint_every`."""
-    joint_every: int = Field(6, ge=1)
-    text_width: int = Field(128, ge=1)
+    joint_every: int = Field(default=6, ge=1)
+    text_width: int = Field(default=128, ge=1)
     """Features per text token that come in; the text encoder's width."""
-    sink: int = Field(1, ge=0)
+    sink: int = Field(default=1, ge=0)
     """First latent frames of the history, which are kept for ever."""
-    window: int | None = Field(None, ge=1)
+    window: int | None = Field(default=None, ge=1)
     """Last latent frames of the history that are seen, besides the sink; None = all of it."""
-    rope_theta: float = Field(1000.0, gt=1)
+    rope_theta: float = Field(default=1000.0, gt=1)
 
     @model_validator(mode="after")
     def _heads(self):

@@ -13,15 +13,15 @@ class SamplingConfig(Config):
     solver: Literal["euler", "heun", "two_step", "renoise"] = "two_step"
     """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `renoise`
     draws new noise at each step."""
-    num_steps: int = Field(20, ge=1)
+    num_steps: int = Field(default=20, ge=1)
     """Solver steps per block."""
-    shift: float = Field(1.0, gt=0)
+    shift: float = Field(default=1.0, gt=0)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
-    guidance_scale: float = Field(2.0, ge=0)
+    guidance_scale: float = Field(default=2.0, ge=0)
     """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Diffusion times at which guidance is applied (arXiv:2404.07724)."""
-    guidance_rescale: float = Field(0.0, ge=0, le=1)
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     """How far to bring the guided estimate back to the spread of the unguided one (arXiv:2305.08891)."""
 
     @model_validator(mode="after")

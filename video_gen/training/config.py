@@ -12,23 +12,23 @@ class OptimConfig(Config):
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` moves hidden matrices and convolutions by an orthogonalised momentum, and everything else by AdamW."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Peak rate. Muon's updates are scaled so that a rate that suits AdamW suits Muon too."""
-    adam_learning_rate: float | None = Field(None, gt=0)
+    adam_learning_rate: float | None = Field(default=None, gt=0)
     """With `muon`: the peak rate of the parameters left to AdamW; default `learning_rate`. Unused with `adamw`."""
     adam_names: tuple[str, ...] = ()
     """With `muon`: a parameter whose name contains one of these stays with AdamW (input and output layers, say)."""
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's decay rates of the mean gradient and the mean square. The second forgets in 100 steps, for short runs."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled decay, times the rate. Vectors and what a model lists in `no_decay()` are not decayed."""
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
     """Steps of linear rise to the peak rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Shape of the fall from the peak, after the warm-up, to `final_lr` at the last step."""
-    final_lr: float = Field(0.05, ge=0, le=1)
+    final_lr: float = Field(default=0.05, ge=0, le=1)
     """The rate of the last step as a fraction of the peak. Unused with `constant`."""
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm; a huge value turns clipping off."""
 
     @model_validator(mode="after")
@@ -41,27 +41,27 @@ class OptimConfig(Config):
 class LoopConfig(Config):
     """The training loop, the same for every model. A period of 0 means never."""
 
-    train_steps: int = Field(1000, ge=1)
+    train_steps: int = Field(default=1000, ge=1)
     """Optimiser steps of the whole run."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Samples per optimiser step, over all micro-batches."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(default=1, ge=1)
     """Micro-batches per step: more takes less memory and gives the same gradient; must divide `batch_size`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Every random number of step s comes from (seed, s): a resumed run repeats an uninterrupted one bit for bit."""
     precision: Literal["bf16", "float32"] = "bf16"
     """Arithmetic of the forward pass (autocast); weights, gradients and the optimiser are float32 either way."""
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
     """Decay per step of the averaged weights that are validated, sampled, saved; warms up as (1 + s) / (10 + s)."""
-    validate_every: int = Field(200, ge=0)
+    validate_every: int = Field(default=200, ge=0)
     """Steps between validations; the last step is validated too, unless this is 0."""
-    sample_every: int = Field(0, ge=0)
+    sample_every: int = Field(default=0, ge=0)
     """Steps between samples; the last step is sampled too, unless this is 0."""
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints: the most that a kill or a power cut can lose."""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     """How many of the newest checkpoints stay on disk."""
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
     """Steps per line of log.jsonl; a line holds the means over them."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile for a model's `blocks`; `auto` compiles on a GPU, `on` on the CPU too (needs a C++ compiler)."""

@@ -66,9 +66,7 @@ class DiffusionTask:
             "text": self.text.tokenise([c if keep else "" for c, keep in zip(captions, kept)]),
         }
 
-    def loss(
-        self, batch: Mapping[str, Any], step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         modes, latents = self.run.modes, batch["latents"]
         rng = np.random.default_rng([self.run.loop.seed, step, 1])
         teacher, size = rng.random() < modes.teacher_forcing, int(rng.choice(modes.block_sizes))

@@ -30,21 +30,21 @@ def expand_preset(values: Any, key: str, presets: dict[str, dict[str, Any]]) -> 
 class VAELossConfig(Config):
     """What the VAE is trained for, besides the weight 1 of the Charbonnier distance of pixels."""
 
-    charbonnier_epsilon: float = Field(0.02, gt=0)
+    charbonnier_epsilon: float = Field(default=0.02, gt=0)
     """Below this difference (of a range of 2) the loss is quadratic, above it linear."""
-    mse: float = Field(0.0, ge=0)
+    mse: float = Field(default=0.0, ge=0)
     """Weight of the mean squared error."""
-    spatial_gradient: float = Field(0.5, ge=0)
+    spatial_gradient: float = Field(default=0.5, ge=0)
     """Weight of the distance of differences between neighbouring pixels."""
-    temporal_gradient: float = Field(0.5, ge=0)
+    temporal_gradient: float = Field(default=0.5, ge=0)
     """Weight of the distance of differences between successive frames: against flicker."""
-    kl: float = Field(1e-5, ge=0)
+    kl: float = Field(default=1e-5, ge=0)
     """Weight of the Kullback-Leibler divergence to the unit Gaussian, per latent value."""
-    adversarial: float = Field(0.0, ge=0)
+    adversarial: float = Field(default=0.0, ge=0)
     """Weight of a 3D patch discriminator; 0 leaves it out."""
-    adversarial_start: int = Field(1000, ge=0)
+    adversarial_start: int = Field(default=1000, ge=0)
     """Step from which the decoder listens to the discriminator."""
-    lpips: float = Field(0.0, ge=0)
+    lpips: float = Field(default=0.0, ge=0)
     """Weight of LPIPS over frames; needs the `lpips` package and its weights on disk."""
 
 
@@ -54,9 +54,9 @@ class VAERun(Config):
     data: ClipConfig = ClipConfig()
     vae: VAEConfig = VAEConfig()
     loss: VAELossConfig = VAELossConfig()
-    image_fraction: float = Field(0.1, ge=0, le=1)
+    image_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps that train on single frames, as images; images of the data set come on top."""
-    statistics_clips: int = Field(256, ge=1)
+    statistics_clips: int = Field(default=256, ge=1)
     """Clips of which the latents' mean and standard deviation are measured after training."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()
@@ -70,17 +70,17 @@ class VAERun(Config):
 class ModeConfig(Config):
     """Which use of the model a training step practises."""
 
-    teacher_forcing: float = Field(0.7, ge=0, le=1)
+    teacher_forcing: float = Field(default=0.7, ge=0, le=1)
     """Share of steps with clean history, block after block; the rest are bidirectional, the whole clip one block."""
     block_sizes: tuple[int, ...] = (1, 2, 4)
     """Latent frames per block, drawn per step; the first frame of a video is always a block of its own."""
-    text_dropout: float = Field(0.1, ge=0, le=1)
+    text_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without caption, for guidance."""
-    history_dropout: float = Field(0.1, ge=0, le=1)
+    history_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples that see no history."""
-    noisy_history: float = Field(0.5, ge=0, le=1)
+    noisy_history: float = Field(default=0.5, ge=0, le=1)
     """Share of samples with noise on the history, which the network is told."""
-    history_noise: float = Field(0.4, ge=0, le=1)
+    history_noise: float = Field(default=0.4, ge=0, le=1)
     """Largest diffusion time of that noise; drawn uniformly per frame from 0."""
 
 
@@ -99,7 +99,7 @@ class DiffusionRun(Config):
     modes: ModeConfig = ModeConfig()
     sampling: SamplingConfig = SamplingConfig()
     """For the samples on the way, and the default of the trained model."""
-    num_samples: int = Field(8, ge=1)
+    num_samples: int = Field(default=8, ge=1)
     """Videos per set of samples."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()

@@ -69,9 +69,7 @@ class VAETask:
             videos = videos[np.arange(len(videos)), frame][:, None]
         return {"video": torch.from_numpy(videos)}
 
-    def loss(
-        self, batch: Mapping[str, Any], step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         video, config = to_video(batch["video"]), self.run.loss
         posterior = self.vae.encode(video)
         made = self.vae.decode(posterior.sample(generator)).float()
@@ -146,4 +144,6 @@ def load_lpips() -> nn.Module:
 
         return lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
     except (ImportError, OSError) as error:
-        raise ConfigError(f"loss.lpips needs the package lpips and its weights ({error}); install it, or set 0") from None
+        raise ConfigError(
+            f"loss.lpips needs the package lpips and its weights ({error}); install it, or set 0"
+        ) from None

@@ -1,0 +1,293 @@
+"""`video-gen`: the command line. Arguments are parsed first and torch is imported after, so that --help answers at once."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from pydantic import Field
+
+from video_gen.config import Config, load_yaml
+from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.errors import ConfigError, VideoGenError
+from video_gen.training.recipes import DiffusionRun, VAERun
+
+Flat = tyro.conf.arg(name="")
+"""The fields of a part without its name in front."""
+
+
+class Worlds(Config):
+    """Render a built-in world, whose true motion is known, as a folder of mp4 files with captions."""
+
+    world: Annotated[WorldConfig, Flat] = WorldConfig()
+    output: Path = Path("data/bounce")
+    """Folder to fill; what is there of the same world is kept."""
+
+
+class DataCheck(Config):
+    """Read every frame of a folder, print what is in it and what is wrong, and write its quarantine.jsonl."""
+
+    data: Annotated[ClipConfig, Flat] = ClipConfig()
+    quarantine: tuple[Literal["unreadable", "too short", "near-duplicate", "still"], ...] = ("unreadable",)
+    """Kinds of trouble that training is to skip."""
+
+
+class DataEncode(Config):
+    """Encode a folder's clips with a VAE, ahead of `train diffusion` (which does it, too)."""
+
+    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
+
+
+class TrainVAE(Config):
+    """Train a VAE. Go on after an interruption with the same command."""
+
+    recipe: Annotated[VAERun, Flat] = VAERun()
+    run: Path = Path("runs/vae")
+    """The run's folder; its model/ is the result."""
+    resume: Literal["auto", "never"] = "auto"
+    """`never` sets an earlier run of the folder aside."""
+
+
+class TrainDiffusion(Config):
+    """Train a transformer on the latents of a VAE. Go on after an interruption with the same command."""
+
+    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
+    run: Path = Path("runs/diffusion")
+    """The run's folder; its model/ is the result."""
+    resume: Literal["auto", "never"] = "auto"
+    """`never` sets an earlier run of the folder aside."""
+
+
+class Sample(Config):
+    """Make videos from a text, an image or a video."""
+
+    prompt: tyro.conf.Positional[str] = ""
+    """What to show; may be empty."""
+    model: Path = Path("runs/demo/diffusion/model")
+    """A model folder, or a Hub id."""
+    image: Path | None = None
+    """A picture to start from; it becomes the first frame."""
+    video: Path | None = None
+    """A video to continue."""
+    num_frames: int | None = None
+    """Frames of the whole video, with what is given; default that of the training clips."""
+    seed: int = 0
+    """Of the first video; the next have the next. The same seed gives the same video, whatever else is made with it."""
+    n: Annotated[int, tyro.conf.arg(name="num-videos", aliases=["-n"])] = Field(default=1, ge=1)
+    """How many videos."""
+    output: Path = Path("out")
+    """Folder for the videos, their settings and a contact sheet."""
+    format: Literal["mp4", "gif", "png"] = "mp4"
+    enlarge: int = Field(default=1, ge=1)
+    """Whole factor by which the pictures are enlarged."""
+    block_frames: int | None = Field(default=None, ge=1)
+    """Latent frames made at once; default: a short clip at once, a longer one in blocks of half a clip."""
+    num_steps: int | None = Field(default=None, ge=1)
+    """Solver steps; default the model's."""
+    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
+    guidance_scale: float | None = Field(default=None, ge=0)
+    """How closely to follow the text; 1 = guidance off."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EvaluateVAE(Config):
+    """Measure a VAE's reconstructions of held-out clips."""
+
+    data: Annotated[ClipConfig, Flat] = ClipConfig()
+    vae: Path = Path("runs/vae/model/vae")
+    """The VAE's folder."""
+    num_clips: int = Field(default=128, ge=1)
+    output: Path | None = None
+    """A JSON file for the figures."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EvaluateMotion(Config):
+    """Sample from captions of the built-in world `bounce` and measure whether objects persist, match, and move right."""
+
+    model: Path = Path("runs/demo/diffusion/model")
+    """A model folder, or a Hub id."""
+    num_videos: int = Field(default=64, ge=1)
+    num_frames: int | None = None
+    """Default: that of the training clips."""
+    split: Literal["train", "held_out"] = "train"
+    """`held_out` captions have combinations of colour and shape that training never showed."""
+    seed: int = 10_000
+    block_frames: int | None = Field(default=None, ge=1)
+    num_steps: int | None = Field(default=None, ge=1)
+    guidance_scale: float | None = Field(default=None, ge=0)
+    output: Path | None = None
+    """A JSON file for the figures."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Demo(Config):
+    """The whole of it: render a world, train a VAE and a transformer, sample, measure, and write a report."""
+
+    output: Path = Path("runs/demo")
+    """Folder for everything; a second run goes on from what is there."""
+    short: bool = False
+    """A minute's run that shows that all parts work; what it makes is noise."""
+
+
+C = TypeVar("C", bound=Config)
+
+
+# -------------------- what each command does
+
+
+def worlds(args: Worlds) -> None:
+    from video_gen.data.worlds import render_world
+    from video_gen.progress import bar
+
+    with bar(f"rendering {args.world.kind}", "clips") as progress:
+        before = render_world(args.world, args.output, progress)
+    kept = f", {before} of them from before" if before else ""
+    print(f"{args.output}: {args.world.num_clips} clips{kept}")
+
+
+def data_check(args: DataCheck) -> None:
+    from video_gen.data.check import check, render
+    from video_gen.progress import bar
+
+    with bar("reading", "files") as progress:
+        report = check(args.data, args.quarantine, progress)
+    render(report)
+
+
+def data_encode(args: DataEncode) -> None:
+    from video_gen.train import encode_latents
+
+    train, validation = encode_latents(args.recipe)
+    print(f"{train.folder}: {len(train)} clips for training, {len(validation)} held out")
+
+
+def train_vae(args: TrainVAE) -> None:
+    from video_gen.train import train_vae
+
+    train_vae(args.recipe, args.run, args.resume)
+
+
+def train_diffusion(args: TrainDiffusion) -> None:
+    from video_gen.train import train_diffusion
+
+    train_diffusion(args.recipe, args.run, args.resume)
+
+
+def sample(args: Sample) -> None:
+    from video_gen.sample import sample_to_files
+    from video_gen.sampling.pipeline import VideoPipeline
+    from video_gen.training.loop import pick_device
+
+    pipeline = VideoPipeline.from_pretrained(args.model, pick_device(args.device))
+    names = ("num_steps", "solver", "guidance_scale")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    paths = sample_to_files(
+        pipeline,
+        args.prompt,
+        args.output,
+        count=args.n,
+        seed=args.seed,
+        num_frames=args.num_frames,
+        image=args.image,
+        video=args.video,
+        format=args.format,
+        block_frames=args.block_frames,
+        enlarge=args.enlarge,
+        **settings,
+    )
+    for path in paths:
+        print(path)
+    print(args.output / "sheet.png")
+
+
+def evaluate_vae(args: EvaluateVAE) -> None:
+    from video_gen.evaluate import evaluate_vae, show
+
+    show(evaluate_vae(args.vae, args.data, args.num_clips, args.device), args.output)
+
+
+def evaluate_motion(args: EvaluateMotion) -> None:
+    from video_gen.evaluate import evaluate_motion, show
+
+    names = ("num_frames", "block_frames", "num_steps", "guidance_scale")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    show(evaluate_motion(args.model, args.num_videos, args.split, args.seed, args.device, **settings), args.output)
+
+
+def demo(args: Demo) -> None:
+    from video_gen.demo import run_demo
+
+    run_demo(args.output, args.short)
+
+
+COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
+    ("worlds",): (Worlds, worlds),
+    ("data", "check"): (DataCheck, data_check),
+    ("data", "encode"): (DataEncode, data_encode),
+    ("train", "vae"): (TrainVAE, train_vae),
+    ("train", "diffusion"): (TrainDiffusion, train_diffusion),
+    ("sample",): (Sample, sample),
+    ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
+    ("evaluate", "motion"): (EvaluateMotion, evaluate_motion),
+    ("demo",): (Demo, demo),
+}
+WITH_YAML = {"encode": "recipe", "vae": "recipe", "diffusion": "recipe"}
+"""Commands whose first argument may be a YAML file with the defaults of that part."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns: the exit code, 0, or 2 after one line about what was wrong with the input."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        names, kind, run = find(words)
+        run(parse(names, kind, words[len(names) :]))
+    except VideoGenError as error:
+        print(f"video-gen: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("video-gen: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def find(words: list[str]) -> tuple[tuple[str, ...], type[Config], Callable[[Any], None]]:
+    """The command that `words` begin with. Raises: ConfigError; SystemExit after a general --help."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        raise SystemExit(0)
+    for names, (kind, run) in COMMANDS.items():
+        if tuple(words[: len(names)]) == names:
+            return names, kind, run
+    known = ", ".join(" ".join(names) for names in COMMANDS)
+    raise ConfigError(f"no command '{' '.join(words[:2])}'; there are {known}")
+
+
+def parse(names: tuple[str, ...], kind: type[C], words: list[str]) -> C:
+    """The arguments of a command, over the defaults of its YAML file if one is given first."""
+    default = kind()
+    part = WITH_YAML.get(names[-1]) if names != ("evaluate", "vae") else None
+    if part and words and words[0].endswith((".yaml", ".yml")):
+        recipe = load_yaml(type(getattr(default, part)), words[0])
+        default, words = default.model_copy(update={part: recipe}), words[1:]
+    if names == ("data", "check") and words and not words[0].startswith("-"):
+        words = ["--folder", *words]
+    return tyro.cli(kind, prog=f"video-gen {' '.join(names)}", args=words, default=default, description=kind.__doc__)
+
+
+def overview() -> str:
+    lines = ["Train, sample and measure latent video diffusion models.", "", "usage: video-gen COMMAND [--help] ...", ""]
+    lines += [f"  {' '.join(names):17} {(kind.__doc__ or '').splitlines()[0]}" for names, (kind, _) in COMMANDS.items()]
+    lines += ["", "The `train` commands and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml"]
+    return "\n".join(lines)
+
+
+def entry() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,254 @@
+"""A folder of videos and images as clips: windows of a fixed number of frames, rate and size, with captions.
+
+Nothing is skipped in silence: what `video-gen data check` quarantined, and what is too short, is named in `Clips.messages`;
+any other bad file is an error.
+"""
+
+import csv
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from video_gen.data.config import ClipConfig
+from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, iterate_frames, probe
+from video_gen.errors import DataError, ShapeError
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video or image file and its caption."""
+
+    path: Path
+    name: str
+    """Path relative to the folder, with forward slashes."""
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class Clip:
+    video: np.ndarray
+    """(f, h, w, 3) uint8"""
+    caption: str
+    clip_id: str
+    """Of the file's content, the window and the size: the same clip has the same id, wherever it lies."""
+    source: Path
+
+
+# -------------------- files
+
+
+def scan(folder: str | Path) -> list[Source]:
+    """Every video and image under `folder`, sorted by name, quarantined ones included.
+
+    Captions come from metadata.jsonl or metadata.csv (`file_name`, `text`), or from a .txt of the same name.
+    Raises: DataError if there is no such folder or nothing in it, or the metadata don't fit.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
+    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in known and p.is_file()]
+    paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    if not paths:
+        raise DataError(f"{folder}: holds no videos or images ({' '.join(sorted(known))})")
+    names = [p.relative_to(folder).as_posix() for p in paths]
+    captions = _metadata(folder, set(names))
+    return [Source(p, n, captions.get(n, _sidecar(p))) for p, n in zip(paths, names)]
+
+
+def quarantined(folder: str | Path) -> dict[str, str]:
+    """Names and reasons from the folder's quarantine.jsonl."""
+    path = Path(folder) / QUARANTINE
+    rows = _json_lines(path) if path.exists() else []
+    return {row["file_name"]: str(row.get("reason", "")) for row in rows}
+
+
+def content_hash(path: Path) -> str:
+    """16 hexadecimal digits of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def split(hashes: list[str], fraction: float, seed: int) -> set[str]:
+    """The content hashes that are held out: those whose seeded hash lies below `fraction`, and at least one of two.
+
+    A file's side depends on its own content, so that adding files never moves one across; only a folder so small that
+    nothing would be held out gives its lowest one.
+    """
+    rank = {h: int(hashlib.blake2b(f"{seed}:{h}".encode(), digest_size=8).hexdigest(), 16) / 2**64 for h in set(hashes)}
+    held = {h for h, r in rank.items() if r < fraction}
+    if fraction > 0 and len(rank) > 1:
+        held = held or {min(rank, key=rank.__getitem__)}
+        if len(held) == len(rank):
+            held.discard(max(rank, key=rank.__getitem__))
+    return held
+
+
+def _metadata(folder: Path, names: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in (folder / "metadata.jsonl", folder / "metadata.csv"):
+        if not path.exists():
+            continue
+        if path.suffix == ".jsonl":
+            rows = _json_lines(path)
+        else:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        for number, row in enumerate(rows, 1 if path.suffix == ".jsonl" else 2):
+            name, text = row.get("file_name"), row.get("text")
+            where = f"{path}, line {number}"
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise DataError(f"{where}: wants the fields file_name and text, has {', '.join(map(str, row))}")
+            if name not in names:
+                raise DataError(f"{where}: names '{name}', which is not in the folder; add the file or delete the line")
+            if name in found:
+                raise DataError(f"{where}: '{name}' has a caption already; delete one of the two")
+            found[name] = text
+    return found
+
+
+def _json_lines(path: Path) -> list[dict]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}); correct or delete it") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: expected an object with file_name, found {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _sidecar(path: Path) -> str | None:
+    text = path.with_suffix(".txt")
+    return " ".join(text.read_text(encoding="utf-8").split()) if text.exists() else None
+
+
+# -------------------- clips
+
+
+class Clips:
+    """The clips of a folder: `clips[i]` decodes one.
+
+    Args:
+        part: `train`, `validation` (held out by content), or `all`.
+    Raises: DataError if a file cannot be read that is not in quarantine, or if no clip is left.
+    """
+
+    def __init__(self, config: ClipConfig, part: Literal["train", "validation", "all"] = "all"):
+        self.config = config
+        self.messages: list[str] = []
+        self.captions: list[str] = []
+        self.ids: list[str] = []
+        self.buckets: list[tuple[int, int, int]] = []
+        """(frames, height, width) of each clip."""
+        self._windows: list[tuple[Source, float]] = []
+        bad = quarantined(config.folder)
+        sources = []
+        for source in scan(config.folder):
+            if source.name in bad:
+                self.messages.append(f"{source.name}: in quarantine ({bad[source.name]})")
+            else:
+                sources.append(source)
+        hashes = {s.name: content_hash(s.path) for s in sources}
+        held = split(list(hashes.values()), config.validation_fraction, config.split_seed)
+        for source in sources:
+            inside = hashes[source.name] in held
+            if part == "all" or inside == (part == "validation"):
+                self._add(source, hashes[source.name])
+        if not self.ids:
+            why = f"; for example: {self.messages[0]}" if self.messages else ""
+            raise DataError(
+                f"{config.folder}: no clip of {config.num_frames} frames at {config.fps:g} fps for {part}{why}; lower "
+                "num_frames or add files"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Clip:
+        source, start = self._windows[index]
+        config, frames = self.config, self.buckets[index][0]
+        times = [start + i / config.fps for i in range(frames)]
+        try:
+            video = np.stack([fit(frame, config.height, config.width) for frame in iterate_frames(source.path, times)])
+        except DataError as error:
+            raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
+        return Clip(video, self.captions[index], self.ids[index], source.path)
+
+    def name(self, index: int) -> str:
+        """The file of a clip, relative to the folder."""
+        return self._windows[index][0].name
+
+    def _add(self, source: Source, digest: str) -> None:
+        config = self.config
+        try:
+            info = probe(source.path)
+        except DataError as error:
+            raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
+        starts, frames = windows(info, config)
+        if not starts:
+            have = round(info.duration * config.fps)
+            self.messages.append(
+                f"{source.name}: shorter than one clip ({have} of {config.num_frames} frames at {config.fps:g} fps)"
+            )
+        for start in starts:
+            self._windows.append((source, start))
+            self.captions.append(source.caption or "")
+            size = f"{frames}x{config.height}x{config.width}"
+            self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{size}-{_short(source.caption)}")
+            self.buckets.append((frames, config.height, config.width))
+
+
+def windows(info: VideoInfo, config: ClipConfig) -> tuple[list[float], int]:
+    """Start times in seconds of the clips of a file, and their number of frames: 1 for an image."""
+    if info.kind == "image":
+        return [0.0], 1
+    frames = int(np.floor(info.duration * config.fps + 1e-3))  # the last frame lasts until the end
+    stride = config.stride or config.num_frames
+    return [s / config.fps for s in range(0, frames - config.num_frames + 1, stride)], config.num_frames
+
+
+def fit(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale (h, w, 3) uint8 to cover height x width, with antialiasing, and crop the centre."""
+    h, w = frame.shape[:2]
+    if (h, w) == (height, width):
+        return frame
+    scale = max(height / h, width / w)
+    box_h, box_w = height / scale, width / scale  # the part of the source that stays
+    left, top = (w - box_w) / 2, (h - box_h) / 2
+    box = (left, top, left + box_w, top + box_h)
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def fit_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`fit` of each of (f, h, w, 3) uint8. Raises: ShapeError if they are something else."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ShapeError(f"frames must be (f, h, w, 3) uint8 RGB, got {frames.shape} {frames.dtype}")
+    return np.stack([fit(frame, height, width) for frame in frames])
+
+
+def to_video(frames: Tensor) -> Tensor:
+    """uint8 (b, f, h, w, 3) to float (b, 3, f, h, w) in [-1, 1]."""
+    return frames.movedim(-1, 1).float() / 127.5 - 1
+
+
+def to_frames(video: Tensor) -> np.ndarray:
+    """float (3, f, h, w) in [-1, 1] to uint8 (f, h, w, 3); values outside are clamped."""
+    return ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+
+
+def _short(caption: str | None) -> str:
+    return hashlib.blake2b((caption or "").encode(), digest_size=4).hexdigest()

@@ -1,0 +1,33 @@
+"""A progress bar with rate and time left, for work that reports `(done, total)`."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextmanager
+def bar(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """A bar named `what`; yields the callback. What was done before the first call does not count in the rate."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(what, total=None, rate="")
+        started: tuple[float, int] | None = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal started
+            now = time.monotonic()
+            started = started or (now, done)
+            rate = (done - started[1]) / (now - started[0]) if now > started[0] else 0.0
+            progress.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s" if rate else "")
+
+        yield update
