@@ -279,9 +279,17 @@ def parse(names: tuple[str, ...], kind: type[C], words: list[str]) -> C:
 
 
 def overview() -> str:
-    lines = ["Train, sample and measure latent video diffusion models.", "", "usage: video-gen COMMAND [--help] ...", ""]
+    lines = [
+        "Train, sample and measure latent video diffusion models.",
+        "",
+        "usage: video-gen COMMAND [--help] ...",
+        "",
+    ]
     lines += [f"  {' '.join(names):17} {(kind.__doc__ or '').splitlines()[0]}" for names, (kind, _) in COMMANDS.items()]
-    lines += ["", "The `train` commands and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml"]
+    lines += [
+        "",
+        "The `train` commands and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml",
+    ]
     return "\n".join(lines)
 
 

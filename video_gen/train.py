@@ -92,5 +92,3 @@ def spread(clips: Clips, count: int) -> torch.Tensor:
     indices = [i for i in range(len(clips)) if clips.buckets[i] == bucket]
     chosen = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
     return to_video(torch.from_numpy(np.stack([clips[indices[i]].video for i in chosen])))
-
-

@@ -257,6 +257,7 @@ def _decode_from(container: Any, stream: Any, path: Path, time: float) -> Iterat
     """Frames from the last key frame at or before `time`; from the start if the container cannot seek there."""
     if time > 0:
         target = _origin(stream) + int((time + _slack(stream)) / stream.time_base)
+        frames: Iterator[_Shown] = iter(())
         try:
             container.seek(target, stream=stream, backward=True)
             frames = _decode_video(container, stream, path)

@@ -57,7 +57,7 @@ def measure_video(video: np.ndarray, caption: str | None = None) -> VideoMeasure
     asked = list(scene.objects) if scene else []
     complete = bool(tracks) and (scene is None or len(tracks) == len(asked))
     whole = np.array([abs(t.masses(height, width) - 1) <= MASS for t in tracks]).reshape(-1, f)
-    present = whole.all(0) & complete if tracks else np.zeros(f, dtype=bool)
+    present = np.asarray(whole.all(0)) if complete else np.zeros(f, dtype=bool)
     kept = {
         what: np.array([[s is not None and getattr(s, what) == t.most(what) for s in t.steps] for t in tracks])
         for what in ("colour", "shape")

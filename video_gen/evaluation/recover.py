@@ -1,6 +1,7 @@
 """From pixels back to objects: what a frame of the world `bounce` shows, and how objects go on from frame to frame."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from scipy import ndimage
@@ -64,7 +65,7 @@ def find_objects(frame: np.ndarray) -> list[Found]:
     names = []
     for index, name in enumerate(COLOURS):
         mine = np.where(colour == index, shares[..., index], 0.0)
-        labels, count = ndimage.label(mine > FOREGROUND)
+        labels, count = cast(tuple[np.ndarray, int], ndimage.label(mine > FOREGROUND))
         for label in range(1, count + 1):
             if mine[labels == label].sum() >= LEAST_MASS * area:
                 names.append(name)
@@ -72,7 +73,8 @@ def find_objects(frame: np.ndarray) -> list[Found]:
     if not names:
         return []
     # a rim that is blurred into another colour belongs to the nearest core, with its share of the core's colour
-    distance, (row, column) = ndimage.distance_transform_edt(cores == 0, return_indices=True)
+    nearest: Any = ndimage.distance_transform_edt(cores == 0, return_indices=True)
+    distance, (row, column) = nearest
     owner = np.where(distance <= RIM * radius, cores[row, column], 0)
     found = []
     for number, name in enumerate(names, 1):
@@ -128,7 +130,9 @@ def _cut(patch: np.ndarray, area: float) -> list[np.ndarray]:
         nearest = ((points[:, None] - centres) ** 2).sum(-1).argmin(1)
         centres = np.array(
             [
-                np.average(points[nearest == k], axis=0, weights=weights[nearest == k]) if (nearest == k).any() else centres[k]
+                np.average(points[nearest == k], axis=0, weights=weights[nearest == k])
+                if (nearest == k).any()
+                else centres[k]
                 for k in range(count)
             ]
         )

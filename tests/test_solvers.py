@@ -1,0 +1,120 @@
+"""Every solver recovers an analytic Gaussian, in its order; guidance calls what it must."""
+
+import pytest
+import torch
+
+from video_gen.errors import ConfigError
+from video_gen.model.diffusion import Diffusion
+from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.sampling.config import SamplingConfig
+from video_gen.sampling.guidance import GuidedDenoiser, guide, rescale
+from video_gen.sampling.solvers import SOLVERS, generators_for, sample_noise, timesteps
+
+MEAN, STD = 0.7, 0.4
+SHAPE = (2, 1, 2, 2, 2)
+
+
+def gaussian_denoiser(diffusion, calls=None):
+    """The exact estimate for data from N(MEAN, STD^2)."""
+
+    def denoise(x, t):
+        if calls is not None:
+            calls.append(float(t[0]))
+        alpha, sigma = diffusion.alpha(t)[:, None, None, None, None], diffusion.sigma(t)[:, None, None, None, None]
+        return MEAN + alpha * STD**2 * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2)
+
+    return denoise
+
+
+def exact(x, diffusion):
+    """The flow's end for data from N(MEAN, STD^2): standardised positions are kept."""
+    alpha, sigma = diffusion.alpha(torch.ones(())), diffusion.sigma(torch.ones(()))
+    return MEAN + STD * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2).sqrt()
+
+
+@pytest.mark.parametrize("path", ["straight", "cosine", "ddpm"])
+@pytest.mark.parametrize(("solver", "bound"), [("euler", 0.08), ("heun", 0.03), ("two_step", 0.01)])
+def test_solvers_recover_an_analytic_gaussian(path, solver, bound):
+    diffusion = Diffusion(DiffusionConfig(path=path))
+    noise = sample_noise((64, 1, 1, 4, 4), generators_for(list(range(64)), "cpu"))
+    made = SOLVERS[solver](gaussian_denoiser(diffusion), noise, timesteps(60), diffusion, None)
+    assert (made - exact(noise, diffusion)).abs().max() < bound
+
+
+@pytest.mark.parametrize(("solver", "least"), [("euler", 0.95), ("heun", 1.7), ("two_step", 1.6)])
+def test_orders(solver, least):
+    diffusion = Diffusion()
+    noise = sample_noise((16, 1, 1, 4, 4), generators_for(list(range(16)), "cpu")).double()
+    errors = []
+    for steps in (80, 160):
+        made = SOLVERS[solver](gaussian_denoiser(diffusion), noise, timesteps(steps).double(), diffusion, None)
+        errors.append((made - exact(noise, diffusion)).square().mean().sqrt())
+    assert torch.log2(errors[0] / errors[1]) > least
+
+
+def test_renoise_recovers_the_distribution():
+    diffusion = Diffusion()
+    generators = generators_for(list(range(32)), "cpu")
+    noise = sample_noise((32, 1, 1, 16, 16), generators)
+
+    def draw(x, t):  # a sample of the posterior, for which renoising is exact
+        alpha, sigma = 1 - t[0], t[0]
+        variance = STD**2 * sigma**2 / (alpha**2 * STD**2 + sigma**2)
+        return gaussian_denoiser(diffusion)(x, t) + variance.sqrt() * torch.randn_like(x)
+
+    torch.manual_seed(0)
+    made = SOLVERS["renoise"](draw, noise, timesteps(8), diffusion, generators)
+    assert abs(made.mean() - MEAN) < 0.02 and abs(made.std() - STD) < 0.02
+    with pytest.raises(ValueError, match="generator"):
+        SOLVERS["renoise"](draw, noise, timesteps(8), diffusion, None)
+
+
+@pytest.mark.parametrize(("solver", "calls"), [("euler", 5), ("heun", 9), ("two_step", 5), ("renoise", 5)])
+def test_calls_per_solver(solver, calls):
+    diffusion, seen = Diffusion(), []
+    generators = generators_for([0, 1], "cpu")
+    SOLVERS[solver](gaussian_denoiser(diffusion, seen), sample_noise(SHAPE, generators), timesteps(5), diffusion, generators)
+    assert len(seen) == calls and seen[0] == 1.0 and min(seen) > 0
+
+
+def test_a_seed_gives_its_noise_whatever_the_batch():
+    alone = sample_noise((1, 2, 3, 4, 4), generators_for([7], "cpu"))
+    among = sample_noise((3, 2, 3, 4, 4), generators_for([5, 7, 9], "cpu"))
+    assert torch.equal(alone[0], among[1]) and not torch.equal(among[0], among[1])
+
+
+def test_guidance_one_calls_the_model_once():
+    calls = []
+
+    def named(name, value):
+        def denoise(x, t):
+            calls.append(name)
+            return torch.full_like(x, value)
+
+        return denoise
+
+    x, t = torch.zeros(SHAPE), torch.full((2,), 0.5)
+    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 1.0)(x, t).mean() == 1 and calls == ["c"]
+    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.6, 1.0))(x, t).mean() == 1 and calls == ["c"] * 2
+    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.4, 0.6))(x, t).mean() == 3 and calls[2:] == ["c", "u"]
+
+
+def test_guiding_denoised_and_velocity_is_the_same():
+    diffusion = Diffusion()
+    x, t = torch.randn(SHAPE), torch.tensor([0.3, 0.8])
+    a, b = torch.randn(SHAPE), torch.randn(SHAPE)
+    one = guide(diffusion.to_denoised(a, x, t), diffusion.to_denoised(b, x, t), 2.5)
+    torch.testing.assert_close(one, diffusion.to_denoised(guide(a, b, 2.5), x, t), rtol=1e-4, atol=1e-5)
+
+
+def test_rescale_brings_back_the_spread():
+    a, g = torch.randn(SHAPE), 3 * torch.randn(SHAPE)
+    torch.testing.assert_close(rescale(g, a, 1.0).std((1, 2, 3, 4)), a.std((1, 2, 3, 4)))
+    assert torch.equal(rescale(g, a, 0.0), g)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="guidance_interval"):
+        SamplingConfig().replace(guidance_interval=(0.8, 0.2))
+    with pytest.raises(ConfigError, match="perhaps you meant 'num_steps'"):
+        SamplingConfig().replace(num_step=3)

@@ -1,0 +1,147 @@
+"""The built-in worlds: exact mechanics, deterministic clips, captions that read back, files that hold what was drawn."""
+
+import json
+
+import numpy as np
+import pytest
+
+from video_gen.data.captions import COLOURS, SHAPES, Scene, caption, held_out, parse_caption, random_captions, random_scene
+from video_gen.data.config import WorldConfig
+from video_gen.data.mechanics import advance, next_contact
+from video_gen.data.video_file import probe, read_frames
+from video_gen.data.worlds import draw, load_state, object_mask, object_radius, render_world, simulate
+from video_gen.errors import ConfigError, DataError
+
+BOX = (5.0, 100.0, 80.0)  # radius, width, height
+
+
+def discs(n=6, seed=0):
+    rng = np.random.default_rng(seed)
+    x = np.array([[12.0 + 14 * i, 12 + 9 * (i % 3) + 20 * (i % 2)] for i in range(n)])
+    return x, rng.normal(size=(n, 2)) * 3
+
+
+def small(**overrides):
+    return WorldConfig(**dict(num_clips=3, num_frames=9, height=32, width=32) | overrides)
+
+
+def test_energy_is_kept_and_momentum_through_contacts_of_pairs():
+    x, v = discs()
+    for _ in range(60):
+        _, w = advance(x, v, *BOX, 1.0)
+        assert abs((w**2).sum() - (v**2).sum()) < 1e-9
+        x, v = advance(x, v, *BOX, 1.0)
+    far = np.array([[40.0, 40.0], [60.0, 41.0]])
+    u = np.array([[4.0, 0.3], [-3.0, 0.1]])
+    _, after = advance(far, u, *BOX, 3.0)
+    assert not np.allclose(after, u)
+    np.testing.assert_allclose(after.sum(0), u.sum(0), atol=1e-12)
+
+
+def test_time_can_be_reversed_and_cut():
+    x, v = discs(4)
+    y, w = advance(x, v, *BOX, 25.0)
+    back, speed = advance(y, -w, *BOX, 25.0)
+    np.testing.assert_allclose(back, x, atol=1e-6)
+    np.testing.assert_allclose(speed, -v, atol=1e-6)
+    z, u = advance(*advance(x, v, *BOX, 11.3), *BOX, 13.7)
+    np.testing.assert_allclose(z, y, atol=1e-6)
+
+
+def test_next_contact_is_when_the_velocity_changes():
+    x, v = discs(3, seed=4)
+    times = next_contact(x, v, *BOX)
+    first = times.min()
+    assert np.allclose(advance(x, v, *BOX, first - 1e-6)[1], v)
+    assert not np.allclose(advance(x, v, *BOX, first + 1e-6)[1], v)
+
+
+@pytest.mark.parametrize("kind", ["bounce", "kicks"])
+def test_nothing_leaves_or_overlaps(kind):
+    for index in range(20):
+        world = simulate(small(kind=kind, num_frames=40), index)
+        assert world.positions.min() >= world.radius - 1e-9
+        assert world.positions.max() <= 32 - world.radius + 1e-9
+        drawn = sum(object_mask(shape, world.positions[:, i], object_radius(32, 32), 32, 32) for i, (_, shape) in enumerate(world.looks))
+        assert drawn.max() <= 1 + 1e-9
+
+
+def test_kicks_change_velocity_where_they_say():
+    world = simulate(small(kind="kicks", num_frames=60), 1)
+    assert world.kicked.any() and not world.kicked.all()
+    assert not simulate(small(kind="bounce", num_frames=60), 1).kicked.any()
+
+
+def test_a_pendulum_keeps_its_energy():
+    world = simulate(small(kind="pendulum", num_frames=60), 0)
+    height = -world.positions[:, 0, 1]
+    energy = 0.5 * (world.velocities[:, 0] ** 2).sum(-1)
+    gravity = -(energy[30] - energy[0]) / (height[30] - height[0])
+    np.testing.assert_allclose(energy + gravity * height, energy[0] + gravity * height[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bounce", "pendulum", "digits", "kicks"])
+def test_clips_depend_on_the_seed_and_the_index_alone(kind):
+    one, again = (draw(simulate(small(kind=kind), 1)) for _ in range(2))
+    assert np.array_equal(one, again) and one.shape == (9, 32, 32, 3) and one.dtype == np.uint8
+    assert not np.array_equal(one, draw(simulate(small(kind=kind), 2)))
+    assert not np.array_equal(one, draw(simulate(small(kind=kind, seed=1), 1)))
+    assert not np.array_equal(one[0], one[-1])
+
+
+def test_captions_read_back_and_held_out_combinations_stay_out():
+    for split in ("train", "held_out"):
+        for text in random_captions(300, 0, split):
+            scene = parse_caption(text)
+            assert scene is not None and caption(scene) == text
+            assert any(held_out(*o) for o in scene.objects) == (split == "held_out")
+    out = [(c, s) for c in COLOURS for s in SHAPES if held_out(c, s)]
+    assert len(out) == 4
+    two = Scene((("blue", "square"), ("red", "circle"), ("red", "circle")), "fast")
+    assert caption(two) == "two red circles and a blue square, fast"
+    for wrong in ("", "a red circle", "a red dog, fast", "two red circle, fast", "a blue square and a red circle, fast"):
+        assert parse_caption(wrong) is None
+    rng = np.random.default_rng(0)
+    assert {len(random_scene(rng, "train").objects) for _ in range(50)} == {1, 2, 3}
+
+
+def test_areas_and_centres_of_shapes():
+    for shape, share in (("circle", 1.0), ("square", 1.0), ("triangle", 0.8)):
+        mask = object_mask(shape, np.array([31.3, 32.6]), 9.0, 64, 64)
+        assert abs(mask.sum() / (np.pi * 81) - share) < 0.01
+        centre = (mask * (np.arange(64) + 0.5)).sum() / mask.sum(), (mask.T * (np.arange(64) + 0.5)).sum() / mask.sum()
+        np.testing.assert_allclose(centre, (31.3, 32.6), atol=0.1)
+    with pytest.raises(ConfigError, match="hexagon"):
+        object_mask("hexagon", np.zeros(2), 3.0, 8, 8)
+
+
+def test_files_hold_what_was_drawn_and_a_second_run_goes_on(tmp_path):
+    config = small(height=64, width=48, fps=12)
+    assert render_world(config, tmp_path) == 0
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    info = probe(tmp_path / "clip_000001.mp4")
+    assert (info.width, info.height, info.num_frames, info.fps) == (48, 64, 9, 12)
+    world = load_state(tmp_path, "clip_000001.mp4")
+    assert world.caption == rows[1]["text"] == simulate(config, 1).caption
+    drawn = draw(world)
+    seen = read_frames(tmp_path / "clip_000001.mp4", [i / 12 for i in range(9)])
+    assert np.square(seen.astype(float) - drawn).mean() < 90  # better than 28 dB; halved colour resolution is most of it
+    before = (tmp_path / "clip_000000.mp4").stat().st_mtime_ns
+    content = (tmp_path / "clip_000002.mp4").read_bytes()
+    (tmp_path / "clip_000002.mp4").unlink()
+    assert render_world(config, tmp_path) == 2
+    assert (tmp_path / "clip_000002.mp4").read_bytes() == content
+    assert (tmp_path / "clip_000000.mp4").stat().st_mtime_ns == before
+
+
+def test_another_world_or_folder_is_refused(tmp_path):
+    render_world(small(num_clips=1), tmp_path / "w")
+    with pytest.raises(DataError, match="seed 0 and not 1"):
+        render_world(small(num_clips=1, seed=1), tmp_path / "w")
+    with pytest.raises(DataError, match="not empty"):
+        render_world(small(), tmp_path)
+    with pytest.raises(DataError, match="no such state"):
+        load_state(tmp_path, "clip_000000.mp4")
+    with pytest.raises(ValueError, match="even"):
+        WorldConfig(height=33)

@@ -1,0 +1,109 @@
+"""Measuring: a VAE on held-out clips, and motion of generated videos beside that of true and reconstructed ones."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from video_gen.data.captions import random_captions
+from video_gen.data.clips import Clips, to_frames, to_video
+from video_gen.data.config import ClipConfig
+from video_gen.errors import ConfigError
+from video_gen.evaluation.physics import VideoMeasures, measure_video, per_frame, summarise
+from video_gen.evaluation.reconstruction import measure_reconstruction
+from video_gen.model.video_vae import VideoVAE
+from video_gen.progress import bar
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.loop import pick_device
+
+Device = Literal["auto", "cpu", "cuda"]
+BATCH = 8
+
+
+def evaluate_vae(vae: Path, data: ClipConfig, num_clips: int = 128, device: Device = "auto") -> dict[str, Any]:
+    """See `measure_reconstruction`; the clips are the held-out ones of `data`."""
+    model = VideoVAE.from_pretrained(vae).to(pick_device(device))
+    videos = held_out(data, num_clips)
+    batches = (to_video(torch.from_numpy(videos[i : i + BATCH])) for i in range(0, len(videos), BATCH))
+    compression = f"{model.config.temporal_stride}x{model.config.spatial_stride}x{model.config.spatial_stride}"
+    found = measure_reconstruction(model, (batch.to(pick_device(device)) for batch in batches))
+    return {"compression": f"{compression}, {model.config.latent_channels} channels", **found}
+
+
+def evaluate_motion(
+    model: Path,
+    num_videos: int = 64,
+    split: Literal["train", "held_out"] = "train",
+    seed: int = 10_000,
+    device: Device = "auto",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Videos from captions that no training clip was chosen by, measured. Returns: `figures` and `per_frame`."""
+    pipeline = VideoPipeline.from_pretrained(model, pick_device(device))
+    captions = random_captions(num_videos, seed, split)
+    measures = []
+    with bar("sampling", "videos") as progress:
+        for start in range(0, num_videos, BATCH):
+            chosen = captions[start : start + BATCH]
+            seeds = [seed + start + i for i in range(len(chosen))]
+            videos = pipeline.generate(chosen, seeds=seeds, **settings)
+            measures += [measure_video(v, c) for v, c in zip(videos, chosen)]
+            progress(len(measures), num_videos)
+    return report_of(measures)
+
+
+def motion_floors(vae: Path, data: ClipConfig, num_clips: int, device: Device = "auto") -> dict[str, dict[str, Any]]:
+    """The same figures of held-out clips of the world as they are, `true`, and as the VAE reconstructs them, `vae`.
+
+    Raises: ConfigError if the clips have no captions of the world `bounce`.
+    """
+    model = VideoVAE.from_pretrained(vae).to(pick_device(device))
+    clips = Clips(data, "validation")
+    if not any(clips.captions):
+        raise ConfigError(f"{data.folder}: has no captions of the world 'bounce'; render it with `video-gen worlds`")
+    indices = chosen_clips(clips, num_clips)
+    true: list[VideoMeasures] = []
+    made: list[VideoMeasures] = []
+    for start in range(0, len(indices), BATCH):
+        chosen = [clips[i] for i in indices[start : start + BATCH]]
+        video = to_video(torch.from_numpy(np.stack([clip.video for clip in chosen]))).to(pick_device(device))
+        with torch.no_grad(), torch.autocast(video.device.type, torch.bfloat16):
+            decoded = model.decode(model.encode(video).mean)
+        true += [measure_video(clip.video, clip.caption) for clip in chosen]
+        made += [measure_video(to_frames(v), clip.caption) for v, clip in zip(decoded, chosen)]
+    return {"true": report_of(true), "vae": report_of(made)}
+
+
+def report_of(measures: list[VideoMeasures]) -> dict[str, Any]:
+    return {"figures": summarise(measures), "per_frame": per_frame(measures)}
+
+
+def held_out(data: ClipConfig, count: int) -> np.ndarray:
+    """Held-out clips, evenly spread, (n, f, h, w, 3) uint8."""
+    clips = Clips(data, "validation")
+    return np.stack([clips[i].video for i in chosen_clips(clips, count)])
+
+
+def chosen_clips(clips: Clips, count: int) -> list[int]:
+    """Evenly spread clips of the most common shape."""
+    bucket = max(set(clips.buckets), key=clips.buckets.count)
+    indices = [i for i in range(len(clips)) if clips.buckets[i] == bucket]
+    return [
+        indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
+    ]
+
+
+def show(found: dict[str, Any], output: Path | None) -> None:
+    """Print figures as a table, and write all of it as JSON if asked to."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value")
+    for name, value in found.get("figures", found).items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(found, indent=1))
