@@ -228,8 +228,8 @@ def fit(frame: np.ndarray, height: int, width: int) -> np.ndarray:
         return frame
     scale = max(height / h, width / w)
     box_h, box_w = height / scale, width / scale  # the part of the source that stays
-    left, top = (w - box_w) / 2, (h - box_h) / 2
-    box = (left, top, left + box_w, top + box_h)
+    left, top = max(0.0, (w - box_w) / 2), max(0.0, (h - box_h) / 2)
+    box = (left, top, min(w, left + box_w), min(h, top + box_h))
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 

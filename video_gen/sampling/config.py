@@ -15,6 +15,8 @@ class SamplingConfig(Config):
     draws new noise at each step."""
     num_steps: int = Field(default=20, ge=1)
     """Solver steps per block."""
+    block_frames: int | None = Field(default=None, ge=1)
+    """Latent frames made at once in a clip as long as those of training; None = the whole clip. Its first frame comes first."""
     shift: float = Field(default=1.0, gt=0)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
     guidance_scale: float = Field(default=2.0, ge=0)

@@ -159,8 +159,8 @@ class VideoPipeline:
             num_frames: of the whole video, with what is given; default that of the training clips.
             image: (h, w, 3) uint8, becomes the first frame. `video`: (f, h, w, 3) uint8, is continued. Either is scaled and
                 cropped to the model's size, and its frames are kept as they are in the result.
-            block_frames: latent frames per block; default: a clip as long as those of training at once, longer ones in
-                blocks of half a clip.
+            block_frames: latent frames per block; default: the model's for a clip as long as those of training, and half
+                a clip for longer ones.
             sampling, settings: how to sample, and fields of it to change, such as `guidance_scale=3.0`.
         Returns: uint8 (n, f, h, w, 3).
         Raises: ShapeError if the number of frames does not fit; ConfigError for an unknown setting.
@@ -228,7 +228,9 @@ class VideoPipeline:
         start = 0 if given is None else given.shape[2]
         model = self._model(prompts, sampling)
         generators = generators_for(list(seeds), self.device)
-        blocks = plan_blocks(start, total, trained, block_frames)
+        if block_frames is None:
+            block_frames = sampling.block_frames if total <= trained else max(1, trained // 2)
+        blocks = plan_blocks(start, total, block_frames)
         made = list(rollout(model, blocks, self._latent_frame(), given, self.diffusion, sampling, generators))
         return torch.cat(made if given is None else [given, *made], dim=2)
 
@@ -272,15 +274,11 @@ class VideoPipeline:
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
-def plan_blocks(start: int, total: int, trained: int, block_frames: int | None) -> list[int]:
-    """Latent frames per block, from frame `start` to `total`.
-
-    A clip no longer than those of training is one block; a longer one goes on in blocks of at most half of that, so that
-    each has at least as much history. A video's first frame is its own block as soon as there is more than one.
-    """
-    if block_frames is None and total <= trained:
+def plan_blocks(start: int, total: int, block_frames: int | None) -> list[int]:
+    """Latent frames per block, from frame `start` to `total`: all at once with None; else blocks of that many, where a
+    video's first frame, which stands for one pixel frame, is a block of its own."""
+    if block_frames is None:
         return [total - start]
-    size = block_frames or max(1, trained // 2)
     first = [1] if start == 0 else []
     left = total - start - len(first)
-    return first + [min(size, left - done) for done in range(0, left, size)]
+    return first + [min(block_frames, left - done) for done in range(0, left, block_frames)]

@@ -1,0 +1,60 @@
+"""The house: imports point down, and importing has no side effects that a command would wait for."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
+LAYERS = {
+    "errors": -1, "config": 0, "progress": 0,
+    "model": 1, "data": 1,
+    "sampling": 2,
+    "training": 3, "evaluation": 3,
+    "train": 4, "sample": 4, "evaluate": 4,
+    "demo": 5,
+    "cli": 6,
+}  # fmt: skip
+APART = {("model", "data"), ("data", "model")}
+MAY = {("training", "evaluation")}  # the VAE's held-out figures are the report's
+SAMPLING_KNOWS = {"diffusion", "diffusion_config"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("video_gen"):
+            yield node.module.split(".")[1:] or [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("video_gen.") for alias in node.names), path
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for found in imports(path):
+            home, other = parts[0], found[0]
+            same = home == other or (home, other) in MAY
+            if not same and (LAYERS[other] >= LAYERS[home] or (home, other) in APART):
+                wrong.append(f"{path.name} imports {'.'.join(found)}")
+    assert wrong == []
+
+
+def test_solvers_guidance_and_rollout_know_no_model_class():
+    for name in ("solvers", "guidance", "rollout", "config"):
+        for found in imports(PACKAGE / "sampling" / f"{name}.py"):
+            assert found[0] != "model" or found[1] in SAMPLING_KNOWS
+
+
+def test_help_and_configs_do_not_wait_for_torch():
+    code = "import video_gen.cli, video_gen, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_public_names():
+    import video_gen
+
+    for name in video_gen.__all__:
+        assert getattr(video_gen, name)
