@@ -22,7 +22,9 @@ from video_gen.errors import ConfigError, DataError, ShapeError
 def moving(frames=40, height=48, width=64, seed=0):
     """A bright bar that moves two pixels a frame over a fixed background: every frame differs from every other."""
     rng = np.random.default_rng(seed)
-    video = np.broadcast_to(rng.integers(0, 90, (height // 8, width // 8, 3)).repeat(8, 0).repeat(8, 1), (frames, height, width, 3))
+    video = np.broadcast_to(
+        rng.integers(0, 90, (height // 8, width // 8, 3)).repeat(8, 0).repeat(8, 1), (frames, height, width, 3)
+    )
     video = video.astype(np.uint8).copy()
     for i in range(frames):
         video[i, :, (2 * i) % width : (2 * i) % width + 6] = 230
@@ -50,7 +52,9 @@ def encode(path, frames, rate=20, codec="libx264", pixels="yuv420p", stamps=None
 
 
 def config(folder, **overrides):
-    return ClipConfig(**dict(folder=folder, num_frames=9, fps=10, height=24, width=24, validation_fraction=0) | overrides)
+    return ClipConfig(
+        **dict(folder=folder, num_frames=9, fps=10, height=24, width=24, validation_fraction=0) | overrides
+    )
 
 
 def near(a, b):
@@ -90,7 +94,13 @@ def test_rotation_is_applied(tmp_path):
     matrix = (0).to_bytes(4, "big") + (1 << 16).to_bytes(4, "big") + (0).to_bytes(4, "big")
     matrix += ((-1) << 16).to_bytes(4, "big", signed=True) + bytes(16) + (1 << 30).to_bytes(4, "big")
     data = turned.read_bytes()
-    plain = (1 << 16).to_bytes(4, "big") + bytes(12) + (1 << 16).to_bytes(4, "big") + bytes(12) + (1 << 30).to_bytes(4, "big")
+    plain = (
+        (1 << 16).to_bytes(4, "big")
+        + bytes(12)
+        + (1 << 16).to_bytes(4, "big")
+        + bytes(12)
+        + (1 << 30).to_bytes(4, "big")
+    )
     at = data.index(plain, data.index(b"tkhd"))
     turned.write_bytes(data[:at] + matrix + data[at + 36 :])
     info = probe(turned)
@@ -120,8 +130,8 @@ def test_other_codecs_and_forms(tmp_path, name, options):
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
 def test_writing_and_reading_back(tmp_path, suffix):
     frames = moving(10)
-    path = write_video(tmp_path / f"a{suffix}", frames, 10, metadata={"prompt": "a \"dog\" ä"})
-    assert read_metadata(path) == {"prompt": "a \"dog\" ä"}
+    path = write_video(tmp_path / f"a{suffix}", frames, 10, metadata={"prompt": 'a "dog" ä'})
+    assert read_metadata(path) == {"prompt": 'a "dog" ä'}
     info = probe(path)
     assert info.num_frames == 10 and abs(info.duration - 1.0) < 0.02
     got = read_frames(path, [i / 10 for i in range(10)])

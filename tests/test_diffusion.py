@@ -47,7 +47,9 @@ def test_loss_in_a_space_is_the_squared_error_there(path, prediction, space):
     diffusion = Diffusion(DiffusionConfig(path=path, prediction=prediction, loss_space=space))
     latents, noise, t = tensors()
     noisy = diffusion.add_noise(latents, noise, t)
-    output = diffusion.target(latents, noise, t) + 0.1 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    output = diffusion.target(latents, noise, t) + 0.1 * torch.randn(
+        latents.shape, generator=torch.Generator().manual_seed(1)
+    )
     inside = diffusion.convert(output, noisy, t, prediction, space)
     want = (inside - diffusion.target(latents, noise, t, space)).square().flatten(1).mean(1)
     torch.testing.assert_close(diffusion.loss(output, latents, noise, noisy, t), want, rtol=1e-2, atol=1e-4)
@@ -89,7 +91,9 @@ def test_min_snr_weighs_the_error_of_denoised():
         output = torch.zeros_like(latents)
         error = (diffusion.to_denoised(output, noisy, t) - latents).square().flatten(1).mean(1)
         snr = ((1 - value) / value) ** 2
-        torch.testing.assert_close(diffusion.loss(output, latents, noise, noisy, t), min(snr, 5.0) * error, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            diffusion.loss(output, latents, noise, noisy, t), min(snr, 5.0) * error, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_frames_that_do_not_count():

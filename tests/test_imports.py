@@ -58,3 +58,19 @@ def test_public_names():
 
     for name in video_gen.__all__:
         assert getattr(video_gen, name)
+
+
+def test_commands_of_the_documents_parse():
+    import shlex
+
+    from video_gen.cli import find, parse
+
+    root = PACKAGE.parent
+    texts = [root / "README.md", *root.glob("docs/*.md"), *root.glob("configs/*.yaml")]
+    lines = [line.lstrip("# ") for text in texts for line in text.read_text().splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("video-gen ")]
+    assert len(commands) > 10
+    for words in commands:
+        words = [str(root / w) if w.startswith("configs/") else w for w in words]
+        names, kind, _ = find(words)
+        parse(names, kind, words[len(names) :])

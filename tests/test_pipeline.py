@@ -35,9 +35,30 @@ from video_gen.training.recipes import DiffusionRun, VAERun
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = ["--data.num-frames", "9", "--data.height", "16", "--data.width", "16", "--data.validation-fraction", "0.3"]
-LOOP = ["--loop.train-steps", "4", "--loop.batch-size", "2", "--loop.checkpoint-every", "2", "--loop.log-every", "1", "--loop.no-tensorboard"]
+LOOP = [
+    "--loop.train-steps",
+    "4",
+    "--loop.batch-size",
+    "2",
+    "--loop.checkpoint-every",
+    "2",
+    "--loop.log-every",
+    "1",
+    "--loop.no-tensorboard",
+]
 VAE = ["--vae.spatial-stride", "4", "--vae.latent-channels", "4", "--vae.widths", "16", "--vae.stem", "4"]
-DIT = ["--transformer.width", "32", "--transformer.depth", "2", "--transformer.head-dim", "16", "--text.width", "16", "--num-samples", "1"]
+DIT = [
+    "--transformer.width",
+    "32",
+    "--transformer.depth",
+    "2",
+    "--transformer.head-dim",
+    "16",
+    "--text.width",
+    "16",
+    "--num-samples",
+    "1",
+]
 
 
 def tiny_pipeline(frames=9) -> VideoPipeline:
@@ -57,7 +78,18 @@ def tiny_pipeline(frames=9) -> VideoPipeline:
 def trained(tmp_path_factory):
     """A data set, a VAE and a transformer, made with the commands of the README."""
     folder = tmp_path_factory.mktemp("trained")
-    world = ["--num-clips", "6", "--num-frames", "9", "--height", "16", "--width", "16", "--output", str(folder / "data")]
+    world = [
+        "--num-clips",
+        "6",
+        "--num-frames",
+        "9",
+        "--height",
+        "16",
+        "--width",
+        "16",
+        "--output",
+        str(folder / "data"),
+    ]
     assert main(["worlds", *world]) == 0
     data = ["--data.folder", str(folder / "data"), *SIZE]
     assert main(["train", "vae", "--run", str(folder / "vae"), *data, *VAE, *LOOP]) == 0
@@ -75,7 +107,10 @@ def test_training_leaves_a_model_that_samples(trained, tmp_path, capsys):
     assert {p.name for p in model.iterdir()} == {"vae", "transformer", "text", "model.json"}
     assert VideoVAE.from_pretrained(model / "vae").config.latent_std is not None
     prompt = "a red circle, fast"
-    assert main(["sample", prompt, "--model", str(model), "-n", "2", "--seed", "3", "--output", str(tmp_path / "out")]) == 0
+    assert (
+        main(["sample", prompt, "--model", str(model), "-n", "2", "--seed", "3", "--output", str(tmp_path / "out")])
+        == 0
+    )
     made = {p.name for p in (tmp_path / "out").iterdir()}
     assert made == {"seed_3.mp4", "seed_3.json", "seed_4.mp4", "seed_4.json", "sheet.png"}
     info = probe(tmp_path / "out" / "seed_3.mp4")
@@ -83,11 +118,24 @@ def test_training_leaves_a_model_that_samples(trained, tmp_path, capsys):
     assert json.loads(read_metadata(tmp_path / "out" / "seed_3.mp4")["prompt"]) == prompt
     assert json.loads((tmp_path / "out" / "seed_4.json").read_text())["seed"] == 4
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "x.png")
-    again = ["sample", "--model", str(model), "--image", str(tmp_path / "x.png"), "--num-frames", "17", "--format", "gif"]
+    again = [
+        "sample",
+        "--model",
+        str(model),
+        "--image",
+        str(tmp_path / "x.png"),
+        "--num-frames",
+        "17",
+        "--format",
+        "gif",
+    ]
     assert main([*again, "--output", str(tmp_path / "g"), "--enlarge", "2"]) == 0
     assert probe(tmp_path / "g" / "seed_0.gif").num_frames == 17 and probe(tmp_path / "g" / "seed_0.gif").width == 32
     video = str(trained / "data" / "clip_000000.mp4")
-    assert main(["sample", "--model", str(model), "--video", video, "--num-frames", "13", "--output", str(tmp_path / "v")]) == 0
+    assert (
+        main(["sample", "--model", str(model), "--video", video, "--num-frames", "13", "--output", str(tmp_path / "v")])
+        == 0
+    )
 
 
 def test_evaluating(trained, tmp_path):
@@ -130,7 +178,9 @@ def test_resume_is_bit_for_bit_after_a_kill(trained, tmp_path):
         a, b = (load_file(run / "model" / part / "model.safetensors") for run in (one, two))
         assert all(torch.equal(a[name], b[name]) for name in a)
     assert "goes on from" in resumed.stdout or killed.returncode == 0
-    losses = [[json.loads(line).get("loss") for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two)]
+    losses = [
+        [json.loads(line).get("loss") for line in (run / "log.jsonl").read_text().splitlines()] for run in (one, two)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -195,7 +245,10 @@ def test_configs_name_unknown_and_mistyped_keys(tmp_path):
         with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("[", r"\[")):
             load_yaml(VAERun, file)
     file.write_text("transformer: {preset: small, depth: 2}")
-    assert (load_yaml(DiffusionRun, file).transformer.width, load_yaml(DiffusionRun, file).transformer.depth) == (512, 2)
+    assert (load_yaml(DiffusionRun, file).transformer.width, load_yaml(DiffusionRun, file).transformer.depth) == (
+        512,
+        2,
+    )
 
 
 # -------------------- the pipeline
@@ -304,14 +357,16 @@ def test_byte_text_encoder():
 def test_a_transformers_encoder_from_a_folder(tmp_path):
     transformers = pytest.importorskip("transformers")
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "circle"]))
-    transformers.BertTokenizer(tmp_path / "vocab.txt").save_pretrained(tmp_path)
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     sizes = dict(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path)
     encoder = build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path)))
     tokens, visible = encoder(encoder.tokenise(["a red circle", "a"]))
     assert tokens.shape == (2, 5, 16) and visible.sum(1).tolist() == [5, 3] and not tokens.requires_grad
     encoder.save_pretrained(tmp_path / "text")
-    torch.testing.assert_close(load_text_encoder(tmp_path / "text")(encoder.tokenise(["a"]))[0], encoder(encoder.tokenise(["a"]))[0])
+    torch.testing.assert_close(
+        load_text_encoder(tmp_path / "text")(encoder.tokenise(["a"]))[0], encoder(encoder.tokenise(["a"]))[0]
+    )
 
 
 def test_text_settings():
@@ -335,5 +390,3 @@ def test_the_discriminators_gradient_is_reversed_for_what_made_the_video():
     assert not hinge_loss(discriminator, made, video, 0.0).grad_fn is None
     hinge_loss(discriminator, made, video, 0.0).backward()
     assert made.grad is None and all(p.grad is not None for p in discriminator.parameters())
-
-

@@ -73,7 +73,9 @@ def test_renoise_recovers_the_distribution():
 def test_calls_per_solver(solver, calls):
     diffusion, seen = Diffusion(), []
     generators = generators_for([0, 1], "cpu")
-    SOLVERS[solver](gaussian_denoiser(diffusion, seen), sample_noise(SHAPE, generators), timesteps(5), diffusion, generators)
+    SOLVERS[solver](
+        gaussian_denoiser(diffusion, seen), sample_noise(SHAPE, generators), timesteps(5), diffusion, generators
+    )
     assert len(seen) == calls and seen[0] == 1.0 and min(seen) > 0
 
 
@@ -96,7 +98,10 @@ def test_guidance_one_calls_the_model_once():
     x, t = torch.zeros(SHAPE), torch.full((2,), 0.5)
     assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 1.0)(x, t).mean() == 1 and calls == ["c"]
     assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.6, 1.0))(x, t).mean() == 1 and calls == ["c"] * 2
-    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.4, 0.6))(x, t).mean() == 3 and calls[2:] == ["c", "u"]
+    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.4, 0.6))(x, t).mean() == 3 and calls[2:] == [
+        "c",
+        "u",
+    ]
 
 
 def test_guiding_denoised_and_velocity_is_the_same():

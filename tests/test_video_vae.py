@@ -148,7 +148,9 @@ def test_every_parameter_learns():
     assert [n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("tiny", (2, 6)), ("small", (12, 30)), ("base", (50, 110)), ("large", (130, 260))])
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("tiny", (2, 6)), ("small", (12, 30)), ("base", (50, 110)), ("large", (130, 260))]
+)
 def test_presets(preset, millions):
     with torch.device("meta"):
         vae = VideoVAE(VAEConfig.preset(preset))

@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from video_gen.data.captions import COLOURS, SHAPES, Scene, caption, held_out, parse_caption, random_captions, random_scene
+from video_gen.data.captions import (
+    COLOURS,
+    SHAPES,
+    Scene,
+    caption,
+    held_out,
+    parse_caption,
+    random_captions,
+    random_scene,
+)
 from video_gen.data.config import WorldConfig
 from video_gen.data.mechanics import advance, next_contact
 from video_gen.data.video_file import probe, read_frames
@@ -62,7 +71,10 @@ def test_nothing_leaves_or_overlaps(kind):
         world = simulate(small(kind=kind, num_frames=40), index)
         assert world.positions.min() >= world.radius - 1e-9
         assert world.positions.max() <= 32 - world.radius + 1e-9
-        drawn = sum(object_mask(shape, world.positions[:, i], object_radius(32, 32), 32, 32) for i, (_, shape) in enumerate(world.looks))
+        drawn = sum(
+            object_mask(shape, world.positions[:, i], object_radius(32, 32), 32, 32)
+            for i, (_, shape) in enumerate(world.looks)
+        )
         assert drawn.max() <= 1 + 1e-9
 
 
@@ -99,7 +111,13 @@ def test_captions_read_back_and_held_out_combinations_stay_out():
     assert len(out) == 4
     two = Scene((("blue", "square"), ("red", "circle"), ("red", "circle")), "fast")
     assert caption(two) == "two red circles and a blue square, fast"
-    for wrong in ("", "a red circle", "a red dog, fast", "two red circle, fast", "a blue square and a red circle, fast"):
+    for wrong in (
+        "",
+        "a red circle",
+        "a red dog, fast",
+        "two red circle, fast",
+        "a blue square and a red circle, fast",
+    ):
         assert parse_caption(wrong) is None
     rng = np.random.default_rng(0)
     assert {len(random_scene(rng, "train").objects) for _ in range(50)} == {1, 2, 3}
@@ -126,7 +144,9 @@ def test_files_hold_what_was_drawn_and_a_second_run_goes_on(tmp_path):
     assert world.caption == rows[1]["text"] == simulate(config, 1).caption
     drawn = draw(world)
     seen = read_frames(tmp_path / "clip_000001.mp4", [i / 12 for i in range(9)])
-    assert np.square(seen.astype(float) - drawn).mean() < 90  # better than 28 dB; halved colour resolution is most of it
+    assert (
+        np.square(seen.astype(float) - drawn).mean() < 90
+    )  # better than 28 dB; halved colour resolution is most of it
     before = (tmp_path / "clip_000000.mp4").stat().st_mtime_ns
     content = (tmp_path / "clip_000002.mp4").read_bytes()
     (tmp_path / "clip_000002.mp4").unlink()
