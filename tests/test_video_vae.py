@@ -179,7 +179,7 @@ def test_wrong_chunks_latents_and_folders(tmp_path):
         vae.encode_chunk(clip(5), cache)
     with pytest.raises(ShapeError, match="3, f"):
         vae.decode(torch.zeros(1, 4, 1, 2, 2))
-    with pytest.raises(DataError, match="config.json"):
+    with pytest.raises(DataError, match=r"config\.json"):
         VideoVAE.from_pretrained(tmp_path)
     small().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(VAEConfig(widths=(32,)).model_dump_json())

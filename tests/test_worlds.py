@@ -53,7 +53,7 @@ def test_time_can_be_reversed_and_cut():
     back, speed = advance(y, -w, *BOX, 25.0)
     np.testing.assert_allclose(back, x, atol=1e-6)
     np.testing.assert_allclose(speed, -v, atol=1e-6)
-    z, u = advance(*advance(x, v, *BOX, 11.3), *BOX, 13.7)
+    z, _ = advance(*advance(x, v, *BOX, 11.3), *BOX, 13.7)
     np.testing.assert_allclose(z, y, atol=1e-6)
 
 

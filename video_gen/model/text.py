@@ -85,6 +85,7 @@ class TransformersTextEncoder(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
+        assert config.name is not None  # the config checks that
         try:
             import transformers  # type: ignore[import-not-found]
         except ImportError:
