@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import ceil
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -55,11 +54,10 @@ class Encoder(nn.Module):
         self.stem = config.stem
 
     def forward(self, video: Tensor, stream: Stream) -> Tensor:
-        x = rearrange(video, "b c f (h p) (w q) -> b (c p q) f h w", p=self.stem, q=self.stem)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = rearrange(_working(video), "b c f (h p) (w q) -> b f h w (c p q)", p=self.stem, q=self.stem)
         for layer in self.layers:
             x = layer(x, stream)
-        return self.head(F.silu(self.norm(x)), stream).float()
+        return self.head(self.norm(x), stream).float().permute(0, 4, 1, 2, 3)
 
 
 class Decoder(nn.Module):
@@ -76,11 +74,11 @@ class Decoder(nn.Module):
         self.stem = config.stem
 
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
-        x = latents.contiguous(memory_format=torch.channels_last_3d)
+        x = _working(latents).permute(0, 2, 3, 4, 1).contiguous()
         for layer in self.layers:
             x = layer(x, stream)
-        x = self.head(F.silu(self.norm(x)), stream).float()
-        return rearrange(x, "b (c p q) f h w -> b c f (h p) (w q)", p=self.stem, q=self.stem)
+        x = self.head(self.norm(x), stream)
+        return rearrange(x, "b f h w (c p q) -> b c f (h p) (w q)", p=self.stem, q=self.stem).float()
 
 
 class VideoVAE(nn.Module, Pretrained):
@@ -248,6 +246,12 @@ class VideoVAE(nn.Module, Pretrained):
             if isinstance(layer, Upsample):
                 size /= layer.p
         return ceil(reach + (size if isinstance(part, Decoder) else 0.0))
+
+
+def _working(x: Tensor) -> Tensor:
+    """In the number format that convolutions will run in, so that no later step converts more values than these."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _tiles(height: int, width: int, tile: int, halo: int):
