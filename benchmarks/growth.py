@@ -23,8 +23,9 @@ def growth_table(setting: Setting, peak: float) -> Table:
         "growth",
         "Cost as work grows",
         ("frames", "pixels", "tokens", "attention", "forward ms", "µs per token", "GFLOP/s", "VAE decode ms per frame"),
-        f"Video Gen's transformer (width {width}, depth {depth}, one block, eager, bfloat16), one forward pass without history, and "
-        f"its VAE (table `vae`) decoding {PART_FRAMES} latent frames at a time. `factorised` alternates space and time, without a joint layer.",
+        f"Video Gen's transformer (width {width}, depth {depth}, one block, eager, bfloat16), one forward pass "
+        f"without history, and its VAE (table `vae`) decoding {PART_FRAMES} latent frames at a time. "
+        "`factorised` alternates space and time, without a joint layer.",
     )
     shapes = [(frames, FRAMES_PIXELS) for frames in FRAMES]
     shapes += [(PIXELS_FRAMES, pixels) for pixels in PIXELS if (PIXELS_FRAMES, pixels) not in shapes]
@@ -80,8 +81,9 @@ def decode_memory_table(setting: Setting, peak: float) -> Table:
         "decode_memory",
         "Memory of decoding long and large videos",
         ("frames", "height", "width", "tiles", "s", "peak MiB"),
-        f"Video Gen's VAE (table `vae`, 11 M parameters) in {PART_FRAMES} latent frames at a time; above 512x512 pixels in tiles of 512 with "
-        "a halo, which equals the whole exactly. Peak beyond what was held before, latents given, pictures let go as they come.",
+        f"Video Gen's VAE (table `vae`, 11 M parameters) in {PART_FRAMES} latent frames at a time; above 512x512 pixels in "
+        "tiles of 512 with a halo, which equals the whole exactly. Peak beyond what was held before, latents given, "
+        "pictures let go as they come.",
     )
     vae = our_vae(setting).to(setting.device)
     long = (5, 9) if setting.quick else MEMORY_FRAMES

@@ -13,7 +13,8 @@ GRIDS = {1024: (4, 16, 16), 8192: (8, 32, 32), 32768: (32, 32, 32), 75600: (21, 
 """Tokens as (frames, height, width) of patches; the last one is 81 frames of 720p at strides of 4 and 8."""
 TEXT_TOKENS = 128
 EQUAL = (
-    "Training steps of the preset `{preset}` ({millions:,.0f} M parameters), one clip, {form}, bfloat16 autocast, float32 weights, fused AdamW. "
+    "Training steps of the preset `{preset}` ({millions:,.0f} M parameters), one clip, {form}, bfloat16 autocast, "
+    "float32 weights, fused AdamW. "
     "MFU: products and attention counted, over the measured rate of square bfloat16 products, not the data sheet's."
 )
 
