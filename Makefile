@@ -4,10 +4,11 @@ TORCH ?= torch==2.13.0
 BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-short test test-slow lint clean
+.PHONY: help setup demo demo-short test test-slow bench lint clean
 help:
 	@echo "make demo        train a small video model from nothing, and write runs/demo/report.html"
 	@echo "make test        the tests;   make test-slow: the ones that take minutes"
+	@echo "make bench       speed and memory beside diffusers' models, into benchmarks/results/"
 	@echo "make lint        linter and type check"
 	@echo "make setup       only install into .venv/ (TORCH=... for another build of torch)"
 
@@ -30,6 +31,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+bench: setup
+	$(BIN)/pip install --quiet '$(TORCH)' -e '.[bench]'
+	$(BIN)/video-gen bench
 
 lint: setup
 	$(BIN)/ruff check video_gen tests

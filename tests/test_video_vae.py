@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from video_gen.errors import ConfigError, DataError, ShapeError
+from video_gen.model import video_vae
 from video_gen.model.linear_path import LinearPath
 from video_gen.model.vae_config import PRESETS, VAEConfig
 from video_gen.model.video_vae import VideoVAE
@@ -97,6 +98,37 @@ def test_tiles_with_a_halo_equal_the_whole(tile):
         torch.testing.assert_close(tiled.mean, whole.mean, **CLOSE)
         torch.testing.assert_close(tiled.logvar, whole.logvar, **CLOSE)
         torch.testing.assert_close(vae.tiled_decode(whole.mean, tile), vae.decode(whole.mean), **CLOSE)
+
+
+@pytest.mark.parametrize("tile", [3, None])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_tiles_of_chunks_equal_the_whole(tile, frames, monkeypatch):
+    monkeypatch.setattr(video_vae, "WHOLE_PIXELS", 64)
+    monkeypatch.setattr(video_vae, "TILE_PIXELS", 32)  # with tile None: 4 latent pixels
+    vae = small(spatial=8, temporal=2)
+    video = torch.rand(1, 3, 9, 8 * 9, 8 * 10, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        whole = vae.encode(video)
+        parts = list(vae.encode_parts(video, frames, tile))
+        assert len(parts) == -(-5 // frames)
+        torch.testing.assert_close(torch.cat([part.mean for part in parts], 2), whole.mean, **CLOSE)
+        torch.testing.assert_close(torch.cat([part.logvar for part in parts], 2), whole.logvar, **CLOSE)
+        decoded = torch.cat(list(vae.decode_parts(whole.mean, frames, tile)), 2)
+        torch.testing.assert_close(decoded, vae.decode(whole.mean), **CLOSE)
+        _, caches = vae.tiled_decode_chunk(whole.mean, None, 3)
+        with pytest.raises(ShapeError, match="12 caches for 4 tiles"):
+            vae.tiled_decode_chunk(whole.mean, caches, 5)
+
+
+def test_what_parts_keep_does_not_grow_with_frames():
+    vae = small(spatial=8)
+    with torch.no_grad():
+        caches, sizes = None, []
+        for _ in range(4):
+            _, caches = vae.tiled_decode_chunk(torch.zeros(1, 3, 2, 5, 5), caches, 3)
+            storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for c in caches for x in c}
+            sizes.append(sum(storages.values()))
+    assert len(set(sizes)) == 1 and sizes[0] > 0
 
 
 def test_training_starts_at_the_linear_floor():

@@ -131,6 +131,30 @@ class Demo(Config):
     """A minute's run that shows that all parts work; what it makes is noise."""
 
 
+class Bench(Config):
+    """Measure Video Gen beside diffusers' models, from a checkout, and write tables."""
+
+    tables: tuple[Literal["transformer", "training", "sampling", "vae", "decode_memory", "growth", "mfu"], ...] = (
+        "transformer",
+        "training",
+        "sampling",
+        "vae",
+        "decode_memory",
+        "growth",
+        "mfu",
+    )
+    """Which tables; all of them take about an hour on two cores, most of it for compiling the peers."""
+    quick: bool = False
+    """Tiny sizes and one round: shows that the tables work, and no more."""
+    compile: bool = True
+    """Measure compiled models too."""
+    seconds: float = Field(default=60.0, gt=0)
+    """No more rounds are added to a group of rows after so long; at least two are measured."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    output: Path = Path("benchmarks/results")
+    """Folder for the tables, as Markdown and JSON."""
+
+
 C = TypeVar("C", bound=Config)
 
 
@@ -222,6 +246,23 @@ def demo(args: Demo) -> None:
     run_demo(args.output, args.short)
 
 
+def bench(args: Bench) -> None:
+    root = Path(__file__).resolve().parents[1]
+    sys.path.insert(0, str(root))  # benchmarks/ is no part of the installed package
+    try:
+        from benchmarks.measure import Setting
+        from benchmarks.run import run
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"bench: no module '{error.name}'; it runs from a checkout of the project, after pip install -e '.[bench]'"
+        ) from None
+    from video_gen.training.loop import pick_device
+
+    setting = Setting(pick_device(args.device), args.quick, args.seconds, args.compile)
+    for path in run(args.tables, setting, args.output, " ".join(["video-gen", *sys.argv[1:]])):
+        print(path)
+
+
 COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("worlds",): (Worlds, worlds),
     ("data", "check"): (DataCheck, data_check),
@@ -232,6 +273,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
     ("evaluate", "motion"): (EvaluateMotion, evaluate_motion),
     ("demo",): (Demo, demo),
+    ("bench",): (Bench, bench),
 }
 WITH_YAML = {"encode": "recipe", "vae": "recipe", "diffusion": "recipe"}
 """Commands whose first argument may be a YAML file with the defaults of that part."""

@@ -44,7 +44,7 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     @torch.no_grad()
     def encode(video: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return vae.encode(video.to(device)).mean.float()
+            return torch.cat([part.mean.float() for part in vae.encode_parts(video.to(device))], dim=2)
 
     folder = run.latents / fingerprint(run.vae / "config.json", run.vae / "model.safetensors")
     sets = []

@@ -3,11 +3,11 @@
 Convolutions and per-position norms only, no look-ahead: so chunks with a cache, and tiles with a halo, equal the whole.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -19,6 +19,10 @@ from video_gen.model.vae_layers import Cache, CausalConv, Downsample, PositionNo
 
 LOGVAR_START = -5.0
 """Of the posterior before training: a standard deviation of 0.08, so that little is lost at first."""
+PART_FRAMES = 4
+"""Latent frames that are encoded or decoded at once, part by part."""
+WHOLE_PIXELS, TILE_PIXELS = 512 * 512, 512
+"""Up to so many pixels a frame is one tile; larger ones are cut into tiles of this side, and a halo."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,10 @@ class Encoder(nn.Module):
         self.stem = config.stem
 
     def forward(self, video: Tensor, stream: Stream) -> Tensor:
-        x = rearrange(video, "b c f (h p) (w q) -> b (c p q) f h w", p=self.stem, q=self.stem)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = rearrange(_working(video), "b c f (h p) (w q) -> b f h w (c p q)", p=self.stem, q=self.stem)
         for layer in self.layers:
             x = layer(x, stream)
-        return self.head(F.silu(self.norm(x)), stream).float()
+        return self.head(self.norm(x), stream).float().permute(0, 4, 1, 2, 3)
 
 
 class Decoder(nn.Module):
@@ -76,11 +79,11 @@ class Decoder(nn.Module):
         self.stem = config.stem
 
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
-        x = latents.contiguous(memory_format=torch.channels_last_3d)
+        x = _working(latents).permute(0, 2, 3, 4, 1).contiguous()
         for layer in self.layers:
             x = layer(x, stream)
-        x = self.head(F.silu(self.norm(x)), stream).float()
-        return rearrange(x, "b (c p q) f h w -> b c f (h p) (w q)", p=self.stem, q=self.stem)
+        x = self.head(self.norm(x), stream)
+        return rearrange(x, "b f h w (c p q) -> b c f (h p) (w q)", p=self.stem, q=self.stem).float()
 
 
 class VideoVAE(nn.Module, Pretrained):
@@ -129,27 +132,51 @@ class VideoVAE(nn.Module, Pretrained):
 
     def tiled_encode(self, video: Tensor, tile: int) -> Posterior:
         """`encode` in tiles of `tile` latent pixels, each with as much around it as it can see: equal to the whole."""
-        self._check_video(video, starts=True)
-        s, halo = self.config.spatial_stride, self._reach(self.encoder)
-        parts = []
-        for (y, y0, y1), (x, x0, x1) in _tiles(video.shape[3] // s, video.shape[4] // s, tile, halo):
-            made = self.encode(video[..., y0 * s : y1 * s, x0 * s : x1 * s])
-            at = (..., slice(y - y0, y - y0 + tile), slice(x - x0, x - x0 + tile))
-            parts.append((y, made.mean[at], made.logvar[at], made))
-        last = parts[-1][3]
-        mean, logvar = (_stitch([(part[0], part[i]) for part in parts]) for i in (1, 2))
-        return Posterior(mean, logvar, last.unit, last.centre)
+        return self._tiled_encode(video, tile, None, keep=False)[0]
 
     def tiled_decode(self, latents: Tensor, tile: int) -> Tensor:
         """`decode` in tiles of `tile` latent pixels, as `tiled_encode`."""
+        return self._tiled_decode(latents, tile, None, keep=False)[0]
+
+    # -------------------- a tile of a chunk at a time
+
+    def tiled_encode_chunk(
+        self, video: Tensor, caches: tuple[Cache, ...] | None, tile: int
+    ) -> tuple[Posterior, tuple[Cache, ...]]:
+        """`encode_chunk` in tiles, with a cache per tile: for videos both large and long."""
+        return self._tiled_encode(video, tile, caches, keep=True)
+
+    def tiled_decode_chunk(
+        self, latents: Tensor, caches: tuple[Cache, ...] | None, tile: int
+    ) -> tuple[Tensor, tuple[Cache, ...]]:
+        """`decode_chunk` in tiles, with a cache per tile."""
+        return self._tiled_decode(latents, tile, caches, keep=True)
+
+    def encode_parts(self, video: Tensor, frames: int = PART_FRAMES, tile: int | None = None) -> Iterator[Posterior]:
+        """`encode`, part by part along time: memory beyond `video` does not grow with its length.
+
+        Args:
+            frames: latent frames per part.
+            tile: side of a tile in latent pixels; None = whole frames up to `WHOLE_PIXELS`, and tiles beyond.
+        Returns: an iterator of posteriors, which joined along time are that of the whole.
+        """
+        self._check_video(video, starts=True)
+        tile, caches = tile or self._tile_for(*video.shape[3:]), None
+        start, step = 0, frames * self.config.temporal_stride
+        while start < video.shape[2]:
+            end = start + step if start else self.num_frames(frames)
+            posterior, caches = self.tiled_encode_chunk(video[:, :, start:end], caches, tile)
+            start = end
+            yield posterior
+
+    def decode_parts(self, latents: Tensor, frames: int = PART_FRAMES, tile: int | None = None) -> Iterator[Tensor]:
+        """`decode`, part by part along time, as `encode_parts`."""
         self._check_latents(latents)
-        s, halo = self.config.spatial_stride, self._reach(self.decoder)
-        parts = []
-        for (y, y0, y1), (x, x0, x1) in _tiles(latents.shape[3], latents.shape[4], tile, halo):
-            made = self.decode(latents[..., y0:y1, x0:x1])
-            top, left = (y - y0) * s, (x - x0) * s
-            parts.append((y, made[..., top : top + tile * s, left : left + tile * s]))
-        return _stitch(parts)
+        s, caches = self.config.spatial_stride, None
+        tile = tile or self._tile_for(latents.shape[3] * s, latents.shape[4] * s)
+        for part in latents.split(frames, dim=2):
+            video, caches = self.tiled_decode_chunk(part, caches, tile)
+            yield video
 
     # -------------------- the linear path and the statistics
 
@@ -229,6 +256,44 @@ class VideoVAE(nn.Module, Pretrained):
                 video = video + self.linear.decode(latents, stream.starts)
         return video
 
+    def _tiled_encode(
+        self, video: Tensor, tile: int, caches: tuple[Cache, ...] | None, keep: bool
+    ) -> tuple[Posterior, tuple[Cache, ...]]:
+        self._check_video(video, starts=caches is None)
+        s = self.config.spatial_stride
+        tiles = _tiles(video.shape[3] // s, video.shape[4] // s, tile, self._reach(self.encoder))
+        means, logvars, kept = [], [], []
+        for index, ((y, y0, y1), (x, x0, x1)) in enumerate(tiles):
+            stream = Stream(_cache_of(caches, index, len(tiles)), keep)
+            made = self._encode(video[..., y0 * s : y1 * s, x0 * s : x1 * s], stream)
+            at = (..., slice(y - y0, y - y0 + tile), slice(x - x0, x - x0 + tile))
+            means.append((y, made.mean[at]))
+            logvars.append((y, made.logvar[at]))
+            kept += [stream.cache] if keep else []
+        return Posterior(_stitch(means), _stitch(logvars), *self._statistics(video.device)), tuple(kept)
+
+    def _tiled_decode(
+        self, latents: Tensor, tile: int, caches: tuple[Cache, ...] | None, keep: bool
+    ) -> tuple[Tensor, tuple[Cache, ...]]:
+        self._check_latents(latents)
+        s = self.config.spatial_stride
+        tiles = _tiles(latents.shape[3], latents.shape[4], tile, self._reach(self.decoder))
+        parts, kept = [], []
+        for index, ((y, y0, y1), (x, x0, x1)) in enumerate(tiles):
+            stream = Stream(_cache_of(caches, index, len(tiles)), keep)
+            made = self._decode(latents[..., y0:y1, x0:x1], stream)
+            top, left = (y - y0) * s, (x - x0) * s
+            # cloned where it is a part of what was made, or the halos would be held until all is stitched
+            parts.append((y, made[..., top : top + tile * s, left : left + tile * s].clone()))
+            kept += [stream.cache] if keep else []
+        return _stitch(parts), tuple(kept)
+
+    def _tile_for(self, height: int, width: int) -> int:
+        """Side of a tile in latent pixels: the whole frame where it is small enough."""
+        if height * width <= WHOLE_PIXELS:
+            return max(height, width) // self.config.spatial_stride
+        return TILE_PIXELS // self.config.spatial_stride
+
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Standard deviation and mean per channel, (c, 1, 1, 1)."""
         c = self.config.latent_channels
@@ -250,14 +315,25 @@ class VideoVAE(nn.Module, Pretrained):
         return ceil(reach + (size if isinstance(part, Decoder) else 0.0))
 
 
-def _tiles(height: int, width: int, tile: int, halo: int):
+def _working(x: Tensor) -> Tensor:
+    """In the number format that convolutions will run in, so that no later step converts more values than these."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def _tiles(height: int, width: int, tile: int, halo: int) -> list[tuple[tuple[int, int, int], tuple[int, int, int]]]:
     """((start, start with halo, end with halo) of rows, the same of columns) of each tile, row by row."""
-    for y in range(0, height, tile):
-        for x in range(0, width, tile):
-            yield (
-                (y, max(0, y - halo), min(height, y + tile + halo)),
-                (x, max(0, x - halo), min(width, x + tile + halo)),
-            )
+
+    def along(size: int) -> list[tuple[int, int, int]]:
+        return [(at, max(0, at - halo), min(size, at + tile + halo)) for at in range(0, size, tile)]
+
+    return [(row, column) for row in along(height) for column in along(width)]
+
+
+def _cache_of(caches: tuple[Cache, ...] | None, index: int, tiles: int) -> Cache | None:
+    if caches is not None and len(caches) != tiles:
+        raise ShapeError(f"{len(caches)} caches for {tiles} tiles; keep the frame size and the tile of the first chunk")
+    return None if caches is None else caches[index]
 
 
 def _stitch(parts: list[tuple[int, Tensor]]) -> Tensor:

@@ -256,15 +256,12 @@ class VideoPipeline:
 
     def _encode(self, frames: np.ndarray) -> Tensor:
         """uint8 (f, h, w, 3) to latents (1, c, f', h', w')."""
-        return self.vae.encode(to_video(torch.from_numpy(frames)[None]).to(self.device)).mean.float()
+        video = to_video(torch.from_numpy(frames)[None]).to(self.device)
+        return torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Latents to video (b, c, f, h, w), a few latent frames at a time."""
-        chunks, cache = [], None
-        for part in latents.split(4, dim=2):
-            chunk, cache = self.vae.decode_chunk(part, cache)
-            chunks.append(chunk.float())
-        return torch.cat(chunks, dim=2)
+        """Latents to video (b, c, f, h, w), a few latent frames and, of large ones, a tile at a time."""
+        return torch.cat([part.float() for part in self.vae.decode_parts(latents)], dim=2)
 
     def _latent_frame(self) -> tuple[int, int, int]:
         c, _, h, w = self.vae.latent_shape(1, self.config.clip.height, self.config.clip.width)

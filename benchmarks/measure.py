@@ -1,0 +1,216 @@
+"""Time, floating-point work and memory, measured so that figures of several models can be compared."""
+
+import ctypes
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+Job = Callable[[], Any]
+PEAK_SIZES = (1024, 2048, 4096)
+"""Sides of the square products whose best rate counts as the machine's."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a table is measured."""
+
+    device: torch.device
+    quick: bool = False
+    """Tiny sizes, one round: shows that a table works, and no more."""
+    seconds: float = 240.0
+    """Stop adding rounds to a table's group of rows after so long; each is measured at least twice (once if quick)."""
+    compiled: bool = True
+    """Measure compiled models too."""
+    rounds: int = 7
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return ("eager", "compiled") if self.compiled else ("eager",)
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(0)
+
+
+@dataclass
+class Timing:
+    """One row's measurement: the best of its rounds, or why there is none."""
+
+    milliseconds: float | None = None
+    flops: float | None = None
+    """Of products, convolutions and attention, by counting one run; elementwise work does not count."""
+    reason: str = ""
+    rounds: list[float] = field(default_factory=list)
+
+
+def interleaved(jobs: Mapping[str, Job], setting: Setting, flops: bool = True) -> dict[str, Timing]:
+    """Time jobs in turns, so that a load that comes and goes falls on all alike.
+
+    A job that raises is not measured again, and its `reason` says why. The first, untimed run of each warms up, compiles
+    and counts the work.
+    """
+    results = {name: Timing() for name in jobs}
+    for name, job in jobs.items():
+        attempt(results[name], lambda job=job, result=results[name]: _warm_up(job, result, flops, setting))
+    started, minimum = time.monotonic(), 1 if setting.quick else 2
+    for number in range(1 if setting.quick else setting.rounds):
+        if number >= minimum and time.monotonic() - started > setting.seconds:
+            break
+        for name, job in jobs.items():
+            result = results[name]
+            if not result.reason:
+                attempt(result, lambda job=job, result=result: result.rounds.append(_timed(job, setting.device)))
+    for result in results.values():
+        result.milliseconds = 1e3 * min(result.rounds) if result.rounds and not result.reason else None
+    return results
+
+
+def attempt(result: Timing, work: Job) -> None:
+    """Do `work`; if it fails, note the reason. A peer may raise anything."""
+    try:
+        work()
+    except Exception as error:
+        result.reason = reason(error)
+
+
+def reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def _warm_up(job: Job, result: Timing, flops: bool, setting: Setting) -> None:
+    if flops:
+        try:
+            result.flops = count_flops(job)
+        except Exception:  # a compiled job may refuse to be watched; its eager twin has been counted
+            result.flops = None
+    if not flops or not setting.quick:
+        job()
+    synchronise(setting.device)
+
+
+def _timed(job: Job, device: torch.device) -> float:
+    synchronise(device)
+    start = time.perf_counter()
+    job()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def count_flops(job: Job) -> float:
+    """Floating-point operations of products, convolutions and attention in one run; 2 per multiply-add."""
+    aten = torch.ops.aten
+    extra = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=extra) as counter:
+        job()
+    return float(counter.get_total_flops())
+
+
+def _attention_flops(query, key, value, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward_flops(gradient, query, key, value, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+def matrix_peak(setting: Setting) -> float:
+    """Operations per second of the fastest square bfloat16 product: what 100% stands for."""
+    best = 0.0
+    for size in PEAK_SIZES[:1] if setting.quick else PEAK_SIZES:
+        a, b = (torch.randn(size, size, device=setting.device, dtype=torch.bfloat16) for _ in range(2))
+        seconds = [_timed(lambda a=a, b=b: a @ b, setting.device) for _ in range(3 if setting.quick else 12)]
+        best = max(best, 2 * size**3 / min(seconds))
+    return best
+
+
+# -------------------- memory
+
+
+class Peak:
+    """Filled when the `with` block of `peak_memory` ends."""
+
+    mebibytes: float | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Peak]:
+    """The most memory that was held within the block beyond what was held at its start.
+
+    On a CPU the process's resident set (Linux: its high-water mark is set back first); None where it cannot be told.
+    """
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.mebibytes = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        return
+    give_back_memory()
+    before = _reset_resident_peak()
+    yield peak
+    after = _resident("VmHWM")
+    peak.mebibytes = None if before is None or after is None else (after - before) / 1024
+
+
+def give_back_memory() -> None:
+    """Have glibc return what is free to the system, so that it does not hide what comes next."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _reset_resident_peak() -> int | None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _resident("VmRSS")
+
+
+def _resident(name: str) -> int | None:
+    """KiB of a line of this process's status."""
+    try:
+        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+# -------------------- the machine
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What figures are worth nothing without."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        cpu = found[1] if found else cpu
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    amx = torch.cpu._is_amx_tile_supported()
+    named = {
+        "CPU": f"{cpu}{', AMX' if amx else ''}",
+        "cores": f"{cores}, {torch.get_num_threads()} threads used",
+        "torch": torch.__version__,
+        "system": platform.platform(),
+    }
+    named["GPU"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "none used"
+    return named
