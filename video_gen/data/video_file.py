@@ -486,7 +486,8 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, crf: int, preset: str
     rate = Fraction(fps).limit_denominator(10_000)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.metadata["comment"] = comment
-        stream = h264_stream(container, *frames.shape[1:3], rate, {"crf": str(crf), "preset": preset})
+        height, width = frames.shape[1:3]
+        stream = h264_stream(container, height, width, rate, {"crf": str(crf), "preset": preset})
         for index, array in enumerate(frames):
             container.mux(stream.encode(to_yuv420(array, index, 1 / rate)))
         container.mux(stream.encode())
