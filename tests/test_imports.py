@@ -12,6 +12,7 @@ LAYERS = {
     "sampling": 2,
     "training": 3, "evaluation": 3,
     "train": 4, "sample": 4, "evaluate": 4,
+    "stream": 5,
     "demo": 5,
     "cli": 6,
 }  # fmt: skip

@@ -127,6 +127,30 @@ def test_cached_rollout_equals_masked_full_forward(attention, sink, window, bloc
             assert history.frames == min(FRAMES, sink + window)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_cached_rollout_equals_masked_full_forward_long_past_eviction(seed):
+    """Blocks, sink and window at random, until every frame of the window was replaced several times."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=draw))
+
+    limits = dict(sink=number(0, 3), window=number(1, 4))
+    model = small(attention=("joint", "factorised")[seed % 2], depth=2, **limits)
+    blocks = (1, *(number(1, 4) for _ in range(10)))
+    latents, noisy, t, text, visible = inputs(frames=sum(blocks))
+    with torch.no_grad():
+        full = model(noisy, t, text, visible, clean=latents, blocks=blocks)
+        memory, history, start = model.encode_text(text, visible), None, 0
+        for size in blocks:
+            at = slice(start, start + size)
+            block = model.denoise(noisy[:, :, at], t[:, at], memory, history)
+            torch.testing.assert_close(block, full[:, :, at], rtol=1e-5, atol=1e-5)
+            history = model.encode_history(latents[:, :, at], history=history)
+            start += size
+    assert history.frames == sum(limits.values()) and start > 2 * history.frames
+
+
 @pytest.mark.parametrize("window", [None, 2])
 def test_history_in_pieces_equals_history_at_once(window):
     model = small(window=window)

@@ -91,6 +91,45 @@ class Sample(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class StreamVideo(Config):
+    """Make a video without end, block after block, into a file or a player, until Ctrl-C."""
+
+    prompt: tyro.conf.Positional[str | None] = None
+    """What to show."""
+    model: Path = Path("runs/demo/diffusion/model")
+    """A model folder, or a Hub id."""
+    image: Path | None = None
+    """A picture to start from; it becomes the first frame."""
+    video: Path | None = None
+    """A video to continue."""
+    output: Path = Path("out/stream.mp4")
+    """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
+    format: Literal["mp4", "raw"] = "mp4"
+    """`raw`: RGB bytes, on standard output."""
+    seconds: float | None = Field(default=None, gt=0)
+    """How much to make, up to the end of a block; default: until Ctrl-C, which closes the file properly."""
+    script: Path | None = None
+    """A file of lines such as {"time": 2.5, "prompt": "a blue square", "guidance_scale": 3.0, "speed": 0.5}."""
+    seed: int | None = None
+    """Default 0."""
+    save: Path | None = None
+    """A file for the state at the end, to go on from with --resume."""
+    resume: Path | None = None
+    """A saved state to go on from."""
+    enlarge: int = Field(default=1, ge=1)
+    """Whole factor by which the pictures are enlarged."""
+    block_frames: int | None = Field(default=None, ge=1)
+    """Latent frames made at once; default half a training clip."""
+    num_steps: int | None = Field(default=None, ge=1)
+    """Solver steps per block; default the model's."""
+    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
+    guidance_scale: float | None = Field(default=None, ge=0)
+    """How closely to follow the text; 1 = guidance off."""
+    speed: float | None = Field(default=None, gt=0)
+    """Of playback; default 1."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class EvaluateVAE(Config):
     """Measure a VAE's reconstructions of held-out clips."""
 
@@ -226,6 +265,22 @@ def sample(args: Sample) -> None:
     print(args.output / "sheet.png")
 
 
+def stream(args: StreamVideo) -> None:
+    from video_gen.sampling.pipeline import VideoPipeline
+    from video_gen.stream import open_stream, read_script, share_cores, show
+    from video_gen.training.loop import pick_device
+
+    device = pick_device(args.device)
+    share_cores(device)
+    pipeline = VideoPipeline.from_pretrained(args.model, device)
+    cues = read_script(args.script) if args.script else []
+    names = ("resume", "image", "video", "seed", "block_frames", "num_steps", "solver", "guidance_scale", "speed")
+    options = {name: getattr(args, name) for name in names}
+    shown = {name: getattr(args, name) for name in ("seconds", "format", "enlarge", "save")}
+    with open_stream(pipeline, args.prompt, cues=cues, **options) as made:
+        show(made, args.output, cues=cues, **shown)
+
+
 def evaluate_vae(args: EvaluateVAE) -> None:
     from video_gen.evaluate import evaluate_vae, show
 
@@ -270,6 +325,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("train", "vae"): (TrainVAE, train_vae),
     ("train", "diffusion"): (TrainDiffusion, train_diffusion),
     ("sample",): (Sample, sample),
+    ("stream",): (StreamVideo, stream),
     ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
     ("evaluate", "motion"): (EvaluateMotion, evaluate_motion),
     ("demo",): (Demo, demo),

@@ -38,13 +38,7 @@ def sample_to_files(
     Returns: the video files. A contact sheet and a .json per video lie beside them.
     Raises: DataError if an input cannot be read; ShapeError, ConfigError for settings that don't fit.
     """
-    given: dict[str, np.ndarray] = {}
-    if image is not None:
-        if probe(image).kind != "image":
-            raise DataError(f"{image}: has several frames; give it as --video, or a still picture as --image")
-        given["image"] = read_frames(image, [0.0])[0]
-    if video is not None:
-        given["video"] = read_at(video, pipeline.config.clip.fps)
+    given = read_given(image, video, pipeline.config.clip.fps)
     output.mkdir(parents=True, exist_ok=True)
     fps, paths, made = pipeline.config.clip.fps, [], []
     for start in range(0, count, batch_size):
@@ -64,6 +58,18 @@ def sample_to_files(
     scale = max(1, 96 // made[0].shape[1])
     Image.fromarray(contact_sheet(made, scale=scale)).save(output / "sheet.png")
     return paths
+
+
+def read_given(image: Path | None, video: Path | None, fps: float) -> dict[str, np.ndarray]:
+    """The arguments `image` and `video` of a pipeline from files, those that are given. Raises: DataError."""
+    given: dict[str, np.ndarray] = {}
+    if image is not None:
+        if probe(image).kind != "image":
+            raise DataError(f"{image}: has several frames; give it as --video, or a still picture as --image")
+        given["image"] = read_frames(image, [0.0])[0]
+    if video is not None:
+        given["video"] = read_at(video, fps)
+    return given
 
 
 def read_at(path: Path, fps: float) -> np.ndarray:

@@ -441,11 +441,11 @@ def write_video(
     suffix = path.suffix.lower()
     if suffix not in WRITABLE_SUFFIXES:
         raise DataError(f"{path}: cannot write '{suffix}'; use one of {', '.join(WRITABLE_SUFFIXES)}")
-    _check_frames(path, frames)
+    check_frames(path, frames)
     if not fps > 0:
         raise DataError(f"{path}: fps is {fps}; it must be above 0")
     comment = json.dumps(metadata or {}, ensure_ascii=True)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         if suffix == ".mp4":
             _write_mp4(temporary, frames, fps, crf, preset, comment)
         elif suffix == ".gif":
@@ -455,7 +455,8 @@ def write_video(
     return path
 
 
-def _check_frames(path: Path, frames: np.ndarray) -> None:
+def check_frames(path: Path, frames: np.ndarray) -> None:
+    """Raises: ShapeError if `frames` are not what the format of `path` takes."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ShapeError(f"{path}: frames must be (f, h, w, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
     height, width = frames.shape[1:3]
@@ -465,7 +466,11 @@ def _check_frames(path: Path, frames: np.ndarray) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write, which takes its place at the end, and is gone if something went wrong.
+
+    Raises: DataError if it cannot be written.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -481,27 +486,35 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, crf: int, preset: str
     rate = Fraction(fps).limit_denominator(10_000)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.metadata["comment"] = comment
-        stream: Any = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
-        context = stream.codec_context
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        context.gop_size = GOP
-        context.thread_count = 1  # the same bytes on every machine
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = ColorRange.MPEG
+        height, width = frames.shape[1:3]
+        stream = h264_stream(container, height, width, rate, {"crf": str(crf), "preset": preset})
         for index, array in enumerate(frames):
-            container.mux(stream.encode(_to_yuv420(array, index, rate)))
+            container.mux(stream.encode(to_yuv420(array, index, 1 / rate)))
         container.mux(stream.encode())
 
 
-def _to_yuv420(array: np.ndarray, index: int, rate: Fraction) -> VideoFrame:
+def h264_stream(container: Any, height: int, width: int, rate: Fraction, options: dict[str, str]) -> Any:
+    """A stream of H.264 that plays in browsers, in a container open for writing."""
+    stream: Any = container.add_stream("libx264", rate=rate, options=options)
+    context = stream.codec_context
+    stream.height, stream.width = height, width
+    stream.pix_fmt = "yuv420p"
+    context.gop_size = GOP
+    context.thread_count = 1  # the same bytes on every machine
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = ColorRange.MPEG
+    return stream
+
+
+def to_yuv420(array: np.ndarray, pts: int, time_base: Fraction) -> VideoFrame:
+    """(h, w, 3) uint8 RGB as a frame for `h264_stream`, shown at `pts * time_base` seconds."""
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24").reformat(
         format="yuv420p",
         dst_colorspace=Colorspace.ITU709,
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
     )
-    frame.pts, frame.time_base = index, 1 / rate
+    frame.pts, frame.time_base = pts, time_base
     return frame
 
 

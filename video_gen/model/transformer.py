@@ -64,6 +64,14 @@ class History:
     layers: tuple[KeyValue, ...]
     frames: int
 
+    def last(self, sink: int, window: int | None) -> "History":
+        """Its first `sink` and last `window` frames. Cloned, or the slices would keep the forgotten ones in memory."""
+        pieces = kept_frames(self.frames, sink, window)
+        if count(pieces) == self.frames:
+            return self
+        layers = tuple(KeyValue(*(x.clone() for x in layer.frames(pieces))) for layer in self.layers)
+        return History(layers, count(pieces))
+
 
 class TransformerBlock(nn.Module):
     """Attention and feed-forward, modulated: shift, scale and gate of both come from the diffusion time, shared by all
@@ -181,12 +189,7 @@ class VideoTransformer(nn.Module, Pretrained):
         t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
         new = self._memories(x, t, plan, history)
         layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
-        total = kept + f
-        pieces = kept_frames(total, self.config.sink, self.config.window)
-        frames = count(pieces)
-        if frames < total:  # cloned, or the slices would keep the forgotten frames in memory
-            layers = tuple(KeyValue(*(x.clone() for x in layer.frames(pieces))) for layer in layers)
-        return History(layers, frames)
+        return History(layers, kept + f).last(self.config.sink, self.config.window)
 
     def denoise(
         self,

@@ -47,7 +47,8 @@ class TransformerConfig(Config):
     sink: int = Field(default=1, ge=0)
     """First latent frames of the history, which are kept for ever."""
     window: int | None = Field(default=None, ge=1)
-    """Last latent frames of the history that are seen, besides the sink; None = all of it."""
+    """Last latent frames of the history that are seen, besides the sink; None = all of it in
+    training, and in longer videos as many as a training clip has room for (docs/streaming.md)."""
     rope_theta: float = Field(default=1000.0, gt=1)
 
     @model_validator(mode="after")

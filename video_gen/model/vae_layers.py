@@ -10,6 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 Cache = tuple[Tensor, ...]
+Caches = tuple[Cache, ...]
+"""One of each tile."""
 
 
 class Stream:

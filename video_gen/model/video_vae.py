@@ -15,7 +15,16 @@ from video_gen.errors import ShapeError
 from video_gen.model.linear_path import LinearPath
 from video_gen.model.pretrained import Pretrained
 from video_gen.model.vae_config import VAEConfig
-from video_gen.model.vae_layers import Cache, CausalConv, Downsample, PositionNorm, ResidualBlock, Stream, Upsample
+from video_gen.model.vae_layers import (
+    Cache,
+    Caches,
+    CausalConv,
+    Downsample,
+    PositionNorm,
+    ResidualBlock,
+    Stream,
+    Upsample,
+)
 
 LOGVAR_START = -5.0
 """Of the posterior before training: a standard deviation of 0.08, so that little is lost at first."""
@@ -140,15 +149,11 @@ class VideoVAE(nn.Module, Pretrained):
 
     # -------------------- a tile of a chunk at a time
 
-    def tiled_encode_chunk(
-        self, video: Tensor, caches: tuple[Cache, ...] | None, tile: int
-    ) -> tuple[Posterior, tuple[Cache, ...]]:
+    def tiled_encode_chunk(self, video: Tensor, caches: Caches | None, tile: int) -> tuple[Posterior, Caches]:
         """`encode_chunk` in tiles, with a cache per tile: for videos both large and long."""
         return self._tiled_encode(video, tile, caches, keep=True)
 
-    def tiled_decode_chunk(
-        self, latents: Tensor, caches: tuple[Cache, ...] | None, tile: int
-    ) -> tuple[Tensor, tuple[Cache, ...]]:
+    def tiled_decode_chunk(self, latents: Tensor, caches: Caches | None, tile: int) -> tuple[Tensor, Caches]:
         """`decode_chunk` in tiles, with a cache per tile."""
         return self._tiled_decode(latents, tile, caches, keep=True)
 
@@ -161,7 +166,7 @@ class VideoVAE(nn.Module, Pretrained):
         Returns: an iterator of posteriors, which joined along time are that of the whole.
         """
         self._check_video(video, starts=True)
-        tile, caches = tile or self._tile_for(*video.shape[3:]), None
+        tile, caches = tile or self.tile_for(*video.shape[3:]), None
         start, step = 0, frames * self.config.temporal_stride
         while start < video.shape[2]:
             end = start + step if start else self.num_frames(frames)
@@ -173,7 +178,7 @@ class VideoVAE(nn.Module, Pretrained):
         """`decode`, part by part along time, as `encode_parts`."""
         self._check_latents(latents)
         s, caches = self.config.spatial_stride, None
-        tile = tile or self._tile_for(latents.shape[3] * s, latents.shape[4] * s)
+        tile = tile or self.tile_for(latents.shape[3] * s, latents.shape[4] * s)
         for part in latents.split(frames, dim=2):
             video, caches = self.tiled_decode_chunk(part, caches, tile)
             yield video
@@ -214,6 +219,12 @@ class VideoVAE(nn.Module, Pretrained):
     def num_frames(self, latent_frames: int) -> int:
         """Pixel frames of so many latent frames from the start of a video."""
         return 1 + (latent_frames - 1) * self.config.temporal_stride
+
+    def tile_for(self, height: int, width: int) -> int:
+        """Side of a tile in latent pixels: the whole frame where it is small enough."""
+        if height * width <= WHOLE_PIXELS:
+            return max(height, width) // self.config.spatial_stride
+        return TILE_PIXELS // self.config.spatial_stride
 
     def _check_video(self, video: Tensor, starts: bool) -> None:
         if video.ndim != 5 or video.shape[1] != 3:
@@ -256,9 +267,7 @@ class VideoVAE(nn.Module, Pretrained):
                 video = video + self.linear.decode(latents, stream.starts)
         return video
 
-    def _tiled_encode(
-        self, video: Tensor, tile: int, caches: tuple[Cache, ...] | None, keep: bool
-    ) -> tuple[Posterior, tuple[Cache, ...]]:
+    def _tiled_encode(self, video: Tensor, tile: int, caches: Caches | None, keep: bool) -> tuple[Posterior, Caches]:
         self._check_video(video, starts=caches is None)
         s = self.config.spatial_stride
         tiles = _tiles(video.shape[3] // s, video.shape[4] // s, tile, self._reach(self.encoder))
@@ -272,9 +281,7 @@ class VideoVAE(nn.Module, Pretrained):
             kept += [stream.cache] if keep else []
         return Posterior(_stitch(means), _stitch(logvars), *self._statistics(video.device)), tuple(kept)
 
-    def _tiled_decode(
-        self, latents: Tensor, tile: int, caches: tuple[Cache, ...] | None, keep: bool
-    ) -> tuple[Tensor, tuple[Cache, ...]]:
+    def _tiled_decode(self, latents: Tensor, tile: int, caches: Caches | None, keep: bool) -> tuple[Tensor, Caches]:
         self._check_latents(latents)
         s = self.config.spatial_stride
         tiles = _tiles(latents.shape[3], latents.shape[4], tile, self._reach(self.decoder))
@@ -287,12 +294,6 @@ class VideoVAE(nn.Module, Pretrained):
             parts.append((y, made[..., top : top + tile * s, left : left + tile * s].clone()))
             kept += [stream.cache] if keep else []
         return _stitch(parts), tuple(kept)
-
-    def _tile_for(self, height: int, width: int) -> int:
-        """Side of a tile in latent pixels: the whole frame where it is small enough."""
-        if height * width <= WHOLE_PIXELS:
-            return max(height, width) // self.config.spatial_stride
-        return TILE_PIXELS // self.config.spatial_stride
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Standard deviation and mean per channel, (c, 1, 1, 1)."""
@@ -330,7 +331,7 @@ def _tiles(height: int, width: int, tile: int, halo: int) -> list[tuple[tuple[in
     return [(row, column) for row in along(height) for column in along(width)]
 
 
-def _cache_of(caches: tuple[Cache, ...] | None, index: int, tiles: int) -> Cache | None:
+def _cache_of(caches: Caches | None, index: int, tiles: int) -> Cache | None:
     if caches is not None and len(caches) != tiles:
         raise ShapeError(f"{len(caches)} caches for {tiles} tiles; keep the frame size and the tile of the first chunk")
     return None if caches is None else caches[index]

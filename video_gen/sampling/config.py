@@ -32,3 +32,13 @@ class SamplingConfig(Config):
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance_interval must be two ascending times in [0, 1], got {self.guidance_interval}")
         return self
+
+
+class Steering(Config):
+    """What can change in a stream while it runs."""
+
+    prompts: tuple[str, ...]
+    """One per stream; "" is no prompt."""
+    sampling: SamplingConfig
+    speed: float = Field(default=1.0, gt=0)
+    """Of playback: 2 shows the same frames in half the time."""

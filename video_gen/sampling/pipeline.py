@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.pretrained import local_folder
 from video_gen.model.text import TextEncoder, load_text_encoder
 from video_gen.model.transformer import History, TextMemory, VideoTransformer
-from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.config import SamplingConfig
+from video_gen.model.vae_layers import Caches
+from video_gen.model.video_vae import PART_FRAMES, VideoVAE
+from video_gen.sampling.config import SamplingConfig, Steering
 from video_gen.sampling.guidance import Denoiser
-from video_gen.sampling.rollout import rollout
+from video_gen.sampling.rollout import RolloutState, advance, begin
 from video_gen.sampling.solvers import generators_for
+from video_gen.sampling.stream import Stream, Streams, StreamState
 
 
 class ClipSettings(Config):
@@ -46,8 +48,11 @@ class PipelineConfig(Config):
 class TextConditioned:
     """The transformer as a rollout's BlockModel: `(text -> denoised estimate)` with and without the caption."""
 
-    def __init__(self, transformer: VideoTransformer, diffusion: Diffusion, text: TextMemory, empty: TextMemory):
+    def __init__(
+        self, transformer: VideoTransformer, diffusion: Diffusion, text: TextMemory, empty: TextMemory, window: int
+    ):
         self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
+        self.window = window
 
     def conditional(self, history: History | None) -> Denoiser:
         return self._denoiser(self.text, history)
@@ -56,7 +61,7 @@ class TextConditioned:
         return self._denoiser(self.empty, history)
 
     def append(self, history: History | None, latents: Tensor) -> History:
-        return self.transformer.encode_history(latents, history=history)
+        return self.transformer.encode_history(latents, history=history).last(self.transformer.config.sink, self.window)
 
     def _denoiser(self, text: TextMemory, history: History | None) -> Denoiser:
         def denoise(noisy: Tensor, t: Tensor) -> Tensor:
@@ -167,78 +172,101 @@ class VideoPipeline:
         """
         if len(prompts) != len(seeds):
             raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
-        frames = None if image is None and video is None else self._given(image, video)
+        given = None if image is None and video is None else self._given(image, video)
         num_frames = num_frames or self.config.clip.num_frames
-        kept = 0 if frames is None else len(frames)
+        kept = 0 if given is None else len(given)
         if num_frames <= kept:
             raise ShapeError(f"num_frames is {num_frames}, but {kept} are given already; ask for more")
+        total, trained = (self._latent_frames(n) for n in (num_frames, self.config.clip.num_frames))
         chosen = (sampling or self.config.sampling).replace(**settings)
-        with torch.no_grad(), self._autocast():
-            latents = self._latents(prompts, seeds, num_frames, frames, block_frames, chosen)
-            videos = [to_frames(video) for video in self._decode(latents)]
-        result = np.stack(videos)
-        if frames is not None:
-            result[:, :kept] = frames
-        return result
+        if block_frames is None:
+            block_frames = chosen.block_frames if total <= trained else self.long_block_frames()
+        c, h, w = self.latent_frame()
+        parts = [] if given is None else [np.broadcast_to(given, (len(prompts), *given.shape))]
+        with self.inference():
+            model = self.block_model(prompts, chosen, block_frames or total)
+            state, decoder = self._begin(model, given, seeds, block_frames)
+            for size in plan_blocks(0 if given is None else self._latent_frames(kept), total, block_frames):
+                state = advance(model, state, (c, size, h, w), self.diffusion, chosen, self.device)
+                assert state.block is not None
+                frames, decoder = self.decode(state.block, decoder)
+                parts.append(frames)
+        return np.concatenate(parts, axis=1)
 
-    def stream(
-        self,
-        prompt: str = "",
-        *,
-        seed: int = 0,
-        image: np.ndarray | None = None,
-        video: np.ndarray | None = None,
-        block_frames: int = 1,
-        **settings: Any,
-    ) -> Iterator[np.ndarray]:
-        """Chunks of an endless video, uint8 (f, h, w, 3), starting with the given frames' continuation."""
-        frames = None if image is None and video is None else self._given(image, video)
-        chosen = self.config.sampling.replace(**settings)
-        generators = generators_for([seed], self.device)
-        cache = None
-        with torch.no_grad(), self._autocast():
-            model = self._model([prompt], chosen)
-            given = None if frames is None else self._encode(frames)
-            if given is not None:
-                _, cache = self.vae.decode_chunk(given, None)
-            start = () if given is not None else (1,)
-            shape = self._latent_frame()
-        blocks = (size for sizes in (start, repeat(block_frames)) for size in sizes)
-        steps = rollout(model, blocks, shape, given, self.diffusion, chosen, generators)
-        while True:
-            with torch.no_grad(), self._autocast():
-                chunk, cache = self.vae.decode_chunk(next(steps), cache)
-            yield to_frames(chunk[0].float())
+    def stream(self, prompt: str = "", *, seed: int = 0, **options: Any) -> Stream:
+        """An endless video: iterating gives its next frames, uint8 (f, h, w, 3). See `streams` for the options.
+
+        N blocks of it equal the clip of as many frames, seed and `block_frames`.
+        """
+        return Stream(self, *self._start([prompt], [seed], **options))
+
+    def streams(self, prompts: Sequence[str], *, seeds: Sequence[int], **options: Any) -> Streams:
+        """Several endless videos, made together; each depends on its own prompt and seed alone.
+
+        Args:
+            image, video: to start from, as for `generate`; these frames are not repeated.
+            block_frames: latent frames per block; default half a training clip.
+            speed: of playback; see `Streams.steer`.
+            sampling, others: how to sample, and fields of it to change.
+        Returns: an iterator of uint8 (n, f, h, w, 3); see `Streams`.
+        Raises: ShapeError, ConfigError, DataError for what does not fit.
+        """
+        return Streams(self, *self._start(prompts, seeds, **options))
 
     # -------------------- parts
 
-    def _latents(
+    def _start(
         self,
         prompts: Sequence[str],
         seeds: Sequence[int],
-        num_frames: int,
-        frames: np.ndarray | None,
-        block_frames: int | None,
-        sampling: SamplingConfig,
-    ) -> Tensor:
-        clip = self.config.clip
-        total = self.vae.latent_shape(num_frames, clip.height, clip.width)[1]
-        trained = self.vae.latent_shape(clip.num_frames, clip.height, clip.width)[1]
-        given = None if frames is None else self._encode(frames).expand(len(prompts), -1, -1, -1, -1)
-        start = 0 if given is None else given.shape[2]
-        model = self._model(prompts, sampling)
-        generators = generators_for(list(seeds), self.device)
-        if block_frames is None:
-            block_frames = sampling.block_frames if total <= trained else max(1, trained // 2)
-        blocks = plan_blocks(start, total, block_frames)
-        made = list(rollout(model, blocks, self._latent_frame(), given, self.diffusion, sampling, generators))
-        return torch.cat(made if given is None else [given, *made], dim=2)
+        *,
+        image: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        block_frames: int | None = None,
+        speed: float = 1.0,
+        sampling: SamplingConfig | None = None,
+        **settings: Any,
+    ) -> tuple[StreamState, np.ndarray | None]:
+        """The state before a stream's first block, and the frames given."""
+        if len(prompts) != len(seeds):
+            raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        given = None if image is None and video is None else self._given(image, video)
+        chosen = (sampling or self.config.sampling).replace(**settings)
+        values = {"prompts": tuple(prompts), "sampling": chosen, "speed": speed}
+        steering = validate(Steering, values, source="stream()")
+        block_frames = block_frames or self.long_block_frames()
+        with self.inference():
+            model = self.block_model(prompts, chosen, block_frames)
+            rollout, decoder = self._begin(model, given, seeds, block_frames)
+        return StreamState(rollout, decoder, steering, block_frames, speed), given
 
-    def _model(self, prompts: Sequence[str], sampling: SamplingConfig) -> TextConditioned:
+    def _begin(
+        self, model: TextConditioned, given: np.ndarray | None, seeds: Sequence[int], block_frames: int | None
+    ) -> tuple[RolloutState, Caches | None]:
+        """State of rollout and decoder after the frames given; like the model's own they come in blocks."""
+        generators = generators_for(list(seeds), self.device)
+        if given is None:
+            return begin(model, None, (), generators), None
+        latents = self._encode(given).expand(len(seeds), -1, -1, -1, -1)
+        sizes = plan_blocks(0, latents.shape[2], block_frames)
+        return begin(model, latents, sizes, generators), self.decode(latents, None)[1]
+
+    def block_model(self, prompts: Sequence[str], sampling: SamplingConfig, block_frames: int) -> TextConditioned:
         """Encode the prompts and, where guidance will want it, the empty one."""
         text = self._text(prompts)
         empty = self._text([""] * len(prompts)) if sampling.guidance_scale != 1 else text
-        return TextConditioned(self.transformer, self.diffusion, text, empty)
+        return TextConditioned(self.transformer, self.diffusion, text, empty, self.window(block_frames))
+
+    def window(self, block_frames: int) -> int:
+        """Latent frames of history, besides the sink, that a block sees. A model that was trained without a limit has the
+        one of its training clips: with sink and block its window fills such a clip, so that positions stay known."""
+        config = self.transformer.config
+        left = self._latent_frames(self.config.clip.num_frames) - config.sink - block_frames
+        return config.window or max(1, left)
+
+    def long_block_frames(self) -> int:
+        """Latent frames per block of a video longer than the training clips: half such a clip, the rest being history."""
+        return max(1, self._latent_frames(self.config.clip.num_frames) // 2)
 
     def _text(self, texts: Sequence[str]) -> TextMemory:
         tokens, visible = self.text(self.text.tokenise(list(texts)).to(self.device))
@@ -259,16 +287,29 @@ class VideoPipeline:
         video = to_video(torch.from_numpy(frames)[None]).to(self.device)
         return torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2)
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Latents to video (b, c, f, h, w), a few latent frames and, of large ones, a tile at a time."""
-        return torch.cat([part.float() for part in self.vae.decode_parts(latents)], dim=2)
+    def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:
+        """The next latents (b, c, f, h, w) as uint8 (b, f, h, w, 3), a few latent frames and, of large ones, a tile at a
+        time, and the VAE's cache of each tile."""
+        parts, tile = [], self.vae.tile_for(self.config.clip.height, self.config.clip.width)
+        for some in latents.split(PART_FRAMES, dim=2):
+            video, caches = self.vae.tiled_decode_chunk(some, caches, tile)
+            parts.append(np.stack([to_frames(one) for one in video]))
+        assert caches is not None
+        return np.concatenate(parts, axis=1), caches
 
-    def _latent_frame(self) -> tuple[int, int, int]:
+    def latent_frame(self) -> tuple[int, int, int]:
+        """(c, h, w) of a latent frame."""
         c, _, h, w = self.vae.latent_shape(1, self.config.clip.height, self.config.clip.width)
         return c, h, w
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
+    def _latent_frames(self, num_frames: int) -> int:
+        return self.vae.latent_shape(num_frames, self.config.clip.height, self.config.clip.width)[1]
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Without gradients, in bfloat16 where that serves."""
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            yield
 
 
 def plan_blocks(start: int, total: int, block_frames: int | None) -> list[int]:

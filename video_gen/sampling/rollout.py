@@ -1,6 +1,7 @@
-"""Clip, block after block, endless: one loop over blocks, each denoised given the history of those before it."""
+"""Clip, block after block, endless: a state, and the step from one block to the next, given the history before it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -28,38 +29,60 @@ class BlockModel(Protocol):
         ...
 
 
-def rollout(
-    model: BlockModel,
-    blocks: Iterable[int],
-    shape: tuple[int, int, int],
-    given: Tensor | None,
-    diffusion: Diffusion,
-    sampling: SamplingConfig,
-    generators: list[torch.Generator],
-) -> Iterator[Tensor]:
-    """Blocks of latents, one by one; `blocks` may be endless.
+@dataclass(frozen=True)
+class RolloutState:
+    """Where a rollout stands: all that is needed to go on as if it had never stopped. `advance` makes a new one and leaves
+    the old one as it was."""
+
+    history: Any
+    """What the model's `append` returned last; None = no frames yet. It does not hold `block` yet."""
+    block: Tensor | None
+    """(b, c, f, h, w) the latents made last; None = no block was made yet."""
+    randomness: tuple[Tensor, ...]
+    """State of each sample's generator, bytes."""
+
+
+def begin(
+    model: BlockModel, given: Tensor | None, sizes: Iterable[int], generators: Sequence[torch.Generator]
+) -> RolloutState:
+    """The state before the first block.
 
     Args:
-        blocks: frames of each block.
-        shape: (c, h, w) of a latent frame.
-        given: (b, c, f, h, w) latents that come before the first block, or None.
+        given: (b, c, f, h, w) latents that come before it, in blocks of `sizes` frames, or None.
         generators: one per sample, so that a sample does not depend on its batch.
-    Returns: an iterator of (b, c, frames of the block, h, w).
     """
-    history = None if given is None else model.append(None, given)
-    times = timesteps(sampling.num_steps, sampling.shift)
-    c, h, w = shape
-    pending: Tensor | None = None
-    for size in blocks:
-        if pending is not None:
-            history = model.append(history, pending)
-        denoiser = GuidedDenoiser(
-            model.conditional(history),
-            model.unconditional(history),
-            sampling.guidance_scale,
-            sampling.guidance_interval,
-            sampling.guidance_rescale,
-        )
-        noise = sample_noise((len(generators), c, size, h, w), generators)
-        pending = SOLVERS[sampling.solver](denoiser, noise, times.to(noise.device), diffusion, generators)
-        yield pending
+    history = None
+    if given is not None:
+        for part in given.split(list(sizes), dim=2):
+            history = model.append(history, part)
+    return RolloutState(history, None, tuple(generator.get_state() for generator in generators))
+
+
+def advance(
+    model: BlockModel,
+    state: RolloutState,
+    shape: tuple[int, int, int, int],
+    diffusion: Diffusion,
+    sampling: SamplingConfig,
+    device: torch.device | str = "cpu",
+) -> RolloutState:
+    """Make one block: the one loop body of clips, longer videos and streams.
+
+    Args: shape: (c, f, h, w) of the block, f being its own choice each time.
+    Returns: the state after it, whose `block` it is.
+    """
+    history = state.history if state.block is None else model.append(state.history, state.block)
+    generators = [torch.Generator(device) for _ in state.randomness]
+    for generator, randomness in zip(generators, state.randomness):
+        generator.set_state(randomness)
+    denoiser = GuidedDenoiser(
+        model.conditional(history),
+        model.unconditional(history),
+        sampling.guidance_scale,
+        sampling.guidance_interval,
+        sampling.guidance_rescale,
+    )
+    times = timesteps(sampling.num_steps, sampling.shift).to(device)
+    noise = sample_noise((len(generators), *shape), generators)
+    block = SOLVERS[sampling.solver](denoiser, noise, times, diffusion, generators)
+    return RolloutState(history, block, tuple(generator.get_state() for generator in generators))
