@@ -218,7 +218,8 @@ def test_windows_and_short_files(tmp_path):
     assert len(set(overlapping.ids)) == 7 and clips.ids[1] == overlapping.ids[3]
     with pytest.raises(DataError, match=r"no clip of 99 frames.*long\.mp4"):
         Clips(config(tmp_path, num_frames=99))
-    assert windows(probe(tmp_path / "long.mp4"), config(tmp_path, num_frames=29))[0] == [0.0]
+    settings = config(tmp_path, num_frames=29)
+    assert windows(probe(tmp_path / "long.mp4"), settings, (29, 24, 24)) == [0.0]
 
 
 def test_captions_from_three_places(tmp_path):
