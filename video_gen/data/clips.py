@@ -275,4 +275,3 @@ def to_video(frames: Tensor) -> Tensor:
 def to_frames(video: Tensor) -> np.ndarray:
     """float (3, f, h, w) in [-1, 1] to uint8 (f, h, w, 3); values outside are clamped."""
     return ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
-

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from video_gen.config import Config
 
-
 Bucket = tuple[int, int, int]
 """(frames, height, width) of a clip, in pixels; of latents, in latent units."""
 
@@ -36,7 +35,9 @@ class ClipConfig(Config):
     def _buckets(self):
         for bucket in self.buckets:
             if bucket[0] < 1 or min(bucket[1:]) < 8:
-                raise ValueError(f"bucket {bucket_name(bucket)}: frames must be at least 1, height and width at least 8")
+                raise ValueError(
+                    f"bucket {bucket_name(bucket)}: frames must be at least 1, height and width at least 8"
+                )
         if len(set(self.buckets)) < len(self.buckets):
             raise ValueError("buckets lists a size twice; list each once")
         main = (self.num_frames, self.height, self.width)

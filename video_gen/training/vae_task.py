@@ -53,7 +53,9 @@ class VAETask:
 
     def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation
-        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed)
+        self.sampler = BatchSampler(
+            train.buckets, run.loop.batch_size, run.loop.seed, accumulation=run.loop.accumulation
+        )
         self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
         self.lpips = load_lpips() if run.loss.lpips else None
 
