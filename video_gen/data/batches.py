@@ -12,6 +12,12 @@ WORK_SLACK = 0.15
 """A bucket's batch may do this share less work than the largest bucket's, to be a number that many ranks divide."""
 
 
+def volume(bucket: Bucket) -> float:
+    """The work of a convolutional network on a clip, up to a factor."""
+    frames, height, width = bucket
+    return float(frames * height * width)
+
+
 class BatchSampler:
     """Batches of one shape each, every clip once per epoch, in an order that is new each epoch.
 
@@ -35,11 +41,11 @@ class BatchSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        work: Callable[[Bucket], float] | None = None,
+        work: Callable[[Bucket], float] = volume,
         accumulation: int = 1,
     ):
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.batch_sizes = balanced_batch_sizes(set(buckets), batch_size, work or volume, accumulation)
+        self.seed, self.rank, self.world_size, self.work = seed, rank, world_size, work
+        self.batch_sizes = balanced_batch_sizes(set(buckets), batch_size, work, accumulation)
         """Clips per step of each bucket, the one of most work first."""
         for bucket, size in self.batch_sizes.items():
             if size % (world_size * accumulation):
@@ -65,6 +71,10 @@ class BatchSampler:
         share = size // self.world_size
         return members[chosen[self.rank * share : (self.rank + 1) * share]].tolist()
 
+    def step_work(self, bucket: Bucket) -> float:
+        """What a step of a bucket costs, in the unit of `work`."""
+        return self.batch_sizes[bucket] * self.work(bucket)
+
     def mean_per_step(self, amount: Callable[[Bucket], float]) -> float:
         """The mean over an epoch's steps of what all clips of a step amount to: tokens, say."""
         sizes = list(self.batch_sizes.items())
@@ -76,12 +86,6 @@ class BatchSampler:
         if epoch:
             return order
         return [batch for batch in self.batches if batch[1] == 0] + [batch for batch in order if batch[1] > 0]
-
-
-def volume(bucket: Bucket) -> float:
-    """The work of a convolutional network on a clip, up to a factor."""
-    frames, height, width = bucket
-    return float(frames * height * width)
 
 
 def balanced_batch_sizes(

@@ -56,14 +56,20 @@ def scan(folder: str | Path) -> list[Source]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
-    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in known and p.is_file()]
-    paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    paths = media_files(folder)
     if not paths:
-        raise DataError(f"{folder}: holds no videos or images ({' '.join(sorted(known))})")
+        raise DataError(f"{folder}: holds no videos or images ({' '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))})")
     names = [p.relative_to(folder).as_posix() for p in paths]
     captions = _metadata(folder, set(names))
     return [Source(p, n, captions.get(n, _sidecar(p))) for p, n in zip(paths, names)]
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Every video and image under `folder`, sorted; empty if there is no such folder."""
+    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    files = sorted(folder.rglob("*")) if folder.is_dir() else []
+    paths = [p for p in files if p.suffix.lower() in known and p.is_file()]
+    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
 
 
 def quarantined(folder: str | Path) -> dict[str, str]:

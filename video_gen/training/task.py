@@ -33,7 +33,8 @@ class Task(Protocol):
     def batch(self, step: int) -> Mapping[str, Any]:
         """All samples of step `step`, on the CPU: tensors (samples, ...) and lists such as captions.
 
-        There may be more than `batch_size` where samples are smaller (see `data.batches`). A pure function of `step`; called from another thread, ahead of time, and perhaps more than once.
+        There may be more than `batch_size` where samples are smaller (see `data.batches`). A pure function of `step`; called
+        from another thread, ahead of time, and perhaps more than once.
         """
         ...
 
