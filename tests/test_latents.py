@@ -100,7 +100,7 @@ def test_an_index_stands_for_files_that_are_gone(tmp_path):
     assert {entry.part for entry in entries} == {"train", "validation"} and "three" in {e.caption for e in entries}
     assert all(torch.equal(a, b) for a, b in zip(LatentSet(tmp_path / "z", entries), found))
     next((tmp_path / "z" / "shards").glob("*.safetensors")).unlink()
-    with pytest.raises(DataError, match="lacks 1 shards, and .* holds no videos"):
+    with pytest.raises(DataError, match=r"lacks 1 shards, and .* holds no videos"):
         known_latents(tmp_path / "z", config)
 
 
@@ -145,25 +145,29 @@ def test_an_error_keeps_what_was_made(tmp_path):
 # -------------------- several processes
 
 WORKER = """
-import os, sys, time, torch
+import sys, time, torch
 from pathlib import Path
 from video_gen.data.store import fill
-folder, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+folder, log, hang = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+log.touch()
+while len(list(log.parent.glob("log-*"))) < int(sys.argv[4]):
+    time.sleep(0.01)
 def make(keys):
     for key in keys:
         with log.open("a") as file:
             file.write(key + chr(10))
-        time.sleep(pause)
+        time.sleep(600 if key == hang else 0.02)
         yield key, torch.full((4,), float(key))
 fill(folder, [[str(4 * u + i) for i in range(4)] for u in range(10)], make)
 """
 
 
-def worker(tmp_path: Path, name: str, pause: float) -> subprocess.Popen:
+def worker(tmp_path: Path, name: str, hang: str = "", together: int = 1) -> subprocess.Popen:
+    """Fill a store with 10 shards of 4, once `together` such processes run; stop for good at the key `hang`."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, str(script), str(tmp_path / "z"), str(tmp_path / name), str(pause)]
+    words = [sys.executable, str(script), str(tmp_path / "z"), str(tmp_path / name), hang, str(together)]
     return subprocess.Popen(words, env=environment)
 
 
@@ -171,28 +175,35 @@ def lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def test_two_processes_share_the_work_and_encode_everything_once(tmp_path):
-    both = [worker(tmp_path, name, 0.03) for name in ("one", "two")]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
-    done = [lines(tmp_path / name) for name in ("one", "two")]
-    assert sorted(done[0] + done[1], key=int) == [str(i) for i in range(40)]
-    assert min(map(len, done)) >= 4  # both worked
+def wait_for_lines(path: Path, count: int) -> None:
+    until = time.monotonic() + 60
+    while len(lines(path)) < count:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def assert_whole(tmp_path: Path) -> None:
     store = Store(tmp_path / "z")
     store.refresh()
     assert len(store.shards()) == 10 and all(float(store.read(str(i))[3]) == i for i in range(40))
 
 
+def test_two_processes_share_the_work_and_encode_everything_once(tmp_path):
+    both = [worker(tmp_path, name, together=2) for name in ("log-one", "log-two")]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    done = [lines(tmp_path / name) for name in ("log-one", "log-two")]
+    assert sorted(done[0] + done[1], key=int) == [str(i) for i in range(40)]
+    assert min(map(len, done)) >= 4  # both worked
+    assert_whole(tmp_path)
+
+
 def test_what_a_killed_process_had_claimed_is_done_by_the_other(tmp_path):
-    killed = worker(tmp_path, "one", 0.05)
-    until = time.monotonic() + 60
-    while len(lines(tmp_path / "one")) < 10 and time.monotonic() < until:  # two shards written, in mid third
-        time.sleep(0.01)
-    other = worker(tmp_path, "two", 0.0)
+    killed = worker(tmp_path, "log-one", hang="9")
+    wait_for_lines(tmp_path / "log-one", 10)  # two shards are written
+    other = worker(tmp_path, "log-two")
+    wait_for_lines(tmp_path / "log-two", 28)  # all but what is claimed
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert other.wait(timeout=60) == 0
-    lost = set(lines(tmp_path / "one")) & set(lines(tmp_path / "two"))
-    assert 0 < len(lost) <= 4  # no more than the unwritten shard
-    store = Store(tmp_path / "z")
-    store.refresh()
-    assert all(float(store.read(str(i))[0]) == i for i in range(40))
+    assert set(lines(tmp_path / "log-one")) & set(lines(tmp_path / "log-two")) == {"8", "9"}  # the unwritten shard
+    assert_whole(tmp_path)
