@@ -195,7 +195,7 @@ def encoder_fingerprint(name: str) -> str:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"text.name '{name}': cannot be found: {reason}") from None
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(Path(config).parent.iterdir()):
+    for path in sorted(Path(str(config)).parent.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
             digest.update(path.name.encode())
             if path.is_symlink():

@@ -51,7 +51,7 @@ class DiffusionTask:
         sizes = transformer.config
         balance = {"work": lambda bucket: sizes.forward_flops(*bucket), "accumulation": run.loop.accumulation}
         self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed, **balance)
-        self.tokens_per_step = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
+        self.tokens_per_step: float | None = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"transformer": self.transformer, "text": self.text}

@@ -49,7 +49,7 @@ class VAETask:
     Raises: ConfigError if LPIPS is asked for and cannot be loaded.
     """
 
-    tokens_per_step: int | None = None
+    tokens_per_step: float | None = None
 
     def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation
