@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from video_gen.data.batches import BatchSampler
 from video_gen.data.check import check
 from video_gen.data.clips import Clips, content_hash, fit, quarantined, scan, split, to_frames, to_video, windows
 from video_gen.data.config import ClipConfig
@@ -218,7 +217,8 @@ def test_windows_and_short_files(tmp_path):
     assert len(set(overlapping.ids)) == 7 and clips.ids[1] == overlapping.ids[3]
     with pytest.raises(DataError, match=r"no clip of 99 frames.*long\.mp4"):
         Clips(config(tmp_path, num_frames=99))
-    assert windows(probe(tmp_path / "long.mp4"), config(tmp_path, num_frames=29))[0] == [0.0]
+    settings = config(tmp_path, num_frames=29)
+    assert windows(probe(tmp_path / "long.mp4"), settings, (29, 24, 24)) == [0.0]
 
 
 def test_captions_from_three_places(tmp_path):
@@ -305,32 +305,6 @@ def test_real_footage():
     clips = Clips(config(Path(folder), num_frames=17, fps=8, height=32, width=32))
     for i in range(0, len(clips), max(1, len(clips) // 4)):
         assert clips[i].video.shape == (17, 32, 32, 3) and clips[i].video.std() > 1
-
-
-# -------------------- batches
-
-
-def test_batches_are_a_function_of_the_step_and_cover_an_epoch():
-    buckets = [(5, 4, 4)] * 21 + [(1, 4, 4)] * 6
-    sampler = BatchSampler(buckets, 4, seed=3)
-    for epoch in range(2):
-        steps = [sampler.indices(epoch * sampler.steps_per_epoch + i) for i in range(sampler.steps_per_epoch)]
-        assert {i for step in steps for i in step} == set(range(27))
-        assert all(len(step) == 4 and len({buckets[i] for i in step}) == 1 for step in steps)
-    again = BatchSampler(buckets, 4, seed=3)
-    assert [again.indices(s) for s in (9, 2, 9)] == [sampler.indices(s) for s in (9, 2, 9)]
-    assert BatchSampler(buckets, 4, seed=4).indices(0) != sampler.indices(0)
-    assert len(BatchSampler(buckets[:2], 8, seed=0).indices(5)) == 8
-
-
-def test_ranks_share_one_batch():
-    buckets = [(5, 4, 4)] * 50
-    whole = BatchSampler(buckets, 8, seed=1)
-    parts = [BatchSampler(buckets, 8, seed=1, rank=r, world_size=4) for r in range(4)]
-    for step in range(20):
-        assert [i for part in parts for i in part.indices(step)] == whole.indices(step)
-    with pytest.raises(ValueError, match="multiple"):
-        BatchSampler(buckets, 6, seed=1, world_size=4)
 
 
 def test_clip_settings_are_checked():

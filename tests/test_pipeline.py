@@ -16,10 +16,7 @@ from safetensors.torch import load_file
 
 from video_gen.cli import COMMANDS, main
 from video_gen.config import load_yaml
-from video_gen.data.clips import Clips
-from video_gen.data.config import ClipConfig
-from video_gen.data.latents import LatentSet, encode_clips, read_index
-from video_gen.data.video_file import probe, read_metadata, write_video
+from video_gen.data.video_file import probe, read_metadata
 from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.text import ByteTextEncoder, build_text_encoder, load_text_encoder
@@ -314,33 +311,7 @@ def test_pipeline_mistakes():
         pipe("word " * 200)
 
 
-# -------------------- latents, text, the discriminator
-
-
-def test_latents_are_encoded_once_and_survive_a_lost_shard(tmp_path):
-    for i in range(4):
-        video = np.random.default_rng(i).integers(0, 255, (9, 16, 16, 3), dtype=np.uint8)
-        write_video(tmp_path / "d" / f"{i}.mp4", video, 8)
-    clips = Clips(ClipConfig(folder=tmp_path / "d", num_frames=9, fps=8, height=16, width=16, validation_fraction=0))
-    calls = []
-
-    def encode(video):
-        calls.append(len(video))
-        return video[:, :, ::4, ::4, ::4]
-
-    entries = encode_clips(clips, encode, tmp_path / "z", batch_size=3)
-    latents = LatentSet(tmp_path / "z", entries)
-    assert calls == [3, 1] and latents.buckets == [(3, 4, 4)] * 4 and latents[2].shape == (3, 3, 4, 4)
-    want = encode(torch.from_numpy(clips[2].video)[None].movedim(-1, 1).float() / 127.5 - 1)[0]
-    torch.testing.assert_close(latents[2], want, rtol=1e-3, atol=1e-3)
-    encode_clips(clips, encode, tmp_path / "z")
-    assert calls == [3, 1, 1]
-    with (tmp_path / "z" / "index.jsonl").open("a") as file:
-        file.write("{torn")
-    with pytest.raises(DataError, match="line 5"):
-        read_index(tmp_path / "z")
-    with pytest.raises(DataError, match="no latents"):
-        LatentSet(tmp_path / "none")
+# -------------------- text, the discriminator
 
 
 def test_byte_text_encoder():

@@ -34,7 +34,8 @@ class DataCheck(Config):
 
 
 class DataEncode(Config):
-    """Encode a folder's clips with a VAE, ahead of `train diffusion` (which does it, too)."""
+    """Encode a folder's clips with a VAE, and its captions with a frozen text encoder, ahead of `train diffusion` (which does
+    it, too). Several of these at once, in several shells or by torchrun, share the work."""
 
     recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
 
@@ -220,10 +221,9 @@ def data_check(args: DataCheck) -> None:
 
 
 def data_encode(args: DataEncode) -> None:
-    from video_gen.train import encode_latents
+    from video_gen.train import encode
 
-    train, validation = encode_latents(args.recipe)
-    print(f"{train.folder}: {len(train)} clips for training, {len(validation)} held out")
+    encode(args.recipe)
 
 
 def train_vae(args: TrainVAE) -> None:

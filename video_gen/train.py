@@ -1,20 +1,25 @@
 """Training, end to end: `train_vae`, `encode_latents`, `train_diffusion`. The command line calls these; so can you."""
 
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
+from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, to_video
-from video_gen.data.latents import LatentSet, encode_clips, fingerprint
-from video_gen.errors import ConfigError
-from video_gen.model.text import build_text_encoder
+from video_gen.data.config import bucket_name
+from video_gen.data.latents import LatentSet
+from video_gen.model.pretrained import local_folder
+from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
-from video_gen.progress import bar
+from video_gen.training.caches import encode_latents, encode_texts, load_vae, load_weights, open_clips
 from video_gen.training.diffusion_task import DiffusionTask
-from video_gen.training.loop import keep_freed_memory, pick_device, train
+from video_gen.training.folder import open_run_folder, whole_folder
+from video_gen.training.loop import train
 from video_gen.training.monitor import say
 from video_gen.training.recipes import DiffusionRun, VAERun
 from video_gen.training.vae_task import VAETask
@@ -34,56 +39,67 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto") -> dict[str, 
     return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
 
 
-def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
-    """Encode what of the data is not encoded yet. Returns: latents for training and held-out ones."""
-    keep_freed_memory()
-    vae = load_vae(run)
-    device = pick_device(run.loop.device)
-    vae.to(device)
-
-    @torch.no_grad()
-    def encode(video: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            return torch.cat([part.mean.float() for part in vae.encode_parts(video.to(device))], dim=2)
-
-    folder = run.latents / fingerprint(run.vae / "config.json", run.vae / "model.safetensors")
-    sets = []
-    for part in ("train", "validation"):
-        clips = open_clips(run.data, part)
-        with bar(f"latents of {part} clips", "clips") as progress:
-            progress(0, len(clips))
-            sets.append(LatentSet(folder, encode_clips(clips, encode, folder, progress=progress)))
-    return sets[0], sets[1]
+def encode(run: DiffusionRun) -> None:
+    """Fill the caches that training reads, for all stages, and say what is in them."""
+    for stage in run.stage_runs():
+        parts = encode_latents(stage)
+        if stage.text.name:
+            encode_texts(stage, {entry.caption for part in parts for entry in part.entries})
+        for part, name in zip(parts, ("for training", "held out")):
+            sizes = Counter(entry.bucket for entry in part.entries)
+            counted = ", ".join(f"{clips:,} of {bucket_name(bucket)}" for bucket, clips in sorted(sizes.items()))
+            say(f"{part.folder}: clips {name}: {counted}")
 
 
 def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
-    """Train a transformer into `run_dir`, whose model/ is a whole pipeline at the end."""
+    """Train a transformer into `run_dir`, whose model/ is a whole pipeline at the end: in one go, or stage after stage.
+
+    Raises: ConfigError if there is no VAE, or the model that `init` names does not fit; what `training.loop.train` raises.
+    """
+    if not run.stages:
+        return _train_stage(run, run_dir, run.init, resume)
+    open_run_folder(run_dir, run.to_yaml(), resume)
+    stages, start, found = run.stage_runs(), run.init, {}
+    for number, stage in enumerate(stages, 1):
+        folder = run_dir / f"stage-{number}"
+        if number < len(stages) and (folder / "model").is_dir():
+            say(f"{folder}: finished already")
+        else:
+            say(f"stage {number} of {len(stages)}, in {folder}")
+            found = _train_stage(stage, folder, start, "auto")
+        start = folder / "model"
+    if not (run_dir / "model").is_dir():
+        with whole_folder(run_dir / "model") as new:
+            shutil.copytree(run_dir / f"stage-{len(stages)}" / "model", new, dirs_exist_ok=True)
+        say(f"all {len(stages)} stages are done; the model is in {run_dir / 'model'}")
+    return found
+
+
+def _train_stage(run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume) -> dict[str, float]:
+    """Train from fresh weights, or from those of the model folder `start`."""
     train_set, validation_set = encode_latents(run)
+    captions = {entry.caption for entry in (*train_set.entries, *validation_set.entries)}
+    read_text = encode_texts(run, captions) if run.text.name else None
     vae = load_vae(run)
     torch.manual_seed(run.loop.seed)
-    text = build_text_encoder(run.text)
+    text = CachedTextEncoder(run.text, read_text) if read_text else build_text_encoder(run.text)
     sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
     transformer = VideoTransformer(run.transformer.replace(**sizes))
+    if start is not None:
+        load_weights(run, local_folder(start), transformer, text)
     task = DiffusionTask(run, transformer, text, vae, train_set, validation_set)
+    say_buckets(train_set, task.sampler)
     resolved = run.replace(transformer=transformer.config.model_dump())
     return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume)
 
 
-def load_vae(run: DiffusionRun) -> VideoVAE:
-    """The VAE of a diffusion run. Raises: ConfigError if there is none yet."""
-    if not run.vae.is_dir():
-        raise ConfigError(f"vae: '{run.vae}' is no folder; train one with `video-gen train vae`, or give another")
-    return VideoVAE.from_pretrained(run.vae).requires_grad_(False)
-
-
-def open_clips(config, part: Literal["train", "validation", "all"]) -> Clips:
-    """The clips of a part, saying what is left out of it and why."""
-    clips = Clips(config, part)
-    for message in clips.messages[:5] if part == "train" else ():
-        say(f"skipped {message}")
-    if part == "train" and len(clips.messages) > 5:
-        say(f"skipped {len(clips.messages) - 5} more files for such reasons; `video-gen data check` lists all")
-    return clips
+def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:
+    """A line per bucket: its clips, how many make a step, and the step's work as a share of the largest bucket's."""
+    counts = Counter(zip(latents.buckets, (entry.bucket for entry in latents.entries)))
+    largest = next(sampler.step_work(bucket) for bucket in sampler.batch_sizes)
+    for (bucket, pixels), clips in sorted(counts.items(), key=lambda item: -sampler.work(item[0][0])):
+        share = sampler.step_work(bucket) / largest
+        say(f"{bucket_name(pixels)}: {clips:,} clips, {sampler.batch_sizes[bucket]} a step, {share:.0%} of the work")
 
 
 def spread(clips: Clips, count: int) -> torch.Tensor:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from video_gen.data.clips import QUARANTINE, Source, scan, windows
-from video_gen.data.config import ClipConfig
+from video_gen.data.clips import QUARANTINE, Source, best_bucket, scan, windows
+from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.video_file import VideoInfo, all_frames, probe
 from video_gen.errors import DataError
 
@@ -34,7 +34,9 @@ class FileReport:
     caption: bool
     info: VideoInfo | None = None
     error: str | None = None
-    too_short: bool = False
+    bucket: Bucket | None = None
+    """The size of its clips; None if it is unreadable or too short for any."""
+    clips: int = 0
     still: bool = False
     hashes: tuple[int, ...] = ()
 
@@ -46,6 +48,8 @@ class CheckReport:
     folder: Path
     files: list[FileReport]
     problems: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    clips: dict[Bucket, int] = field(default_factory=dict)
+    """Clips of each size of the config, and of one frame where there are images; without those now in quarantine."""
 
 
 def check(
@@ -72,8 +76,9 @@ def check(
     for file in ordered:
         if file.error is not None:
             problems["unreadable"].append((file.name, file.error))
-        if file.too_short:
-            problems["too short"].append((file.name, f"fewer than {config.num_frames} frames at {config.fps:g} fps"))
+        elif file.bucket is None:
+            frames = min(size[0] for size in config.sizes)
+            problems["too short"].append((file.name, f"fewer than {frames} frames at {config.fps:g} fps"))
         if file.still:
             problems["still"].append((file.name, "nothing moves"))
     problems["near-duplicate"] = _near_duplicates(ordered)
@@ -82,7 +87,11 @@ def check(
     temporary = path.with_name(f".{path.name}")
     temporary.write_text("".join(json.dumps({"file_name": n, "reason": r}) + "\n" for n, r in rows.items()))
     os.replace(temporary, path)
-    return CheckReport(config.folder, ordered, problems)
+    clips = dict.fromkeys(config.sizes, 0)
+    for file in ordered:
+        if file.bucket is not None and file.name not in rows:
+            clips[file.bucket] = clips.get(file.bucket, 0) + file.clips
+    return CheckReport(config.folder, ordered, problems, clips)
 
 
 def render(report: CheckReport) -> None:
@@ -101,6 +110,8 @@ def render(report: CheckReport) -> None:
     table.add_row("frames per second", _counted(f"{i.fps:.4g}" for i in videos))
     table.add_row("codecs", _counted(i.codec for i in good))
     table.add_row("with audio", str(sum(i.has_audio for i in good)))
+    for bucket, clips in report.clips.items():
+        table.add_row(f"clips of {bucket_name(bucket)}", f"{clips:,}")
     table.add_row("without caption", str(sum(not f.caption for f in report.files)))
     for kind in PROBLEMS:
         table.add_row(kind, str(len(report.problems[kind])))
@@ -125,7 +136,9 @@ def _read(source: Source, config: ClipConfig) -> FileReport:
     moved = max((float(abs(b - a).mean()) for a, b in pairwise(thumbs)), default=0.0)
     still = info.kind == "video" and moved < STILL
     hashes = tuple(_hash(thumb) for thumb in thumbs)
-    return FileReport(source.name, size, caption, info, None, not windows(info, config)[0], still, hashes)
+    bucket = best_bucket(info, config)
+    clips = len(windows(info, config, bucket)) if bucket else 0
+    return FileReport(source.name, size, caption, info, None, bucket, clips, still, hashes)
 
 
 def _hash(thumb: np.ndarray) -> int:

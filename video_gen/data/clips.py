@@ -7,6 +7,7 @@ any other bad file is an error.
 import csv
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from video_gen.data.config import ClipConfig
+from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, iterate_frames, probe
 from video_gen.errors import DataError, ShapeError
 
@@ -39,7 +40,7 @@ class Clip:
     """(f, h, w, 3) uint8"""
     caption: str
     clip_id: str
-    """Of the file's content, the window and the size: the same clip has the same id, wherever it lies."""
+    """Of the file's content, the window and the size: the same frames have the same id, wherever they lie, however called."""
     source: Path
 
 
@@ -55,14 +56,20 @@ def scan(folder: str | Path) -> list[Source]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
-    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in known and p.is_file()]
-    paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    paths = media_files(folder)
     if not paths:
-        raise DataError(f"{folder}: holds no videos or images ({' '.join(sorted(known))})")
+        raise DataError(f"{folder}: holds no videos or images ({' '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))})")
     names = [p.relative_to(folder).as_posix() for p in paths]
     captions = _metadata(folder, set(names))
     return [Source(p, n, captions.get(n, _sidecar(p))) for p, n in zip(paths, names)]
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Every video and image under `folder`, sorted; empty if there is no such folder."""
+    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    files = sorted(folder.rglob("*")) if folder.is_dir() else []
+    paths = [p for p in files if p.suffix.lower() in known and p.is_file()]
+    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
 
 
 def quarantined(folder: str | Path) -> dict[str, str]:
@@ -152,7 +159,9 @@ class Clips:
         self.messages: list[str] = []
         self.captions: list[str] = []
         self.ids: list[str] = []
-        self.buckets: list[tuple[int, int, int]] = []
+        self.parts: list[Literal["train", "validation"]] = []
+        """On which side of the split each clip is."""
+        self.buckets: list[Bucket] = []
         """(frames, height, width) of each clip."""
         self._windows: list[tuple[Source, float]] = []
         bad = quarantined(config.folder)
@@ -165,13 +174,14 @@ class Clips:
         hashes = {s.name: content_hash(s.path) for s in sources}
         held = split(list(hashes.values()), config.validation_fraction, config.split_seed)
         for source in sources:
-            inside = hashes[source.name] in held
-            if part == "all" or inside == (part == "validation"):
-                self._add(source, hashes[source.name])
+            side = "validation" if hashes[source.name] in held else "train"
+            if part in ("all", side):
+                self._add(source, hashes[source.name], side)
         if not self.ids:
             why = f"; for example: {self.messages[0]}" if self.messages else ""
+            frames = min(size[0] for size in config.sizes)
             raise DataError(
-                f"{config.folder}: no clip of {config.num_frames} frames at {config.fps:g} fps for {part}{why}; lower "
+                f"{config.folder}: no clip of {frames} frames at {config.fps:g} fps for {part}{why}; lower "
                 "num_frames or add files"
             )
 
@@ -180,10 +190,10 @@ class Clips:
 
     def __getitem__(self, index: int) -> Clip:
         source, start = self._windows[index]
-        config, frames = self.config, self.buckets[index][0]
+        config, (frames, height, width) = self.config, self.buckets[index]
         times = [start + i / config.fps for i in range(frames)]
         try:
-            video = np.stack([fit(frame, config.height, config.width) for frame in iterate_frames(source.path, times)])
+            video = np.stack([fit(frame, height, width) for frame in iterate_frames(source.path, times)])
         except DataError as error:
             raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
         return Clip(video, self.captions[index], self.ids[index], source.path)
@@ -192,33 +202,56 @@ class Clips:
         """The file of a clip, relative to the folder."""
         return self._windows[index][0].name
 
-    def _add(self, source: Source, digest: str) -> None:
+    def _add(self, source: Source, digest: str, part: Literal["train", "validation"]) -> None:
         config = self.config
         try:
             info = probe(source.path)
         except DataError as error:
             raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
-        starts, frames = windows(info, config)
-        if not starts:
-            have = round(info.duration * config.fps)
+        bucket = best_bucket(info, config)
+        if bucket is None:
+            have, frames = frames_at(info, config.fps), min(size[0] for size in config.sizes)
             self.messages.append(
-                f"{source.name}: shorter than one clip ({have} of {config.num_frames} frames at {config.fps:g} fps)"
+                f"{source.name}: shorter than one clip ({have} of {frames} frames at {config.fps:g} fps)"
             )
-        for start in starts:
+            return
+        for start in windows(info, config, bucket):
             self._windows.append((source, start))
             self.captions.append(source.caption or "")
-            size = f"{frames}x{config.height}x{config.width}"
-            self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{size}-{_short(source.caption)}")
-            self.buckets.append((frames, config.height, config.width))
+            self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
+            self.parts.append(part)
+            self.buckets.append(bucket)
 
 
-def windows(info: VideoInfo, config: ClipConfig) -> tuple[list[float], int]:
-    """Start times in seconds of the clips of a file, and their number of frames: 1 for an image."""
-    if info.kind == "image":
-        return [0.0], 1
-    frames = int(np.floor(info.duration * config.fps + 1e-3))  # the last frame lasts until the end
-    stride = config.stride or config.num_frames
-    return [s / config.fps for s in range(0, frames - config.num_frames + 1, stride)], config.num_frames
+def frames_at(info: VideoInfo, fps: float) -> int:
+    """Frames that a file has at a rate; 1 for an image."""
+    return 1 if info.kind == "image" else int(np.floor(info.duration * fps + 1e-3))  # the last one lasts until the end
+
+
+def best_bucket(info: VideoInfo, config: ClipConfig) -> Bucket | None:
+    """The size into which a file fits best, or None if it is too short for all.
+
+    An image goes to a one-frame size; a video goes to one of several frames if the config has any. Of those whose frames
+    the file has, the winner has (1) the aspect ratio nearest to the file's, in which least is cropped; (2) the most frames;
+    (3) the most pixels that need no enlarging, or else the fewest; (4) the earliest place in the config.
+    """
+    sizes = list(dict.fromkeys((1, h, w) for _, h, w in config.sizes)) if info.kind == "image" else list(config.sizes)
+    if info.kind == "video" and any(size[0] > 1 for size in sizes):
+        sizes = [size for size in sizes if size[0] > 1]
+
+    def misfit(size: Bucket) -> tuple[float, int, bool, int]:
+        frames, height, width = size
+        cropped = abs(math.log(width * info.height / (height * info.width)))
+        enlarged = height > info.height or width > info.width
+        return cropped, -frames, enlarged, height * width if enlarged else -height * width
+
+    return min((size for size in sizes if size[0] <= frames_at(info, config.fps)), key=misfit, default=None)
+
+
+def windows(info: VideoInfo, config: ClipConfig, bucket: Bucket) -> list[float]:
+    """Start times in seconds of a file's clips of the size `bucket`."""
+    starts = range(0, frames_at(info, config.fps) - bucket[0] + 1, config.stride or bucket[0])
+    return [start / config.fps for start in starts]
 
 
 def fit(frame: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -248,7 +281,3 @@ def to_video(frames: Tensor) -> Tensor:
 def to_frames(video: Tensor) -> np.ndarray:
     """float (3, f, h, w) in [-1, 1] to uint8 (f, h, w, 3); values outside are clamped."""
     return ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
-
-
-def _short(caption: str | None) -> str:
-    return hashlib.blake2b((caption or "").encode(), digest_size=4).hexdigest()

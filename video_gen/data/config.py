@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from video_gen.config import Config
 
+Bucket = tuple[int, int, int]
+"""(frames, height, width) of a clip, in pixels; of latents, in latent units."""
+
 
 class ClipConfig(Config):
     """How files become clips: windows of `num_frames` at `fps`, resized to cover and centre-cropped to `height` x `width`."""
@@ -19,11 +22,41 @@ class ClipConfig(Config):
     """Videos are resampled to this rate by time stamp; nothing is assumed of the file's own rate."""
     height: int = Field(default=64, ge=8)
     width: int = Field(default=64, ge=8)
+    buckets: tuple[Bucket, ...] = ()
+    """Sizes (frames, height, width) for footage of many forms: each file goes to the one that fits it best. All of them, so
+    `num_frames`, `height`, `width` must be one: the size that a model makes unless told otherwise. None = that one only."""
     stride: int | None = Field(default=None, ge=1)
-    """Frames between the starts of two windows of one video; default `num_frames` (no overlap)."""
+    """Frames between the starts of two windows of one video; default the clip's frames (no overlap)."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of files held out, chosen by a hash of their content, so that adding files never moves one across."""
     split_seed: int = 0
+
+    @model_validator(mode="after")
+    def _buckets(self):
+        for bucket in self.buckets:
+            if bucket[0] < 1 or min(bucket[1:]) < 8:
+                raise ValueError(
+                    f"bucket {bucket_name(bucket)}: frames must be at least 1, height and width at least 8"
+                )
+        if len(set(self.buckets)) < len(self.buckets):
+            raise ValueError("buckets lists a size twice; list each once")
+        main = (self.num_frames, self.height, self.width)
+        if self.buckets and main not in self.buckets:
+            raise ValueError(
+                f"num_frames, height and width say {bucket_name(main)}, which is none of the buckets "
+                f"{', '.join(map(bucket_name, self.buckets))}; set them to the one that the model is to make by default"
+            )
+        return self
+
+    @property
+    def sizes(self) -> tuple[Bucket, ...]:
+        """Every (frames, height, width) that a clip may have; images make one-frame clips of the same heights and widths."""
+        return self.buckets or ((self.num_frames, self.height, self.width),)
+
+
+def bucket_name(bucket: Bucket) -> str:
+    """Such as 17x64x64."""
+    return "x".join(map(str, bucket))
 
 
 class WorldConfig(Config):

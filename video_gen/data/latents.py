@@ -1,126 +1,145 @@
 """Clips as latents on disk, so that the transformer's training never waits for a decoder or the VAE.
 
-A latent folder holds shards of one shape each, `00000.safetensors` ... with a tensor `latents` (n, c, f, h, w) float16, and
-`index.jsonl`: per clip its id (content hash and window), caption, shard and row. Where the latents come from is told by
-the folder's name, which the caller makes of the encoder's fingerprint, and by the ids: the same clip is never encoded twice.
+A latent folder, one per VAE, is a `Store` of tensors (c, f, h, w) float16 by clip id (content hash, window, size), and an
+index per data configuration, `index-<its hash>.jsonl`: a first line with the configuration and a stamp of the folder's files,
+then a line per clip with its caption, bucket, side of the split and shard. While the stamp fits, or when the files are gone,
+the index is all that training reads besides its latents; a file or caption that has changed costs no more than itself.
 """
 
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from video_gen.data.clips import Clips, to_video
+from video_gen.data.clips import Clips, media_files, quarantined, scan, to_video
+from video_gen.data.config import Bucket, ClipConfig
+from video_gen.data.store import Store, fill
 from video_gen.errors import DataError
 
-SHARD_CLIPS = 512
+SHARD_CLIPS, SHARD_PIXELS = 128, 2**28
+"""A shard holds at most so many clips, and clips of so many pixels together: what a killed process may lose."""
+BATCH_PIXELS = 2**23
+"""Clips are encoded together up to so many pixels, frames times height times width."""
 
 
 @dataclass(frozen=True)
 class Latent:
-    """Where a clip's latents are."""
+    """Where a clip's latents are, and what else training knows of it."""
 
     clip_id: str
     caption: str
-    shard: str
-    row: int
+    part: str
+    """train or validation"""
+    bucket: Bucket
+    """(frames, height, width) of the clip in pixels."""
     shape: tuple[int, ...]
     """(c, f, h, w)"""
+    shard: str
 
 
 def fingerprint(*files: Path) -> str:
     """16 hexadecimal digits that change when any of the files does: of an encoder's config and weights."""
     digest = hashlib.blake2b(digest_size=8)
     for file in files:
-        digest.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 22):
+                digest.update(piece)
     return digest.hexdigest()
-
-
-def read_index(folder: Path) -> list[Latent]:
-    """The clips of a latent folder, in order of encoding; empty if there are none. Raises: DataError if it is damaged."""
-    path = folder / "index.jsonl"
-    if not path.exists():
-        return []
-    entries = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            entries.append(Latent(**row | {"shape": tuple(row["shape"])}))
-        except (ValueError, TypeError, KeyError):
-            raise DataError(f"{path}, line {number}: not an entry; delete the folder and encode again") from None
-    return entries
 
 
 def encode_clips(
     clips: Clips,
     encode: Callable[[Tensor], Tensor],
-    folder: Path,
-    batch_size: int = 16,
+    folder: str | Path,
+    stamp: str,
     progress: Callable[[int, int], None] | None = None,
+    shard_clips: int = SHARD_CLIPS,
 ) -> list[Latent]:
-    """Encode every clip that the folder does not have yet.
+    """Encode every clip that the folder does not have yet, together with whoever else does so, and write the index.
 
     Args:
         encode: video (b, c, f, h, w) in [-1, 1] to latents (b, c, f', h', w').
+        stamp: `stamp_of` the configuration, taken before `clips` was made: what changes afterwards is looked at again.
         progress: called with (done, total) clips.
     Returns: the entries of `clips`, in their order.
     Raises: DataError if a file cannot be read; what was encoded before stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    known = {entry.clip_id: entry for entry in read_index(folder)}
-    missing = [i for i, clip_id in enumerate(clips.ids) if clip_id not in known]
-    done = len(clips) - len(missing)
-    pending: list[tuple[str, str, Tensor]] = []
-    for indices in _batches(clips, missing, batch_size):
-        chosen = [clips[i] for i in indices]
-        latents = encode(to_video(torch.stack([torch.from_numpy(clip.video) for clip in chosen]))).half().cpu()
-        if pending and pending[0][2].shape != latents.shape[1:]:
-            known |= _write_shard(folder, pending, len(known))
-            pending = []
-        pending += [(clip.clip_id, clip.caption, z) for clip, z in zip(chosen, latents)]
-        if len(pending) >= SHARD_CLIPS:
-            known |= _write_shard(folder, pending, len(known))
-            pending = []
-        done += len(indices)
-        if progress:
-            progress(done, len(clips))
-    if pending:
-        known |= _write_shard(folder, pending, len(known))
-    return [known[clip_id] for clip_id in clips.ids]
+    place = {clip_id: index for index, clip_id in enumerate(clips.ids)}
+
+    def make(ids: list[str]) -> Iterator[tuple[str, Tensor]]:
+        size = max(1, BATCH_PIXELS // _pixels(clips.buckets[place[ids[0]]]))
+        for start in range(0, len(ids), size):
+            chosen = ids[start : start + size]
+            videos = [torch.from_numpy(clips[place[clip_id]].video) for clip_id in chosen]
+            yield from zip(chosen, encode(to_video(torch.stack(videos))).half().cpu().unbind())
+
+    store = fill(folder, _units(clips, shard_clips), make, progress)
+    one_of = dict(zip(clips.buckets, clips.ids))
+    shapes = {bucket: tuple(store.read(clip_id).shape) for bucket, clip_id in one_of.items()}
+    rows = zip(clips.ids, clips.captions, clips.parts, clips.buckets)
+    entries = [Latent(*row, shape=shapes[row[3]], shard=store.shard_of[row[0]]) for row in rows]
+    _write_index(_index_file(Path(folder), clips.config), stamp, clips.config, entries)
+    return entries
+
+
+def known_latents(folder: str | Path, config: ClipConfig) -> list[Latent] | None:
+    """The clips of a data configuration that are all encoded and whose files are as they were, or gone; else None.
+
+    Raises: DataError if the files are gone, and some latents too.
+    """
+    path = _index_file(Path(folder), config)
+    if not path.exists():
+        return None
+    stamp, entries = read_index(path)
+    gone = not media_files(config.folder)
+    if not gone and stamp != stamp_of(config):
+        return None
+    missing = {entry.shard for entry in entries} - Store(folder).shards()
+    if missing and gone:
+        raise DataError(
+            f"{path.parent}: lacks {len(missing)} shards, and {config.folder} holds no videos to encode anew; restore either"
+        )
+    return None if missing else entries
+
+
+def read_index(path: Path) -> tuple[str, list[Latent]]:
+    """The stamp and the clips of an index. Raises: DataError if it is damaged."""
+    try:
+        first, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        stamp = first["stamp"]
+        entries = [Latent(**row | {"shape": tuple(row["shape"]), "bucket": tuple(row["bucket"])}) for row in rows]
+    except (ValueError, TypeError, KeyError):
+        raise DataError(f"{path}: damaged; delete the file and encode again") from None
+    return stamp, entries
+
+
+def stamp_of(config: ClipConfig) -> str:
+    """Changes when a file of the folder is added, removed or written, or its caption or quarantine changes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for source in scan(config.folder):
+        status = source.path.stat()
+        digest.update(json.dumps([source.name, source.caption, status.st_size, status.st_mtime_ns]).encode())
+    digest.update(json.dumps(sorted(quarantined(config.folder))).encode())
+    return digest.hexdigest()
 
 
 class LatentSet:
-    """Latents by index: a map-style data set over a latent folder.
+    """Latents by index: a map-style data set.
 
-    Args:
-        entries: which clips, or None for all of the folder.
-    Raises: DataError if the folder holds none, or a shard is missing or damaged.
+    Raises: DataError if there are none.
     """
 
-    def __init__(self, folder: str | Path, entries: Sequence[Latent] | None = None):
-        self.folder = Path(folder)
-        self.entries = list(read_index(self.folder) if entries is None else entries)
+    def __init__(self, folder: str | Path, entries: Sequence[Latent]):
+        self.folder, self.entries = Path(folder), list(entries)
         if not self.entries:
             raise DataError(f"{self.folder}: no latents; run `video-gen data encode` first")
-        self._open = ExitStack()
-        self._shards: dict[str, Any] = {}
-        for shard in {entry.shard for entry in self.entries}:
-            try:
-                opened = self._open.enter_context(safe_open(self.folder / shard, "pt"))
-                self._shards[shard] = opened.get_slice("latents")
-            except (OSError, SafetensorError) as error:
-                raise DataError(
-                    f"{self.folder / shard}: unreadable ({error}); delete the folder, encode again"
-                ) from None
+        self._store = Store(self.folder)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -128,41 +147,39 @@ class LatentSet:
     def __getitem__(self, index: int) -> Tensor:
         """(c, f, h, w) float32."""
         entry = self.entries[index]
-        return self._shards[entry.shard][entry.row].float()
+        return self._store.read(entry.clip_id, entry.shard).float()
 
     def caption(self, index: int) -> str:
         return self.entries[index].caption
 
     @property
-    def buckets(self) -> list[tuple[int, int, int]]:
-        """(f, h, w) of each clip."""
+    def buckets(self) -> list[Bucket]:
+        """(f, h, w) of each clip's latents."""
         return [(e.shape[1], e.shape[2], e.shape[3]) for e in self.entries]
 
 
-def _batches(clips: Clips, indices: list[int], size: int) -> Iterator[list[int]]:
-    """Runs of neighbours of one shape, at most `size` long."""
-    run: list[int] = []
-    for index in indices:
-        if run and (len(run) == size or clips.buckets[run[0]] != clips.buckets[index]):
-            yield run
-            run = []
-        run.append(index)
-    if run:
-        yield run
+def _units(clips: Clips, shard_clips: int) -> list[list[str]]:
+    """The clips, each once, as shards of one size each."""
+    units = []
+    for bucket in dict.fromkeys(clips.buckets):
+        ids = list(dict.fromkeys(clip_id for clip_id, b in zip(clips.ids, clips.buckets) if b == bucket))
+        size = max(1, min(shard_clips, SHARD_PIXELS // _pixels(bucket)))
+        units += [ids[start : start + size] for start in range(0, len(ids), size)]
+    return units
 
 
-def _write_shard(folder: Path, items: list[tuple[str, str, Tensor]], before: int) -> dict[str, Latent]:
-    """Shard first, index after: a kill in between leaves an orphan that the next shard of that number replaces."""
-    shard = f"{before:08d}.safetensors"
-    latents = torch.stack([z for _, _, z in items])
-    temporary = folder / f".new-{shard}"
-    save_file({"latents": latents}, temporary)
-    os.replace(temporary, folder / shard)
-    entries = [
-        Latent(clip_id, text, shard, row, tuple(latents.shape[1:])) for row, (clip_id, text, _) in enumerate(items)
-    ]
-    with (folder / "index.jsonl").open("a") as file:
-        file.writelines(json.dumps(vars(entry)) + "\n" for entry in entries)
-        file.flush()
-        os.fsync(file.fileno())
-    return {entry.clip_id: entry for entry in entries}
+def _pixels(bucket: Bucket) -> int:
+    return bucket[0] * bucket[1] * bucket[2]
+
+
+def _index_file(folder: Path, config: ClipConfig) -> Path:
+    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=8).hexdigest()
+    return folder / f"index-{digest}.jsonl"
+
+
+def _write_index(path: Path, stamp: str, config: ClipConfig, entries: list[Latent]) -> None:
+    """Whole or not at all; of several processes that end at once, the last one's stays, which is the same."""
+    rows = [{"stamp": stamp, "data": config.model_dump(mode="json")}, *map(asdict, entries)]
+    temporary = path.with_name(f".{uuid.uuid4().hex}.jsonl")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(temporary, path)

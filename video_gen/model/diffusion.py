@@ -73,16 +73,28 @@ class Diffusion:
         return alpha * latents.float() + sigma * noise.float()
 
     def sample_t(
-        self, shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str = "cpu"
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+        tokens: int | None = None,
     ) -> Tensor:
-        """Training times of the configured distribution, float32 in (0, 1)."""
+        """Training times of the configured distribution, float32 in (0, 1). `tokens`: see `shift`."""
         config = self.config
         if config.time_distribution == "uniform":
             t = torch.rand(shape, generator=generator, device=device)
         else:
             z = torch.randn(shape, generator=generator, device=device)
             t = torch.sigmoid(config.time_mean + config.time_std * z)
-        return shift_time(t, config.shift)
+        return shift_time(t, self.shift(tokens))
+
+    def shift(self, tokens: int | None = None) -> float:
+        """The configured shift, for clips of so many video tokens. Raises: ValueError if it depends on them and is not told."""
+        if self.config.shift != "auto":
+            return self.config.shift
+        if tokens is None:
+            raise ValueError("diffusion.shift is 'auto', which needs the number of tokens; give it, or set a number")
+        return math.sqrt(tokens / self.config.shift_tokens)
 
     # -------------------- what stands for what
 

@@ -1,6 +1,6 @@
 """The choices of the diffusion objective. No torch here."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,5 +29,8 @@ class DiffusionConfig(Config):
     """Mean of logit(t), with `logit_normal`; above 0 trains more on noise."""
     time_std: float = Field(default=1.0, gt=0)
     """Standard deviation of logit(t), with `logit_normal`."""
-    shift: float = Field(default=1.0, gt=0)
-    """t becomes shift * t / (1 + (shift - 1) * t): above 1 for many tokens, where the same noise hides less."""
+    shift: Annotated[float, Field(gt=0)] | Literal["auto"] = 1.0
+    """Training's t becomes shift * t / (1 + (shift - 1) * t): above 1 for many tokens, where the same noise hides less.
+    `auto` is sqrt(tokens of the clip / shift_tokens), for each bucket (Esser et al. 2024, arXiv:2403.03206, eq. 23)."""
+    shift_tokens: int = Field(default=256, ge=1)
+    """With `auto`: the video tokens at which the shift is 1; 256 are a 256x256 image's at stride 8 and patch 2."""

@@ -3,7 +3,9 @@
 Both have `config`, `width`, and are called as `encoder(tokenised) -> (tokens, visible)` with `tokenised = tokenise(texts)`.
 """
 
+import hashlib
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -127,12 +129,82 @@ class TransformersTextEncoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Only the name is kept: the weights are the library's."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(self.config.model_dump_json(indent=1))
+        save_text_config(self.config, folder)
 
 
-TextEncoder = ByteTextEncoder | TransformersTextEncoder
+class CachedTextEncoder(nn.Module):
+    """A frozen encoder's output, read instead of computed: in training it stands in for the encoder, which is not loaded.
+
+    Args:
+        read: a text to its tokens (m, width); raises KeyError for one that was not encoded.
+    """
+
+    def __init__(self, config: TextConfig, read: Callable[[str], Tensor]):
+        super().__init__()
+        self.config, self.read = config, read
+        self.width = read("").shape[1]
+
+    def tokenise(self, texts: list[str]) -> Tensor:
+        """(b, m, width + 1): the tokens, padded with zeros, and 1 where they are none of the padding.
+
+        Raises: DataError if a text was not encoded.
+        """
+        try:
+            tokens = [self.read(text) for text in texts]
+        except KeyError:
+            raise DataError("a caption is not among the encoded ones; run `video-gen data encode` again") from None
+        marked = [torch.cat([x, torch.ones_like(x[:, :1])], dim=1) for x in tokens]
+        return nn.utils.rnn.pad_sequence(marked, batch_first=True)
+
+    def forward(self, entries: Tensor) -> tuple[Tensor, Tensor]:
+        """What `tokenise` gave to tokens (b, m, width), and (b, m) bool, False at padding."""
+        return entries[..., :-1], entries[..., -1] > 0
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        save_text_config(self.config, folder)
+
+
+TextEncoder = ByteTextEncoder | TransformersTextEncoder | CachedTextEncoder
+
+
+def load_text_config(folder: str | Path) -> TextConfig:
+    """Raises: DataError if there is none."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise DataError(f"{path}: not there; a model folder holds vae/, transformer/ and text/")
+    return TextConfig.model_validate_json(path.read_text())
+
+
+def save_text_config(config: TextConfig, folder: str | Path) -> None:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config.model_dump_json(indent=1))
+
+
+def encoder_fingerprint(name: str) -> str:
+    """16 hexadecimal digits of a `transformers` encoder's files: folder or Hub id, which is not loaded.
+
+    Files of the Hub's cache are known by the names of their blobs, which are hashes; others are read.
+    Raises: ConfigError if there is none.
+    """
+    try:
+        from transformers.utils import cached_file  # type: ignore[import-not-found]
+
+        config = cached_file(name, "config.json")
+    except (ImportError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"text.name '{name}': cannot be found: {reason}") from None
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(str(config)).parent.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
+            digest.update(path.name.encode())
+            if path.is_symlink():
+                digest.update(path.resolve().name.encode())
+                continue
+            with path.open("rb") as stream:
+                while piece := stream.read(1 << 22):
+                    digest.update(piece)
+    return digest.hexdigest()
 
 
 def build_text_encoder(config: TextConfig) -> TextEncoder:
@@ -141,10 +213,7 @@ def build_text_encoder(config: TextConfig) -> TextEncoder:
 
 def load_text_encoder(folder: str | Path) -> TextEncoder:
     """What `save_pretrained` wrote. Raises: ConfigError, DataError."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise DataError(f"{path}: not there; a model folder holds vae/, transformer/ and text/")
-    config = TextConfig.model_validate_json(path.read_text())
+    config = load_text_config(folder)
     return ByteTextEncoder.from_pretrained(folder) if config.kind == "bytes" else TransformersTextEncoder(config)
 
 

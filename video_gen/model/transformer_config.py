@@ -57,6 +57,23 @@ class TransformerConfig(Config):
             raise ValueError(f"head_dim {self.head_dim} must be even and divide width {self.width}")
         return self
 
+    def tokens(self, latent_frames: int, latent_height: int, latent_width: int) -> int:
+        """Video tokens of one clip."""
+        return latent_frames * (latent_height // self.patch_size) * (latent_width // self.patch_size)
+
+    def forward_flops(self, latent_frames: int, latent_height: int, latent_width: int) -> float:
+        """Floating-point operations of the blocks on one clip denoised as a whole; text and embeddings don't count.
+
+        Per token and layer, 2 for each weight of the projections (4 width^2) and of the feed-forward (2 mlp_ratio width^2),
+        and 4 width for each token that it attends to.
+        """
+        n = self.tokens(latent_frames, latent_height, latent_width)
+        joint = self.depth if self.attention == "joint" else self.depth // self.joint_every
+        space = sum(i % 2 == 0 and i % self.joint_every != self.joint_every - 1 for i in range(self.depth))
+        space, time = (0, 0) if self.attention == "joint" else (space, self.depth - joint - space)
+        seen = joint * n + space * n / latent_frames + time * latent_frames
+        return n * (self.depth * 2 * (4 + 2 * self.mlp_ratio) * self.width**2 + 4 * self.width * seen)
+
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> "TransformerConfig":
         """`tiny` (about 5 M parameters), `small` (30 M), `base` (130 M) or `large` (600 M). Raises: ConfigError."""

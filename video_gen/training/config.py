@@ -44,7 +44,8 @@ class LoopConfig(Config):
     train_steps: int = Field(default=1000, ge=1)
     """Optimiser steps of the whole run."""
     batch_size: int = Field(default=16, ge=1)
-    """Samples per optimiser step, over all micro-batches."""
+    """Samples per optimiser step, over all micro-batches; of a smaller bucket as many more as cost about the same. The loss
+    is the mean over a step's samples, in the log over steps: buckets count by their work, not by their samples."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per step: more takes less memory and gives the same gradient; must divide `batch_size`."""
     seed: int = Field(default=0, ge=0)

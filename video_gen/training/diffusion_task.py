@@ -48,10 +48,10 @@ class DiffusionTask:
         self.run, self.transformer, self.text, self.vae = run, transformer, text, vae
         self.train, self.validation = train, validation
         self.diffusion = Diffusion(run.diffusion)
-        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed)
-        f, h, w = max(train.buckets)
-        patch = transformer.config.patch_size
-        self.tokens_per_step = run.loop.batch_size * f * (h // patch) * (w // patch)
+        sizes = transformer.config
+        balance = {"work": lambda bucket: sizes.forward_flops(*bucket), "accumulation": run.loop.accumulation}
+        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed, **balance)
+        self.tokens_per_step: float | None = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"transformer": self.transformer, "text": self.text}
@@ -83,7 +83,8 @@ class DiffusionTask:
         """One t per block and sample; see `VideoTransformer.forward` for the rest."""
         latents = batch["latents"]
         repeats = torch.tensor(blocks, device=latents.device)
-        t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device)
+        tokens = self.transformer.config.tokens(*latents.shape[2:])
+        t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device, tokens)
         t = t.repeat_interleave(repeats, dim=1)
         return self._loss_at(batch, t, blocks, generator, history)
 

@@ -13,7 +13,7 @@ from video_gen.errors import TrainingError
 from video_gen.training.monitor import say
 
 RUN_ENTRIES = ("config.yaml", "log.jsonl", "tensorboard", "checkpoints", "samples", "model")
-"""What this loop writes into a run folder, besides nan_step_*/."""
+"""What training writes into a run folder, besides nan_step_*/ and the stage-*/ of a curriculum."""
 
 
 def open_run_folder(run_dir: Path, config_yaml: str, resume: Literal["auto", "never"]) -> None:
@@ -61,7 +61,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _move_aside(run_dir: Path) -> None:
-    found = [run_dir / name for name in RUN_ENTRIES if (run_dir / name).exists()]
+    found = [run_dir / name for name in RUN_ENTRIES if (run_dir / name).exists()] + sorted(run_dir.glob("stage-*"))
     if not found:
         return
     number = next(n for n in range(1, len(list(run_dir.glob("old-*"))) + 2) if not (run_dir / f"old-{n}").exists())

@@ -35,7 +35,7 @@ from video_gen.training.state import (
     save_checkpoint,
     update_ema,
 )
-from video_gen.training.task import Task, prefetched, split_batch, step_generator
+from video_gen.training.task import Task, prefetched, samples_in, split_batch, step_generator
 
 
 class TrainingInterrupted(VideoGenError):
@@ -102,12 +102,13 @@ class Session:
     def __post_init__(self) -> None:
         self.finite = FiniteCheck(self)
         self.clock = self.line_time = time.monotonic()
-        self.line_step = self.state.step
+        self.line_step, self.line_samples = self.state.step, 0
 
     def run_step(self, batch: Mapping[str, Any]) -> None:
         """One optimiser step: gradients of all micro-batches, clipping, the check for NaN, update, averages."""
         state, step = self.state, self.state.step
         state.optimizer.zero_grad()
+        self.line_samples += samples_in(batch)
         loss, logs = self._backward(batch, step)
         norm = clip_gradients(list(state.optimizer.parameters.values()), self.optim.clip_norm)
         skip = self.finite(step, loss, norm)
@@ -164,11 +165,12 @@ class Session:
         state, now = self.state, self.clock
         values = {name: float(total) / count for name, (total, count) in state.sums.items()}
         state.sums = {}
-        rate = (state.step - self.line_step) / max(now - self.line_time, 1e-9)
-        self.line_step, self.line_time = state.step, now
+        seconds = max(now - self.line_time, 1e-9)
+        rate, samples_per_s = (state.step - self.line_step) / seconds, self.line_samples / seconds
+        self.line_step, self.line_samples, self.line_time = state.step, 0, now
         state.metrics = state.metrics | {"step": state.step, "train_loss": values["loss"], "seconds": state.seconds}
         values["lr"] = learning_rate(state.step - 1, self.optim, self.loop.train_steps)
-        values["samples_per_s"] = rate * self.loop.batch_size
+        values["samples_per_s"] = samples_per_s
         if self.task.tokens_per_step is not None:
             values["tokens_per_s"] = rate * self.task.tokens_per_step
         values |= {"time": state.seconds, "memory_mb": memory_mb(self.device)}

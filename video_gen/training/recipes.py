@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from video_gen.config import Config
+from video_gen.config import Config, validate
 from video_gen.data.config import ClipConfig
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.transformer_config import PRESETS as TRANSFORMER_PRESETS
@@ -84,6 +84,21 @@ class ModeConfig(Config):
     """Largest diffusion time of that noise; drawn uniformly per frame from 0."""
 
 
+class Stage(Config):
+    """What a stage of a curriculum changes of its run; what it does not name stays."""
+
+    data: dict[str, Any] = Field(default_factory=dict)
+    """Fields of ClipConfig, such as num_frames, height, width and buckets."""
+    modes: dict[str, Any] = Field(default_factory=dict)
+    """Fields of ModeConfig."""
+    diffusion: dict[str, Any] = Field(default_factory=dict)
+    """Fields of DiffusionConfig, such as shift."""
+    loop: dict[str, Any] = Field(default_factory=dict)
+    """Fields of LoopConfig, such as train_steps and batch_size."""
+    optim: dict[str, Any] = Field(default_factory=dict)
+    """Fields of OptimConfig, such as learning_rate."""
+
+
 class DiffusionRun(Config):
     """Train a VideoTransformer on the latents of a VAE."""
 
@@ -101,6 +116,11 @@ class DiffusionRun(Config):
     """For the samples on the way, and the default of the trained model."""
     num_samples: int = Field(default=8, ge=1)
     """Videos per set of samples."""
+    init: Path | None = None
+    """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's."""
+    stages: tuple[Stage, ...] = ()
+    """A curriculum: each stage is a run of its own, in stage-1/, stage-2/, ... of the run's folder, and starts from the
+    averaged weights of the one before; its optimiser and learning rate start anew. Can be set in YAML only."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -108,3 +128,19 @@ class DiffusionRun(Config):
     @classmethod
     def _presets(cls, values: Any) -> Any:
         return expand_preset(values, "transformer", TRANSFORMER_PRESETS)
+
+    @model_validator(mode="after")
+    def _stages(self):
+        self.stage_runs()
+        return self
+
+    def stage_runs(self) -> "list[DiffusionRun]":
+        """The run of each stage; the run itself if it has none. Raises: ConfigError that names the stage and the field."""
+        runs = []
+        for number, stage in enumerate(self.stages, 1):
+            changes = {
+                name: validate(type(part), part.model_dump() | getattr(stage, name), f"stages, number {number}, {name}")
+                for name, part in ((name, getattr(self, name)) for name in Stage.model_fields)
+            }
+            runs.append(self.model_copy(update=changes | {"stages": ()}))
+        return runs or [self]

@@ -20,8 +20,8 @@ PREFETCH = 2
 class Task(Protocol):
     """What the loop trains. In `batch` and `loss`, `step` is an optimiser step's index from 0; else it counts them."""
 
-    tokens_per_step: int | None
-    """Tokens of one optimiser step, for the log; None leaves the figure out."""
+    tokens_per_step: float | None
+    """Tokens of one optimiser step, on average over an epoch, for the log; None leaves the figure out."""
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules to train, by name, which the loop moves to the device. Frozen parameters stay as they are.
@@ -31,9 +31,10 @@ class Task(Protocol):
         ...
 
     def batch(self, step: int) -> Mapping[str, Any]:
-        """All samples of step `step`, on the CPU: tensors (batch_size, ...) and lists such as captions.
+        """All samples of step `step`, on the CPU: tensors (samples, ...) and lists such as captions.
 
-        A pure function of `step`; called from another thread, ahead of time, and perhaps more than once.
+        There may be more than `batch_size` where samples are smaller (see `data.batches`). A pure function of `step`; called
+        from another thread, ahead of time, and perhaps more than once.
         """
         ...
 
@@ -60,6 +61,10 @@ class Task(Protocol):
 def split_batch(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
     """Cut every tensor and list along its first axis into `parts` equal micro-batches; a () tensor goes into each."""
     return [{k: _part(k, v, m, parts) for k, v in batch.items()} for m in range(parts)] if parts > 1 else [dict(batch)]
+
+
+def samples_in(batch: Mapping[str, Any]) -> int:
+    return next(len(v) for v in batch.values() if not (isinstance(v, Tensor) and v.ndim == 0))
 
 
 def step_generator(seed: int, step: int, micro: int, device: torch.device) -> torch.Generator:

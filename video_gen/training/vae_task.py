@@ -49,11 +49,13 @@ class VAETask:
     Raises: ConfigError if LPIPS is asked for and cannot be loaded.
     """
 
-    tokens_per_step: int | None = None
+    tokens_per_step: float | None = None
 
     def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation
-        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed)
+        self.sampler = BatchSampler(
+            train.buckets, run.loop.batch_size, run.loop.seed, accumulation=run.loop.accumulation
+        )
         self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
         self.lpips = load_lpips() if run.loss.lpips else None
 

@@ -1,0 +1,143 @@
+"""What is computed once and then read: latents of clips, and embeddings of captions by a frozen text encoder."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from video_gen.data.clips import Clips, media_files
+from video_gen.data.config import ClipConfig
+from video_gen.data.latents import Latent, LatentSet, encode_clips, fingerprint, known_latents, stamp_of
+from video_gen.data.store import fill, unit_name
+from video_gen.errors import ConfigError, DataError
+from video_gen.model.text import (
+    ByteTextEncoder,
+    TextEncoder,
+    build_text_encoder,
+    encoder_fingerprint,
+    load_text_config,
+)
+from video_gen.model.transformer import VideoTransformer
+from video_gen.model.video_vae import VideoVAE
+from video_gen.progress import bar
+from video_gen.training.loop import keep_freed_memory, pick_device
+from video_gen.training.monitor import say
+from video_gen.training.recipes import DiffusionRun
+
+SHARD_TEXTS = 1024
+TEXT_BATCH = 32
+
+
+def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
+    """Encode what of the data is not encoded yet, sharing the work with whoever else does. See `data.latents`.
+
+    Returns: latents for training and held-out ones.
+    Raises: ShapeError if the VAE does not take clips of a bucket; DataError if there are no clips for a part.
+    """
+    vae = load_vae(run)
+    for bucket in run.data.sizes:
+        vae.latent_shape(*bucket)
+    folder = run.latents / fingerprint(run.vae / "config.json", run.vae / "model.safetensors")
+    entries = known_latents(folder, run.data)
+    if entries is None:
+        stamp = stamp_of(run.data)
+        clips = open_clips(run.data, "all")
+        with bar("latents", "clips") as progress:
+            progress(0, len(clips))
+            entries = encode_clips(clips, _encoder(run, vae), folder, stamp, progress)
+    elif not media_files(run.data.folder):
+        say(f"{run.data.folder}: no videos there; goes on with the {len(entries)} clips encoded in {folder}")
+    return _part(run, folder, entries, "train"), _part(run, folder, entries, "validation")
+
+
+def encode_texts(run: DiffusionRun, captions: Iterable[str]) -> Callable[[str], Tensor]:
+    """Encode what of the captions is not encoded yet, and the empty one, with the run's frozen encoder, sharing the work.
+
+    It is loaded only if something is missing.
+    Returns: a function from a caption to its tokens (m, width) float32; KeyError for another text.
+    """
+    assert run.text.name is not None  # `bytes` is trained
+    texts = {unit_name([text]): text for text in sorted({"", *captions})}
+    keys = list(texts)
+
+    def make(missing: list[str]) -> Iterator[tuple[str, Tensor]]:
+        device = pick_device(run.loop.device)
+        encoder = build_text_encoder(run.text).to(device)
+        for start in range(0, len(missing), TEXT_BATCH):
+            chosen = missing[start : start + TEXT_BATCH]
+            tokens, visible = encoder(encoder.tokenise([texts[key] for key in chosen]).to(device))
+            yield from ((key, x[seen].bfloat16()) for key, x, seen in zip(chosen, tokens, visible))
+
+    units = [keys[start : start + SHARD_TEXTS] for start in range(0, len(keys), SHARD_TEXTS)]
+    with bar("captions", "texts") as progress:
+        store = fill(run.latents / f"text-{encoder_fingerprint(run.text.name)}", units, make, progress)
+    return lambda text: store.read(unit_name([text])).float()
+
+
+def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer, text: TextEncoder) -> None:
+    """Fill the models with the weights of a model folder. Raises: ConfigError if it has another VAE, text encoder or sizes."""
+    vaes = [path / "model.safetensors" for path in (run.vae, folder / "vae")]
+    if not vaes[1].is_file():
+        raise ConfigError(f"init: {folder} holds no vae/; give a model folder such as runs/diffusion/model")
+    if fingerprint(vaes[0]) != fingerprint(vaes[1]):
+        raise ConfigError(f"vae: {run.vae} is not the VAE that init was trained with; give {folder / 'vae'}")
+    _load(folder / "transformer", transformer, VideoTransformer.from_pretrained(folder / "transformer"), "transformer")
+    known = load_text_config(folder / "text")
+    if (known.kind, known.name) != (run.text.kind, run.text.name):
+        raise ConfigError(
+            f"text: init was trained with {known.name or known.kind}; set text.kind and text.name to that"
+        )
+    if isinstance(text, ByteTextEncoder):
+        _load(folder / "text", text, ByteTextEncoder.from_pretrained(folder / "text"), "text")
+
+
+def load_vae(run: DiffusionRun) -> VideoVAE:
+    """The VAE of a diffusion run. Raises: ConfigError if there is none yet."""
+    if not run.vae.is_dir():
+        raise ConfigError(f"vae: '{run.vae}' is no folder; train one with `video-gen train vae`, or give another")
+    return VideoVAE.from_pretrained(run.vae).requires_grad_(False)
+
+
+def open_clips(config: ClipConfig, part: Literal["train", "validation", "all"]) -> Clips:
+    """The clips of a part, saying what is left out of it and why."""
+    clips = Clips(config, part)
+    for message in clips.messages[:5] if part != "validation" else ():
+        say(f"skipped {message}")
+    if part != "validation" and len(clips.messages) > 5:
+        say(f"skipped {len(clips.messages) - 5} more files for such reasons; `video-gen data check` lists all")
+    return clips
+
+
+def _encoder(run: DiffusionRun, vae: VideoVAE) -> Callable[[Tensor], Tensor]:
+    keep_freed_memory()
+    device = pick_device(run.loop.device)
+    vae = vae.to(device)
+
+    @torch.no_grad()
+    def encode(video: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return torch.cat([part.mean.float() for part in vae.encode_parts(video.to(device))], dim=2)
+
+    return encode
+
+
+def _part(run: DiffusionRun, folder: Path, entries: list[Latent], part: str) -> LatentSet:
+    chosen = [entry for entry in entries if entry.part == part]
+    if not chosen:
+        raise DataError(f"{run.data.folder}: no clip for {part}; add files, or change data.validation_fraction")
+    return LatentSet(folder, chosen)
+
+
+def _load(
+    folder: Path, model: VideoTransformer | ByteTextEncoder, start: VideoTransformer | ByteTextEncoder, name: str
+):
+    wanted, found = ({key: x.shape for key, x in m.state_dict().items()} for m in (model, start))
+    if wanted != found:
+        pairs = ((key, value, getattr(model.config, key)) for key, value in start.config.model_dump().items())
+        key, theirs, ours = next((pair for pair in pairs if pair[1] != pair[2]), ("sizes", "others", "these"))
+        raise ConfigError(
+            f"{name}.{key} is {ours}, and {theirs} in init; set {name} to what {folder / 'config.json'} says"
+        )
+    model.load_state_dict(start.state_dict())
