@@ -134,7 +134,9 @@ def plan_video(
         visible = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
         time_bias = None if visible is None else _bias(visible, dtype)[:, :, None]
         keys = count(pieces) + own.stop - own.start
-        joint_bias = (_block_mask if flex else _joint_bias)(visible, text_visible, (own.stop - own.start, keys), s, dtype)
+        joint_bias = (_block_mask if flex else _joint_bias)(
+            visible, text_visible, (own.stop - own.start, keys), s, dtype
+        )
         result.append(Span(own, pieces, position, joint_bias, time_bias))
     space_bias = None if text_visible is None else _bias(_beside_text(text_visible, None, s), dtype)[:, :, None]
     return Plan(tuple(result), cos, sin, space_bias, self_history)
@@ -289,7 +291,9 @@ def _block_mask(
     if not tables:
         return None
     device, b = tables[0].device, max(len(x) for x in tables)
-    words = text_visible.expand(b, -1) if text_visible is not None else torch.ones(b, 1, dtype=torch.bool, device=device)
+    words = (
+        text_visible.expand(b, -1) if text_visible is not None else torch.ones(b, 1, dtype=torch.bool, device=device)
+    )
     seen = torch.ones(1, *frames, dtype=torch.bool, device=device) if visible is None else visible
     seen, m = seen.expand(b, -1, -1), 0 if text_visible is None else text_visible.shape[1]
 
