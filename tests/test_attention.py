@@ -14,10 +14,10 @@ def test_flex_masks_equal_biases(blocks, window, padded):
     torch.manual_seed(0)
     attention = SpatiotemporalAttention(16, 8, "joint")
     x, past, words = (torch.randn(2, f, s, 16) for f, s in ((6, 6), (5, 6), (1, 3)))
-    visible = torch.tensor([[True] * 3, [True, False, False]]) if padded else None
+    visible = torch.tensor([[True] * 3, [True, not padded, not padded]])
     seen = torch.tensor([True, False]) if padded else None
     tables = RotaryEmbedding(8, 1000.0)(16, 2, 3, x.device)
-    limits = dict(sink=1, window=window, text_visible=visible, history_visible=seen)
+    limits = dict(sink=1, window=window, text_visible=visible, text_padded=padded, history_visible=seen)
     with torch.no_grad():
         text, history = attention.project(words)[1], attention.project(past)[1]
         first, kept = (5, 5) if blocks == (6,) else (0, 5)

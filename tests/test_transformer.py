@@ -170,6 +170,19 @@ def test_padding_of_the_text_changes_nothing():
     torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", [(6,), (1, 2, 3)])
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+def test_text_without_padding_equals_text_with_more_of_it(attention, blocks):
+    model = small(attention=attention, depth=6)
+    latents, noisy, t, text, _ = inputs()
+    more, visible = torch.cat([text, text], 1), torch.arange(8).expand(2, -1) < 4
+    with torch.no_grad():
+        got = model(noisy, t, text, visible[:, :4], clean=latents, blocks=blocks)
+        want = model(noisy, t, more, visible, clean=latents, blocks=blocks)
+        assert not model.encode_text(text, visible[:, :4]).padded
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_time_per_frame_equals_one_time_for_all_frames():
     model = small()
     _, noisy, _, text, visible = inputs()

@@ -102,6 +102,7 @@ def plan_video(
     history_visible: Tensor | None = None,
     dense_tokens: int = DENSE_TOKENS,
     flex: bool = False,
+    text_padded: bool = True,
 ) -> Plan:
     """Blocks of video, each seeing itself, earlier history and the text.
 
@@ -113,6 +114,7 @@ def plan_video(
         self_history: blocks see earlier blocks of their own stream.
         text_visible: (b, m), False at padding, or None for no text.
         history_visible: (b,), False where a sample sees no history, or None where all do.
+        text_padded: False where `text_visible` is known to hide nothing: then text alone calls for no mask.
         flex: describe joint masks to FlexAttention, in place of tensors to add.
     """
     cos, sin = tables
@@ -133,12 +135,12 @@ def plan_video(
     for own, pieces, position, visible in chosen:
         visible = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
         time_bias = None if visible is None else _bias(visible, dtype)[:, :, None]
+        words = text_visible if text_padded or visible is not None else None
         keys = count(pieces) + own.stop - own.start
-        joint_bias = (_block_mask if flex else _joint_bias)(
-            visible, text_visible, (own.stop - own.start, keys), s, dtype
-        )
+        joint_bias = (_block_mask if flex else _joint_bias)(visible, words, (own.stop - own.start, keys), s, dtype)
         result.append(Span(own, pieces, position, joint_bias, time_bias))
-    space_bias = None if text_visible is None else _bias(_beside_text(text_visible, None, s), dtype)[:, :, None]
+    words = text_visible if text_padded else None
+    space_bias = None if words is None else _bias(_beside_text(words, None, s), dtype)[:, :, None]
     return Plan(tuple(result), cos, sin, space_bias, self_history)
 
 

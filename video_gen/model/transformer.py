@@ -270,7 +270,7 @@ class VideoTransformer(nn.Module, Pretrained):
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY)
         kept = history.frames if history else 0
-        masks = {"text_visible": text.visible if text.padded else None, "history_visible": history_visible}
+        masks = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         plans = self._plans(x, (height, width), blocks, first, kept, route, **masks)
         embedded, modulation = self._times(t, x)
         x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
