@@ -4,10 +4,14 @@ import math
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from video_gen.errors import ConfigError, ShapeError
+from video_gen.model import attention as attention_module
 from video_gen.model.attention import SpatiotemporalAttention, kept_frames, plan_video
 from video_gen.model.layers import RotaryEmbedding, patchify, rotate, unpatchify
+from video_gen.model.routing import Route, draw_places
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import PRESETS, TransformerConfig
 
@@ -190,6 +194,19 @@ def test_padding_of_the_text_changes_nothing():
     torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", [(6,), (1, 2, 3)])
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+def test_text_without_padding_equals_text_with_more_of_it(attention, blocks):
+    model = small(attention=attention, depth=6)
+    latents, noisy, t, text, _ = inputs()
+    more, visible = torch.cat([text, text], 1), torch.arange(8).expand(2, -1) < 4
+    with torch.no_grad():
+        got = model(noisy, t, text, visible[:, :4], clean=latents, blocks=blocks)
+        want = model(noisy, t, more, visible, clean=latents, blocks=blocks)
+        assert not model.encode_text(text, visible[:, :4]).padded
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_time_per_frame_equals_one_time_for_all_frames():
     model = small()
     _, noisy, _, text, visible = inputs()
@@ -249,3 +266,76 @@ def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="tiny, small"):
         TransformerConfig.preset("huge")
     assert "tiny" in PRESETS
+
+
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+@pytest.mark.parametrize("blocks", [(6,), (1, 2, 3), (1, 1, 1, 1, 1, 1)])
+def test_a_route_of_all_places_changes_nothing(attention, blocks):
+    model = small(attention=attention, depth=6)
+    latents, noisy, t, text, visible = inputs()
+    every = Route(torch.arange(HEIGHT * WIDTH).expand(2, -1), 1, 5)
+    with torch.no_grad():
+        want = model(noisy, t, text, visible, clean=latents, blocks=blocks)
+        got = model(noisy, t, text, visible, clean=latents, blocks=blocks, route=every)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_skipped_places_are_not_seen_by_routed_layers():
+    """With only the last layer joint over all places and its attention silenced, places that skip cannot reach others."""
+    model = small(depth=4)
+    for layer in (0, 3):
+        model.blocks[layer].attention.out.weight.data.zero_()
+    latents, noisy, t, text, visible = inputs()
+    route = Route(torch.tensor([[0, 2, 5], [1, 3, 4]]), 1, 3)
+    changed = noisy.clone()
+    changed[0, :, :, :2, 2:4] += 1.0  # place 1 of sample 0, which skips
+    with torch.no_grad():
+        before = model(noisy, t, text, visible, clean=latents, blocks=(1, 5), route=route)
+        after = model(changed, t, text, visible, clean=latents, blocks=(1, 5), route=route)
+    difference = patchify((after - before).abs(), 2).amax(dim=(1, 3))
+    assert difference[0, 1] > 1e-3
+    assert difference[0, [0, 2, 3, 4, 5]].max() < 1e-6 and difference[1].max() < 1e-6
+
+
+def test_places_are_drawn_per_sample():
+    places = draw_places(64, 16, 0.75, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert places.shape == (64, 4) and (places.diff(dim=1) > 0).all()
+    assert len(places.unique()) == 16 and len(places.unique(dim=0)) > 32
+
+
+class Tally(TorchDispatchMode):
+    """Counts fused attention, and the bytes that are still held of all that was made."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.made = 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.attention += "flash_attention_for_cpu.default" in str(function)
+        for x in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(x, torch.Tensor):
+                self.made.append((StorageWeakRef(x.untyped_storage()), x.untyped_storage().nbytes()))
+        return result
+
+    def held(self):
+        return sum({ref.cdata: size for ref, size in self.made if not ref.expired()}.values())
+
+
+def test_checkpointing_gives_the_same_gradients_from_less_memory(monkeypatch):
+    monkeypatch.setattr(attention_module, "DENSE_TOKENS", 0)  # the fused kernel, whose output `selective` keeps
+    latents, noisy, t, text, visible = inputs()
+    gradients, held, again = {}, {}, {}
+    for kind in ("off", "selective", "full"):
+        model = small(depth=4)
+        model.checkpointing = kind
+        with Tally() as tally:
+            loss = model(noisy, t, text, visible, clean=latents, blocks=(1, 5)).square().mean()
+            held[kind], forward = tally.held(), tally.attention
+            loss.backward()
+            again[kind] = tally.attention - forward
+        gradients[kind] = {name: p.grad for name, p in model.named_parameters()}
+    assert held["full"] < held["selective"] < 0.8 * held["off"]
+    assert again["off"] == again["selective"] == 0 < again["full"]
+    for kind in ("selective", "full"):
+        torch.testing.assert_close(gradients[kind], gradients["off"], rtol=0, atol=1e-6)

@@ -4,15 +4,20 @@ A *stream* of tokens `(b, f, s, d)` attends to its own block and to *history*: k
 block. Which frames those are is a `Plan` of spans, not a matrix over all tokens. Keys are remembered before rotary
 embedding; positions are given when they are read: history from zero, then the block. So a stream of any length uses the
 same positions, and the frames between the `sink` and the `window` can be forgotten.
+
+Which kernel works is chosen by device and size, see `attend`; all give what one plain softmax gives.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from video_gen.model.layers import rotate
 
@@ -43,8 +48,9 @@ class Span:
     own: slice
     history: tuple[slice, ...]
     position: int
-    joint_bias: Tensor | None = None
-    """(b or 1, 1, query tokens or 1, text + key tokens), added to the scores of joint attention; None = all allowed."""
+    joint_bias: Tensor | BlockMask | None = None
+    """(b or 1, 1, query tokens or 1, text + key tokens), added to the scores of joint attention; None = all allowed. On a
+    GPU in training the same as a `BlockMask`, which takes no memory and skips what is not allowed."""
     time_bias: Tensor | None = None
     """(b or 1, 1, 1, own frames, history + own frames), the same for attention over time."""
 
@@ -56,7 +62,7 @@ class Plan:
     spans: tuple[Span, ...]
     cos: Tensor
     sin: Tensor
-    """Rotary tables `(positions, s, head_dim / 2)`."""
+    """Rotary tables `(positions, s, head_dim / 2)`, or `(b, 1, positions, s, head_dim / 2)`."""
     space_bias: Tensor | None = None
     """(b, 1, 1, 1, text + place tokens), for attention within a frame."""
     self_history: bool = False
@@ -76,11 +82,11 @@ def count(pieces: tuple[slice, ...]) -> int:
     return sum(piece.stop - piece.start for piece in pieces)
 
 
-def plan_text(visible: Tensor, head_dim: int, dtype: torch.dtype) -> Plan:
+def plan_text(visible: Tensor, head_dim: int, dtype: torch.dtype, padded: bool = True) -> Plan:
     """Text sees text. `visible` (b, m) is False at padding; positions are the text encoder's business."""
     flat = torch.zeros(1, visible.shape[1], head_dim // 2, dtype=dtype, device=visible.device)
-    bias = _bias(visible[:, None], dtype)
-    return Plan((Span(slice(0, 1), (), 0, bias),), flat.cos(), flat.sin(), bias[:, :, None])
+    bias = _bias(visible[:, None], dtype) if padded else None
+    return Plan((Span(slice(0, 1), (), 0, bias),), flat.cos(), flat.sin(), None if bias is None else bias[:, :, None])
 
 
 def plan_video(
@@ -95,23 +101,28 @@ def plan_video(
     text_visible: Tensor | None = None,
     history_visible: Tensor | None = None,
     dense_tokens: int = DENSE_TOKENS,
+    flex: bool = False,
+    text_padded: bool = True,
 ) -> Plan:
     """Blocks of video, each seeing itself, earlier history and the text.
 
     Args:
         blocks: frames of each block.
         first: the frame at which the first block begins, in frames of history; `kept`: how many of those there are.
-        tables: rotary cosine and sine, (positions, s, head_dim / 2) in the dtype of the tokens.
+        tables: rotary cosine and sine, (positions, s, head_dim / 2) in the dtype of the tokens; with (b, 1) in front where
+            samples hold different places.
         self_history: blocks see earlier blocks of their own stream.
         text_visible: (b, m), False at padding, or None for no text.
         history_visible: (b,), False where a sample sees no history, or None where all do.
+        text_padded: False where `text_visible` is known to hide nothing: then text alone calls for no mask.
+        flex: describe joint masks to FlexAttention, in place of tensors to add.
     """
     cos, sin = tables
-    s, dtype = cos.shape[1], cos.dtype
+    s, dtype = cos.shape[-2], cos.dtype
     starts = list(accumulate(blocks, initial=0))[:-1]
     forgets = window is not None and first + starts[-1] > sink + window
     chosen = []
-    if len(blocks) > 1 and not forgets and sum(blocks) * s <= dense_tokens:
+    if len(blocks) > 1 and not forgets and (flex or sum(blocks) * s <= dense_tokens):
         visible = _dense_mask(blocks, first, kept, self_history, cos.device)
         pieces = (slice(0, kept),) if kept else ()
         chosen.append((slice(0, sum(blocks)), pieces, first, visible))
@@ -124,13 +135,12 @@ def plan_video(
     for own, pieces, position, visible in chosen:
         visible = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
         time_bias = None if visible is None else _bias(visible, dtype)[:, :, None]
-        if visible is not None:
-            visible = visible.repeat_interleave(s, dim=1).repeat_interleave(s, dim=2)
-        if text_visible is not None:
-            visible = _beside_text(text_visible, visible, (count(pieces) + own.stop - own.start) * s)
-        joint_bias = None if visible is None else _bias(visible, dtype)
+        words = text_visible if text_padded or visible is not None else None
+        keys = count(pieces) + own.stop - own.start
+        joint_bias = (_block_mask if flex else _joint_bias)(visible, words, (own.stop - own.start, keys), s, dtype)
         result.append(Span(own, pieces, position, joint_bias, time_bias))
-    space_bias = None if text_visible is None else _bias(_beside_text(text_visible, None, s), dtype)[:, :, None]
+    words = text_visible if text_padded else None
+    space_bias = None if words is None else _bias(_beside_text(words, None, s), dtype)[:, :, None]
     return Plan(tuple(result), cos, sin, space_bias, self_history)
 
 
@@ -176,7 +186,7 @@ class SpatiotemporalAttention(nn.Module):
         return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(3)), own
 
     def _space(self, q: Tensor, own: KeyValue, plan: Plan, text: KeyValue | None) -> Tensor:
-        cos, sin = plan.cos[:1], plan.sin[:1]
+        cos, sin = plan.cos[..., :1, :, :], plan.sin[..., :1, :, :]
         k, v = rotate(own.k, cos, sin), own.v
         if text is not None:
             frames = (-1, -1, q.shape[2], -1, -1)
@@ -188,14 +198,15 @@ class SpatiotemporalAttention(nn.Module):
         self, q: Tensor, own: KeyValue, span: Span, plan: Plan, text: KeyValue | None, history: KeyValue | None
     ) -> Tensor:
         f, past = span.own.stop - span.own.start, count(span.history)
-        at = slice(span.position, span.position + f)
+        at = (..., slice(span.position, span.position + f), slice(None), slice(None))
         q = rotate(q[:, :, span.own], plan.cos[at], plan.sin[at])
         k, v = own.frames((span.own,))
         k = rotate(k, plan.cos[at], plan.sin[at])
         if past:
             assert history is not None
             old = history.frames(span.history)
-            k = torch.cat([rotate(old.k, plan.cos[:past], plan.sin[:past]), k], dim=2)
+            before = (..., slice(past), slice(None), slice(None))
+            k = torch.cat([rotate(old.k, plan.cos[before], plan.sin[before]), k], dim=2)
             v = torch.cat([old.v, v], dim=2)
         if self.kind == "time":
             q, k, v = (x.transpose(2, 3) for x in (q, k, v))
@@ -206,15 +217,34 @@ class SpatiotemporalAttention(nn.Module):
         return attend(q, k, v, span.joint_bias).unflatten(2, (f, -1))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Scaled dot-product attention of `(..., n, head_dim)` with an additive bias or None.
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | BlockMask | None) -> Tensor:
+    """Scaled dot-product attention of `(b, heads, [groups,] n, head_dim)` with an additive bias, a block mask or None.
 
-    In training on a CPU as plain products: there the fused kernel's backward is 3 to 4 times slower at such lengths.
+    In training on a CPU as plain products: there the fused kernel's backward is 2 to 4 times slower at such lengths.
     """
+    if isinstance(bias, BlockMask):
+        return flex_kernel()(q, k, v, block_mask=bias)
     if q.is_cuda or not torch.is_grad_enabled() or q.shape[-2] > DENSE_TOKENS:
+        if q.ndim == 5:  # fused kernels know four axes
+            return _grouped(q, k, v, bias)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return (scores if bias is None else scores + bias).softmax(dim=-1).to(v.dtype) @ v
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Groups (frames, or places) as samples: (b, heads, groups, n, head_dim)."""
+    b, groups = q.shape[0], q.shape[2]
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    if bias is not None:
+        bias = bias.transpose(1, 2).expand(b, groups, -1, -1, -1).flatten(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(0, (b, groups)).transpose(1, 2)
+
+
+@cache
+def flex_kernel() -> Callable[..., Tensor]:
+    """FlexAttention, compiled: without that it makes the whole matrix of scores. On a CPU, for tests, that will do."""
+    return torch.compile(flex_attention, dynamic=False) if torch.cuda.is_available() else flex_attention
 
 
 def _dense_mask(blocks: tuple[int, ...], first: int, kept: int, self_history: bool, device: torch.device) -> Tensor:
@@ -242,6 +272,39 @@ def _beside_text(text_visible: Tensor, visible: Tensor | None, keys: int) -> Ten
         visible = torch.ones(1, 1, keys, dtype=torch.bool, device=text_visible.device)
     text = text_visible[:, None].expand(-1, visible.shape[1], -1)
     return torch.cat([text, visible.expand(text.shape[0], -1, -1)], dim=2)
+
+
+def _joint_bias(
+    visible: Tensor | None, text_visible: Tensor | None, frames: tuple[int, int], s: int, dtype: torch.dtype
+) -> Tensor | None:
+    """`visible` (b or 1, own frames, key frames) and `text_visible` (b, m) as a bias of tokens; `frames` are both counts."""
+    if visible is not None:
+        visible = visible.repeat_interleave(s, dim=1).repeat_interleave(s, dim=2)
+    if text_visible is not None:
+        visible = _beside_text(text_visible, visible, frames[1] * s)
+    return None if visible is None else _bias(visible, dtype)
+
+
+def _block_mask(
+    visible: Tensor | None, text_visible: Tensor | None, frames: tuple[int, int], s: int, dtype: torch.dtype
+) -> BlockMask | None:
+    """What `_joint_bias` says, as a rule for FlexAttention that looks tokens up in the two small tables."""
+    tables = [x for x in (visible, text_visible) if x is not None]
+    if not tables:
+        return None
+    device, b = tables[0].device, max(len(x) for x in tables)
+    words = (
+        text_visible.expand(b, -1) if text_visible is not None else torch.ones(b, 1, dtype=torch.bool, device=device)
+    )
+    seen = torch.ones(1, *frames, dtype=torch.bool, device=device) if visible is None else visible
+    seen, m = seen.expand(b, -1, -1), 0 if text_visible is None else text_visible.shape[1]
+
+    def allowed(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        word = words[sample, key.clamp(max=words.shape[1] - 1)]
+        return torch.where(key < m, word, seen[sample, query // s, (key - m).clamp(min=0) // s])
+
+    sizes = (frames[0] * s, m + frames[1] * s)
+    return create_block_mask(allowed, b, None, *sizes, device=device, _compile=device.type == "cuda")
 
 
 def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:

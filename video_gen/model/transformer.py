@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_gen.errors import ShapeError
+from video_gen.model import checkpointing
 from video_gen.model.attention import (
     KeyValue,
     Kind,
@@ -39,7 +40,8 @@ from video_gen.model.layers import (
     unpatchify,
 )
 from video_gen.model.pretrained import Pretrained
-from video_gen.model.transformer_config import TransformerConfig
+from video_gen.model.routing import Route
+from video_gen.model.transformer_config import Checkpointing, TransformerConfig
 
 TEXT, CLEAN, NOISY = range(3)
 
@@ -51,10 +53,12 @@ class TextMemory:
     layers: tuple[KeyValue, ...]
     visible: Tensor
     """(b, tokens), False at padding."""
+    padded: bool = True
+    """False where no sample is known to have padding: then attention needs no mask for it."""
 
     def select(self, keep: Tensor) -> "TextMemory":
         """Some of the samples, by index or mask."""
-        return TextMemory(tuple(KeyValue(k[keep], v[keep]) for k, v in self.layers), self.visible[keep])
+        return TextMemory(tuple(KeyValue(k[keep], v[keep]) for k, v in self.layers), self.visible[keep], self.padded)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,17 @@ class TransformerBlock(nn.Module):
         plan: Plan,
         text: KeyValue | None,
         history: KeyValue | None,
+        keep: Checkpointing = "off",
     ) -> tuple[Tensor, KeyValue]:
-        """`x` (b, f, s, d), `modulation` (b, f, 6, d). Returns: new `x`, and this layer's keys and values."""
+        """`x` (b, f, s, d), `modulation` (b, f, 6, d); `keep`: see `VideoTransformer.checkpointing`.
+
+        Returns: new `x`, and this layer's keys and values.
+        """
+        return checkpointing.run(self._mix, (x, modulation, plan, text, history), keep)
+
+    def _mix(
+        self, x: Tensor, modulation: Tensor, plan: Plan, text: KeyValue | None, history: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self._parts(x, modulation)
         mixed, memory = self.attention(modulate(layer_norm(x), shift_a, scale_a), plan, text, history)
         x = torch.addcmul(x, gate_a, mixed)
@@ -117,6 +130,8 @@ class VideoTransformer(nn.Module, Pretrained):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
+        self.checkpointing: Checkpointing = "off"
+        """What a training step keeps of a block's activations; like `train()`, a choice of the moment, and not saved."""
         d, patch = config.width, config.latent_channels * config.patch_size**2
         self.embed_text = nn.Linear(config.text_width, d)
         self.embed_patch = nn.Linear(patch, d)
@@ -164,8 +179,9 @@ class VideoTransformer(nn.Module, Pretrained):
             raise ShapeError(f"text tokens have {tokens.shape[-1]} features, the model wants {self.config.text_width}")
         x = (self.embed_text(tokens) + self.stream[TEXT])[:, None]
         t = torch.zeros(x.shape[0], 1, device=x.device)
-        plan = plan_text(visible, self.config.head_dim, x.dtype)
-        return TextMemory(self._memories(x, t, plan, None), visible)
+        padded = not _known_full(visible)
+        plan = plan_text(visible, self.config.head_dim, x.dtype, padded)
+        return TextMemory(self._memories(x, t, [plan], None), visible, padded)
 
     def encode_history(
         self,
@@ -185,9 +201,9 @@ class VideoTransformer(nn.Module, Pretrained):
         x, height, width = self._embed(latents, CLEAN)
         blocks = blocks or (f,)
         kept = history.frames if history else 0
-        plan = self._plan(x, (height, width), blocks, kept, kept, self_history=True)
+        plans = self._plans(x, (height, width), blocks, kept, kept, None, self_history=True)
         t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
-        new = self._memories(x, t, plan, history)
+        new = self._memories(x, t, plans, history)
         layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
         return History(layers, kept + f).last(self.config.sink, self.config.window)
 
@@ -216,6 +232,7 @@ class VideoTransformer(nn.Module, Pretrained):
         clean_t: Tensor | None = None,
         blocks: tuple[int, ...] | None = None,
         history_visible: Tensor | None = None,
+        route: Route | None = None,
     ) -> Tensor:
         """Training: all blocks of a clip at once, each seeing the clean frames before it (teacher forcing).
 
@@ -225,6 +242,7 @@ class VideoTransformer(nn.Module, Pretrained):
             clean: (b, c, f, h, w) the history; None = one bidirectional block.
             clean_t: (b, f), noise on the history.
             blocks: sizes that add up to f; `history_visible`: (b,), False where a sample sees no history.
+            route: places that skip some layers; None = none do.
         """
         text_memory = self.encode_text(text, text_visible)
         f = noisy.shape[2]
@@ -232,13 +250,13 @@ class VideoTransformer(nn.Module, Pretrained):
         if sum(blocks) != f:
             raise ShapeError(f"blocks {blocks} add up to {sum(blocks)} frames, the latents have {f}")
         if clean is None or len(blocks) == 1:
-            return self._denoise(noisy, t, text_memory, None, blocks, 0)
+            return self._denoise(noisy, t, text_memory, None, blocks, 0, None, route)
         past = f - blocks[-1]
         x, height, width = self._embed(clean[:, :, :past], CLEAN)
-        plan = self._plan(x, (height, width), blocks[:-1], 0, 0, self_history=True)
+        plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
-        history = History(self._memories(x, clean_t, plan, None), past)
-        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible)
+        history = History(self._memories(x, clean_t, plans, None, route), past)
+        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route)
 
     # -------------------- parts
 
@@ -251,28 +269,48 @@ class VideoTransformer(nn.Module, Pretrained):
         blocks: tuple[int, ...],
         first: int,
         history_visible: Tensor | None = None,
+        route: Route | None = None,
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY)
         kept = history.frames if history else 0
-        masks = {"text_visible": text.visible, "history_visible": history_visible}
-        plan = self._plan(x, (height, width), blocks, first, kept, **masks)
+        masks = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
+        plans = self._plans(x, (height, width), blocks, first, kept, route, **masks)
         embedded, modulation = self._times(t, x)
-        for index, block in enumerate(self.blocks):
-            x, _ = block(x, modulation, plan, text.layers[index], history.layers[index] if history else None)
+        x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         return unpatchify(self.unembed(modulate(layer_norm(x), shift, scale)), self.config.patch_size, height)
 
-    def _memories(self, x: Tensor, t: Tensor, plan: Plan, history: History | None) -> tuple[KeyValue, ...]:
+    def _memories(
+        self, x: Tensor, t: Tensor, plans: list[Plan], history: History | None, route: Route | None = None
+    ) -> tuple[KeyValue, ...]:
         """Keys and values of every layer; the last layer does no more than make them."""
         _, modulation = self._times(t, x)
-        memories = []
-        for index, block in enumerate(self.blocks):
-            if index == len(self.blocks) - 1:
-                memories.append(cast(TransformerBlock, block).memory(x, modulation))
-            else:
-                x, memory = block(x, modulation, plan, None, history.layers[index] if history else None)
-                memories.append(memory)
-        return tuple(memories)
+        x, memories = self._layers(x, modulation, plans, None, history, route, self.config.depth - 1)
+        return (*memories, cast(TransformerBlock, self.blocks[-1]).memory(x, modulation))
+
+    def _layers(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        plans: list[Plan],
+        text: TextMemory | None,
+        history: History | None,
+        route: Route | None,
+        depth: int,
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """The first `depth` layers; `plans`: for all places, and for the route's. Returns: tokens, keys and values."""
+        memories, whole = [], x
+        for index, block in enumerate(self.blocks[:depth]):
+            if route is not None and index == route.first:
+                whole, x = x, route.take(x)
+            routed = route is not None and index in route
+            layer = history.layers[index] if history else None
+            words = text.layers[index] if text else None
+            x, memory = block(x, modulation, plans[routed], words, layer, self.checkpointing)
+            if route is not None and index == route.stop - 1:
+                x = route.put(whole, x)
+            memories.append(memory)
+        return x, memories
 
     def _embed(self, latents: Tensor, stream: int) -> tuple[Tensor, int, int]:
         """Tokens (b, f, s, d), and height and width in patches."""
@@ -291,10 +329,25 @@ class VideoTransformer(nn.Module, Pretrained):
         embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
         return embedded, self.modulation(F.silu(embedded)).unflatten(-1, (6, -1))
 
-    def _plan(
-        self, x: Tensor, grid: tuple[int, int], blocks: tuple[int, ...], first: int, kept: int, **masks: Any
-    ) -> Plan:
-        """See `attention.plan_video`."""
-        cos, sin = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
+    def _plans(
+        self,
+        x: Tensor,
+        grid: tuple[int, int],
+        blocks: tuple[int, ...],
+        first: int,
+        kept: int,
+        route: Route | None,
+        **masks: Any,
+    ) -> list[Plan]:
+        """See `attention.plan_video`; with a route a second plan, for the places that stay."""
+        tables = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
+        tables = tuple(table.to(x.dtype) for table in tables)
         limits = {"sink": self.config.sink, "window": self.config.window}
-        return plan_video(blocks, first, kept, (cos.to(x.dtype), sin.to(x.dtype)), **limits, **masks)
+        limits["flex"] = x.is_cuda and torch.is_grad_enabled()
+        chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
+        return [plan_video(blocks, first, kept, cast(Any, each), **limits, **masks) for each in chosen]
+
+
+def _known_full(visible: Tensor) -> bool:
+    """No padding in `visible`. A training step on a GPU does not ask, since the answer would have to be waited for."""
+    return not (visible.is_cuda and torch.is_grad_enabled()) and bool(visible.all())

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from video_gen.config import Config, validate
 from video_gen.errors import ConfigError
 
+Checkpointing = Literal["off", "selective", "full"]
+
 
 class TextConfig(Config):
     """How captions become tokens."""

@@ -6,18 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_file import contact_sheet, write_video
 from video_gen.model.diffusion import Diffusion
+from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.training.compiling import pick_device, wants_compilation
 from video_gen.training.recipes import DiffusionRun
 
+TEXT_MULTIPLE = 16
+"""Text is padded to a multiple of so many tokens for compiled code, which is made once for each length."""
 BANDS = 4
 """Equal bands of diffusion time for which the held-out loss is told apart."""
 VALIDATION_CLIPS = 64
@@ -52,6 +57,8 @@ class DiffusionTask:
         balance = {"work": lambda bucket: sizes.forward_flops(*bucket), "accumulation": run.loop.accumulation}
         self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed, **balance)
         self.tokens_per_step: float | None = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
+        compiled = wants_compilation(run.loop, pick_device(run.loop.device))
+        self.text_multiple = TEXT_MULTIPLE if compiled else 1
 
     def modules(self) -> dict[str, nn.Module]:
         return {"transformer": self.transformer, "text": self.text}
@@ -61,9 +68,11 @@ class DiffusionTask:
         rng = np.random.default_rng([self.run.loop.seed, step, 0])
         captions = [self.train.caption(i) for i in indices]
         kept = rng.random(len(indices)) >= self.run.modes.text_dropout
+        entries = self.text.tokenise([c if keep else "" for c, keep in zip(captions, kept)])
+        padding = -entries.shape[1] % self.text_multiple
         return {
             "latents": torch.stack([self.train[i] for i in indices]),
-            "text": self.text.tokenise([c if keep else "" for c, keep in zip(captions, kept)]),
+            "text": F.pad(entries, (0, 0, 0, padding)),
         }
 
     def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,13 +81,18 @@ class DiffusionTask:
         teacher, size = rng.random() < modes.teacher_forcing, int(rng.choice(modes.block_sizes))
         frames = latents.shape[2]
         if not teacher or frames == 1:
-            loss = self._loss(batch, (frames,), generator)
+            loss = self._loss(batch, (frames,), step, generator)
             return loss, {} if frames == 1 else {"loss_bidirectional": loss}
-        loss = self._loss(batch, block_sizes(frames, size), generator, history=True)
+        loss = self._loss(batch, block_sizes(frames, size), step, generator, history=True)
         return loss, {"loss_causal": loss}
 
     def _loss(
-        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generator: torch.Generator, history: bool = False
+        self,
+        batch: Mapping[str, Any],
+        blocks: tuple[int, ...],
+        step: int,
+        generator: torch.Generator,
+        history: bool = False,
     ) -> Tensor:
         """One t per block and sample; see `VideoTransformer.forward` for the rest."""
         latents = batch["latents"]
@@ -86,7 +100,16 @@ class DiffusionTask:
         tokens = self.transformer.config.tokens(*latents.shape[2:])
         t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device, tokens)
         t = t.repeat_interleave(repeats, dim=1)
-        return self._loss_at(batch, t, blocks, generator, history)
+        return self._loss_at(batch, t, blocks, generator, history, self._route(latents, step, generator))
+
+    def _route(self, latents: Tensor, step: int, generator: torch.Generator) -> Route | None:
+        """The places that go through all layers at this step; None = all."""
+        routing, config = self.run.routing, self.transformer.config
+        if not routing.skip or step >= (1 - routing.dense_share) * self.run.loop.train_steps:
+            return None
+        count = latents.shape[3] * latents.shape[4] // config.patch_size**2
+        places = draw_places(len(latents), count, routing.skip, generator, latents.device)
+        return Route(places, routing.first, config.depth - routing.last)
 
     def _loss_at(
         self,
@@ -95,13 +118,14 @@ class DiffusionTask:
         blocks: tuple[int, ...],
         generator: torch.Generator,
         history: bool,
+        route: Route | None = None,
     ) -> Tensor:
         latents = batch["latents"]
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         noisy = self.diffusion.add_noise(latents, noise, t)
         extra = self._history(latents, generator) if history else {}
         text, visible = self.text(batch["text"])
-        output = self.transformer(noisy, t, text, visible, blocks=blocks, **extra)
+        output = self.transformer(noisy, t, text, visible, blocks=blocks, route=route, **extra)
         return self.diffusion.loss(output, latents, noise, noisy, t).mean()
 
     def _history(self, latents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

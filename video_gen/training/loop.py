@@ -12,16 +12,17 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from video_gen.errors import ConfigError, TrainingError, VideoGenError
+from video_gen.errors import TrainingError, VideoGenError
+from video_gen.training.compiling import compile_blocks, or_eagerly, pick_device
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import open_run_folder, whole_folder
 from video_gen.training.monitor import Monitor, memory_mb, say
@@ -62,17 +63,17 @@ def train(
     keep_freed_memory()
     run_dir, device = Path(run_dir), pick_device(loop.device)
     open_run_folder(run_dir, config_yaml, resume)
-    state = _start(task, optim, run_dir, config_yaml, device)
+    state = _start(task, loop, optim, run_dir, config_yaml, device)
     if state.step >= loop.train_steps and (run_dir / "model").exists():
         say(f"{run_dir}: finished already, {state.step} steps")
         return state.metrics
-    _compile(state.modules, loop, device)
+    compiled = compile_blocks(state.modules, loop, device)
     with (
         Monitor(run_dir, state.step, loop.train_steps, loop.tensorboard) as monitor,
         _stop_signals(monitor) as stop,
         prefetched(task, state.step, loop.train_steps, device) as batches,
     ):
-        session = Session(task, loop, optim, run_dir, config_yaml, device, state, monitor)
+        session = Session(task, loop, optim, run_dir, config_yaml, device, state, monitor, compiled)
         for batch in batches:
             session.run_step(batch)
             stopping = stop.is_set()  # read once: a signal during after_step counts for the next step
@@ -98,6 +99,7 @@ class Session:
     device: torch.device
     state: TrainState
     monitor: Monitor
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self.finite = FiniteCheck(self)
@@ -107,9 +109,8 @@ class Session:
     def run_step(self, batch: Mapping[str, Any]) -> None:
         """One optimiser step: gradients of all micro-batches, clipping, the check for NaN, update, averages."""
         state, step = self.state, self.state.step
-        state.optimizer.zero_grad()
         self.line_samples += samples_in(batch)
-        loss, logs = self._backward(batch, step)
+        loss, logs = or_eagerly(lambda: self._backward(batch, step), state.modules)
         norm = clip_gradients(list(state.optimizer.parameters.values()), self.optim.clip_norm)
         skip = self.finite(step, loss, norm)
         state.optimizer.step(learning_rate(step, self.optim, self.loop.train_steps), skip)
@@ -148,6 +149,7 @@ class Session:
 
     def _backward(self, batch: Mapping[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the step's mean loss, summed up in `.grad`. Returns: () float32 loss, and its parts."""
+        self.state.optimizer.zero_grad()
         means: dict[str, Tensor] = {}
         for index, micro in enumerate(split_batch(batch, self.loop.accumulation)):
             generator = step_generator(self.loop.seed, step, index, self.device)
@@ -194,7 +196,8 @@ class Session:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        with ema_weights(self.state.modules, self.state.ema), torch.no_grad(), self._autocast():
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()  # used once: not worth it
+        with ema_weights(self.state.modules, self.state.ema), torch.no_grad(), self._autocast(), eager:
             yield
 
     def _autocast(self) -> torch.autocast:
@@ -262,13 +265,6 @@ def save_batch(folder: Path, batch: Mapping[str, Any], report: dict[str, Any]) -
         (new / "report.json").write_text(json.dumps(report, indent=1))
 
 
-def pick_device(choice: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Raises: ConfigError if CUDA is asked for and absent."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is 'cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
-    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks for the next allocation instead of returning them to the system.
 
@@ -284,23 +280,20 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _start(task: Task, optim: OptimConfig, run_dir: Path, config_yaml: str, device: torch.device) -> TrainState:
+def _start(
+    task: Task, loop: LoopConfig, optim: OptimConfig, run_dir: Path, config_yaml: str, device: torch.device
+) -> TrainState:
     """The state of the newest checkpoint, or a fresh one."""
     modules = {name: module.to(device).train() for name, module in task.modules().items()}
+    for module in modules.values():
+        if hasattr(module, "checkpointing"):
+            module.checkpointing = loop.checkpointing  # type: ignore[assignment]
     state = TrainState(modules, build_optimizer(modules, optim), fresh_ema(modules))
     folder = latest(run_dir, say)
     if folder is not None:
         load_checkpoint(folder, state, config_yaml)
         say(f"{run_dir}: goes on from {folder.name}")
     return state
-
-
-def _compile(modules: Mapping[str, nn.Module], loop: LoopConfig, device: torch.device) -> None:
-    """Compile each of a module's `blocks` in place: equal blocks share one compilation, and names stay as they are."""
-    if loop.compile == "on" or (loop.compile == "auto" and device.type == "cuda"):
-        for module in modules.values():
-            for block in getattr(module, "blocks", []):
-                block.compile()
 
 
 @contextmanager

@@ -99,6 +99,19 @@ class Stage(Config):
     """Fields of OptimConfig, such as learning_rate."""
 
 
+class RoutingConfig(Config):
+    """Token routing: some places of every frame skip the middle layers in training (model/routing.py)."""
+
+    skip: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the places that skip; 0 = off."""
+    first: int = Field(default=1, ge=0)
+    """Layers at the start that all places go through."""
+    last: int = Field(default=1, ge=1)
+    """Layers at the end that all places go through."""
+    dense_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, at the end of training, in which no place skips: the model is used like that."""
+
+
 class DiffusionRun(Config):
     """Train a VideoTransformer on the latents of a VAE."""
 
@@ -112,6 +125,7 @@ class DiffusionRun(Config):
     text: TextConfig = TextConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     modes: ModeConfig = ModeConfig()
+    routing: RoutingConfig = RoutingConfig()
     sampling: SamplingConfig = SamplingConfig()
     """For the samples on the way, and the default of the trained model."""
     num_samples: int = Field(default=8, ge=1)
@@ -144,3 +158,12 @@ class DiffusionRun(Config):
             }
             runs.append(self.model_copy(update=changes | {"stages": ()}))
         return runs or [self]
+
+    @model_validator(mode="after")
+    def _routed_layers(self):
+        first, last, depth = self.routing.first, self.routing.last, self.transformer.depth
+        if self.routing.skip and first + last >= depth:
+            raise ValueError(
+                f"routing.first {first} and routing.last {last} leave none of transformer.depth {depth} to skip; lower them"
+            )
+        return self

@@ -26,7 +26,8 @@ class Task(Protocol):
     def modules(self) -> dict[str, nn.Module]:
         """The modules to train, by name, which the loop moves to the device. Frozen parameters stay as they are.
 
-        A module may list `no_decay()` (see `build_optimizer`) and hold `blocks` (see `LoopConfig.compile`).
+        A module may list `no_decay()` (see `build_optimizer`) and hold `blocks` and `checkpointing` (see
+        `LoopConfig`).
         """
         ...
 

@@ -1,0 +1,43 @@
+"""Masks for FlexAttention, groups as samples, and what is skipped where no text is padded, against the plain products."""
+
+import pytest
+import torch
+
+from video_gen.model.attention import SpatiotemporalAttention, attend, plan_text, plan_video
+from video_gen.model.layers import RotaryEmbedding
+
+
+@pytest.mark.parametrize(("blocks", "window"), [((1, 2, 3), None), ((1, 2, 3), 2), ((6,), None)])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_flex_masks_equal_biases(blocks, window, padded):
+    torch.manual_seed(0)
+    attention = SpatiotemporalAttention(16, 8, "joint")
+    x, past, words = (torch.randn(2, f, s, 16) for f, s in ((6, 6), (5, 6), (1, 3)))
+    visible = torch.tensor([[True] * 3, [True, not padded, not padded]])
+    seen = torch.tensor([True, False]) if padded else None
+    tables = RotaryEmbedding(8, 1000.0)(16, 2, 3, x.device)
+    limits = dict(sink=1, window=window, text_visible=visible, text_padded=padded, history_visible=seen)
+    with torch.no_grad():
+        text, history = attention.project(words)[1], attention.project(past)[1]
+        first, kept = (5, 5) if blocks == (6,) else (0, 5)
+        plans = [plan_video(blocks, first, kept, tables, **limits, flex=flex) for flex in (False, True)]
+        want, got = (attention(x, plan, text, history)[0] for plan in plans)
+    torch.testing.assert_close(got, want)
+    assert any(not isinstance(span.joint_bias, torch.Tensor | None) for span in plans[1].spans) or not padded
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_groups_as_samples_equal_plain_products(biased):
+    q, k, v = (torch.randn(2, 3, 4, n, 8) for n in (5, 6, 6))
+    bias = torch.randn(2, 1, 1, 1, 6) if biased else None
+    want = attend(q.requires_grad_(), k, v, bias)
+    with torch.no_grad():
+        got = attend(q, k, v, bias)
+    torch.testing.assert_close(got, want.detach())
+
+
+def test_text_without_padding_has_no_mask():
+    visible = torch.ones(2, 3, dtype=torch.bool)
+    assert plan_text(visible, 8, torch.float32, padded=False).spans[0].joint_bias is None
+    assert plan_text(visible, 8, torch.float32).spans[0].joint_bias is not None

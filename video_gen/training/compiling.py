@@ -1,0 +1,92 @@
+"""torch.compile by region: each of a model's `blocks` is compiled, equal ones share it, and shapes are static.
+
+Compiled code differs from eager code by rounding. So whether to compile follows from the configuration, the device and
+whether a compiler works here, never from a measured time: a resumed run repeats an uninterrupted one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from video_gen.errors import ConfigError
+from video_gen.training.config import LoopConfig
+from video_gen.training.monitor import say
+
+Result = TypeVar("Result")
+
+LONG_RUN = 5000
+"""Steps from which `auto` compiles on a CPU. Compiling the demo's transformer takes one to two minutes on an idle
+machine for all its kinds of step, and gains about 0.05 s per step of 0.2 s: docs/speed.md."""
+VARIANTS = 128
+"""Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
+would have later ones run eagerly without a word."""
+
+
+def pick_device(choice: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Raises: ConfigError if CUDA is asked for and absent."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def compile_blocks(modules: Mapping[str, nn.Module], loop: LoopConfig, device: torch.device) -> bool:
+    """Have the blocks compiled at their first use; names of parameters stay as they are. Says why if not.
+
+    Returns: whether there is anything compiled.
+    """
+    blocks = [block for module in modules.values() for block in getattr(module, "blocks", [])]
+    if not blocks or loop.compile == "off":
+        return False
+    if not wants_compilation(loop, device):
+        say(
+            f"not compiled: on a CPU a run of {loop.train_steps} steps is too short to repay it; loop.compile on forces it"
+        )
+        return False
+    if reason := compiler_fault(device):
+        say(f"not compiled: {reason}")
+        return False
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+    for block in blocks:
+        block.compile(dynamic=False)
+    return True
+
+
+def wants_compilation(loop: LoopConfig, device: torch.device) -> bool:
+    """Whether a run of this configuration compiles, if a compiler works."""
+    worth = device.type != "cpu" or loop.train_steps >= LONG_RUN
+    return loop.compile == "on" or (loop.compile == "auto" and worth)
+
+
+def compiler_fault(device: torch.device) -> str | None:
+    """Why torch.compile does not work here, in one line, or None: found by compiling one small function."""
+    try:
+        torch.compile(_probe, dynamic=False)(torch.ones(64, device=device))
+    except Exception as error:  # whatever the compiler, its tools and its cache may raise
+        return f"torch.compile does not work here: {_one_line(error)}"
+    return None
+
+
+def or_eagerly(step: Callable[[], Result], modules: Mapping[str, nn.Module]) -> Result:
+    """What `step` returns; if a block cannot be compiled, say so, take compilation off and do the step again.
+
+    `step` must be safe to repeat.
+    """
+    try:
+        return step()
+    except torch._dynamo.exc.TorchDynamoException as error:
+        say(f"goes on without compilation, which failed: {_one_line(error)}")
+    for module in modules.values():
+        for block in getattr(module, "blocks", []):
+            block._compiled_call_impl = None  # what `compile()` set
+    return step()
+
+
+def _probe(x: torch.Tensor) -> torch.Tensor:
+    return (x.sin() + 1).sum()
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])[:200]}" if lines else type(error).__name__
