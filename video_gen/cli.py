@@ -162,6 +162,46 @@ class EvaluateMotion(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class EvaluateDrift(Config):
+    """Make long videos of a built-in world and measure how they change with the frame index, with a report to look at."""
+
+    model: tuple[Path, ...] = (Path("runs/demo/diffusion/model"),)
+    """Model folders or Hub ids; several are compared."""
+    world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce"
+    """The world that the models were trained on."""
+    frames: int = Field(default=1024, ge=16)
+    """Index of the last frame; figures are for windows that end at 16, 32, 64, ... and there."""
+    num_videos: int = Field(default=32, ge=1)
+    seed: int = 10_000
+    """Of the world's captions and of the noise."""
+    block_frames: int | None = Field(default=None, ge=1)
+    """Latent frames made at once; default half a clip of training."""
+    num_steps: int | None = Field(default=None, ge=1)
+    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
+    guidance_scale: float | None = Field(default=None, ge=0)
+    output: Path = Path("runs/drift")
+    """Folder for drift.html, drift.json and videos."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EvaluateSteps(Config):
+    """Measure quality against model calls: each solver at each number of steps, of one or several models."""
+
+    model: tuple[Path, ...] = (Path("runs/demo/diffusion/model"),)
+    """Model folders or Hub ids; the first one's first solver at the most steps is the reference."""
+    world: Literal["bounce", "kicks"] = "bounce"
+    """The world that the models were trained on."""
+    solver: tuple[Literal["euler", "heun", "two_step", "renoise"], ...] = ("euler", "heun", "two_step", "renoise")
+    num_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    num_videos: int = Field(default=64, ge=1)
+    seed: int = 10_000
+    guidance_scale: float | None = Field(default=None, ge=0)
+    """Default: each model's own."""
+    output: Path = Path("runs/steps")
+    """Folder for steps.html and steps.json."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class Demo(Config):
     """The whole of it: render a world, train a VAE and a transformer, sample, measure, and write a report."""
 
@@ -295,6 +335,25 @@ def evaluate_motion(args: EvaluateMotion) -> None:
     show(evaluate_motion(args.model, args.num_videos, args.split, args.seed, args.device, **settings), args.output)
 
 
+def evaluate_drift(args: EvaluateDrift) -> None:
+    from video_gen.evaluate import evaluate_drift, show_drift
+
+    names = ("block_frames", "num_steps", "solver", "guidance_scale")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    common = (args.world, args.frames, args.num_videos, args.seed, args.device)
+    show_drift(evaluate_drift(args.model, args.output, *common, **settings))
+    print(args.output / "drift.html")
+
+
+def evaluate_steps(args: EvaluateSteps) -> None:
+    from video_gen.evaluate import evaluate_steps, show_steps
+
+    settings = {} if args.guidance_scale is None else {"guidance_scale": args.guidance_scale}
+    common = (args.world, args.solver, args.num_steps, args.num_videos, args.seed, args.device)
+    show_steps(evaluate_steps(args.model, args.output, *common, **settings))
+    print(args.output / "steps.html")
+
+
 def demo(args: Demo) -> None:
     from video_gen.demo import run_demo
 
@@ -328,6 +387,8 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("stream",): (StreamVideo, stream),
     ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
     ("evaluate", "motion"): (EvaluateMotion, evaluate_motion),
+    ("evaluate", "drift"): (EvaluateDrift, evaluate_drift),
+    ("evaluate", "steps"): (EvaluateSteps, evaluate_steps),
     ("demo",): (Demo, demo),
     ("bench",): (Bench, bench),
 }

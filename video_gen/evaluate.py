@@ -1,6 +1,8 @@
 """Measuring: a VAE on held-out clips, and motion of generated videos beside that of true and reconstructed ones."""
 
 import json
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +11,14 @@ import torch
 
 from video_gen.data.captions import random_captions
 from video_gen.data.clips import Clips, to_frames, to_video
-from video_gen.data.config import ClipConfig
+from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.data.worlds import simulate
 from video_gen.errors import ConfigError
+from video_gen.evaluation.drift import compare, floors, roll_out
+from video_gen.evaluation.drift_report import write_drift_report
 from video_gen.evaluation.physics import VideoMeasures, measure_video, per_frame, summarise
 from video_gen.evaluation.reconstruction import measure_reconstruction
+from video_gen.evaluation.steps import columns, measure_steps, write_steps_report
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
@@ -76,6 +82,93 @@ def motion_floors(vae: Path, data: ClipConfig, num_clips: int, device: Device = 
     return {"true": report_of(true), "vae": report_of(made)}
 
 
+def evaluate_drift(
+    models: Sequence[Path],
+    output: Path,
+    world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce",
+    frames: int = 1024,
+    num_videos: int = 32,
+    seed: int = 10_000,
+    device: Device = "auto",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Long videos of each model, from captions of a world, beside the world's own; see `evaluation.drift`.
+
+    Args:
+        output: folder for `drift.json`, `drift.html`, contact sheets and some of the videos.
+        frames: index of the last frame, at least 16; the VAE's temporal stride must divide it.
+        settings: `block_frames`, and fields of `SamplingConfig`.
+    Returns: `indices`; `curves`, by name, of each model and of the floors `true` and `vae`; `speeds` by name; `seconds` that
+        sampling took, by model.
+    Raises: see `open_models`; ShapeError if `frames` does not fit the VAE.
+    """
+    pipelines = open_models(models, device)
+    first = next(iter(pipelines.values()))
+    clip = first.config.clip
+    size = {"fps": clip.fps, "height": clip.height, "width": clip.width}
+    first.vae.latent_shape(frames + 1, clip.height, clip.width)
+    true, reconstructed = floors(
+        WorldConfig(kind=world, num_clips=num_videos, num_frames=frames + 1, seed=seed, **size), first.vae
+    )
+    sets, seconds = {}, {}
+    for name, pipeline in pipelines.items():
+        start = time.perf_counter()
+        with bar(f"sampling {name}", "frames") as progress:
+            seeds = [seed + i for i in range(num_videos)]
+            sets[name] = roll_out(pipeline, true.captions, seeds, frames + 1, progress, **settings)
+        seconds[name] = round(time.perf_counter() - start, 2)
+    sets |= {"vae": reconstructed, "true": true}
+    found = compare(sets, world, first.vae.config.temporal_stride) | {"seconds": seconds}
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "drift.json").write_text(json.dumps(found, indent=1))
+    write_drift_report(output, found, sets, clip.fps)
+    return found
+
+
+def evaluate_steps(
+    models: Sequence[Path],
+    output: Path,
+    world: Literal["bounce", "kicks"] = "bounce",
+    solvers: Sequence[str] = ("euler", "heun", "two_step", "renoise"),
+    steps: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    num_videos: int = 64,
+    seed: int = 10_000,
+    device: Device = "auto",
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Quality of each model against calls, from a world's captions alone; see `evaluation.steps.measure_steps`.
+
+    Args: output: folder for `steps.json` and `steps.html`.
+    """
+    pipelines = open_models(models, device)
+    captions = [simulate(WorldConfig(kind=world, num_frames=1, seed=seed), i).caption for i in range(num_videos)]
+    with bar("sampling", "settings") as progress:
+        rows = measure_steps(pipelines, captions, solvers, steps, seed, progress, **settings)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "steps.json").write_text(json.dumps(rows, indent=1))
+    write_steps_report(output / "steps.html", rows, world)
+    return rows
+
+
+def open_models(models: Sequence[Path], device: Device) -> dict[str, VideoPipeline]:
+    """Models by short name. Raises: ConfigError if two have the same name, or make clips of different sizes."""
+    pipelines = {model_name(path): VideoPipeline.from_pretrained(path, pick_device(device)) for path in models}
+    if len(pipelines) < len(models):
+        raise ConfigError(f"models {', '.join(map(str, models))}: two have the same name; rename a folder")
+    clip = next(iter(pipelines.values())).config.clip
+    for name, pipeline in pipelines.items():
+        if pipeline.config.clip != clip:
+            raise ConfigError(
+                f"model '{name}' makes clips of {pipeline.config.clip}, the first one of {clip}; measure them apart"
+            )
+    return pipelines
+
+
+def model_name(path: Path) -> str:
+    """A short one: the run's folder for runs/NAME/model."""
+    return path.parent.name if path.name == "model" else path.name
+
+
 def report_of(measures: list[VideoMeasures]) -> dict[str, Any]:
     return {"figures": summarise(measures), "per_frame": per_frame(measures)}
 
@@ -93,6 +186,29 @@ def chosen_clips(clips: Clips, count: int) -> list[int]:
     return [
         indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
     ]
+
+
+def show_drift(found: dict[str, Any]) -> None:
+    """Print a table per figure, by index, of each model and the floors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for figure in found["curves"]["true"]:
+        table = Table(figure, *map(str, found["indices"]))
+        for name, values in found["curves"].items():
+            table.add_row(name, *(f"{value:.4g}" for value in values[figure]))
+        Console().print(table)
+
+
+def show_steps(rows: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns(rows))
+    for row in rows:
+        table.add_row(*(f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns(rows)))
+    Console().print(table)
 
 
 def show(found: dict[str, Any], output: Path | None) -> None:

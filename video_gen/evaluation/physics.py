@@ -30,6 +30,11 @@ class VideoMeasures:
     """All single distances."""
     accelerations: np.ndarray
     """Lengths of second differences of position away from contacts, pixels per frame^2."""
+    looks: tuple[tuple[str, str], ...]
+    """(colour, shape) of each object, as it is most of the time."""
+    speed: float
+    """Root mean square of all objects' speeds, pixels per frame, which contacts between them leave alone; 0 if nothing was
+    found."""
     speed_drift: float
     """Mean speed of the last quarter over that of the first, minus 1; NaN if nothing was found."""
     motion: float
@@ -62,7 +67,7 @@ def measure_video(video: np.ndarray, caption: str | None = None) -> VideoMeasure
         what: np.array([[s is not None and getattr(s, what) == t.most(what) for s in t.steps] for t in tracks])
         for what in ("colour", "shape")
     }
-    looks = [(t.most("colour"), t.most("shape")) for t in tracks]
+    looks = tuple((str(t.most("colour")), str(t.most("shape"))) for t in tracks)
     positions = np.stack([t.positions for t in tracks], axis=1) if tracks else np.zeros((f, 0, 2))
     radius = collision_radius(height, width)
     residual, residuals = _residuals(positions, radius, width, height)
@@ -75,6 +80,8 @@ def measure_video(video: np.ndarray, caption: str | None = None) -> VideoMeasure
         residual=residual,
         residuals=residuals,
         accelerations=_accelerations(positions, radius, width, height),
+        looks=looks,
+        speed=float(np.sqrt(np.nanmean(speeds**2))) if np.isfinite(speeds).any() else 0.0,
         speed_drift=_drift(speeds),
         motion=float(np.nanmean(speeds) / speed) if np.isfinite(speeds).any() else (0.0 if scene else np.nan),
         count_right=scene is not None and len(tracks) == len(asked),

@@ -65,17 +65,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def chart(title: str, lines: dict[str, list[tuple[float, float]]], width: int = 420, height: int = 240) -> str:
-    """A line chart as SVG; `lines` maps a name to its points."""
+def chart(
+    title: str,
+    lines: dict[str, list[tuple[float, float]]],
+    width: int = 420,
+    height: int = 240,
+    log_x: bool = False,
+) -> str:
+    """A line chart as SVG; `lines` maps a name to its points; `log_x` places them by the logarithm of x, above 0."""
     points = [point for line in lines.values() for point in line if np.isfinite(point).all()]
     if not points:
         return ""
     xs, ys = zip(*points)
     x0, x1, y0, y1 = min(xs), max(xs), min(0.0, *ys), max(ys)
     left, bottom, top = 48, height - 28, 30
+    scale = np.log if log_x else float
 
     def place(x: float, y: float) -> str:
-        across, up = (x - x0) / (x1 - x0 or 1), (y - y0) / (y1 - y0 or 1)
+        across, up = (scale(x) - scale(x0)) / (scale(x1) - scale(x0) or 1), (y - y0) / (y1 - y0 or 1)
         return f"{left + across * (width - left - 12):.1f},{bottom - up * (bottom - top):.1f}"
 
     colours = ("#2563eb", "#16a34a", "#dc2626", "#9333ea", "#ea580c", "#0891b2")

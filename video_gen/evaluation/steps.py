@@ -1,0 +1,95 @@
+"""Quality against model calls: one set of captions, sampled with each solver at each number of steps."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from video_gen.evaluation import report
+from video_gen.evaluation.physics import measure_video, summarise
+from video_gen.sampling.pipeline import VideoPipeline
+
+HIGHER = ("persistence", "objects_present", "colour_identity", "shape_identity", "caption_accuracy")
+"""Measures of which more is better."""
+LOWER = ("residual_px", "acceleration_px")
+"""Measures of which less is better."""
+SHOWN = (*HIGHER, *LOWER, "motion", "speed_drift")
+BATCH = 16
+
+
+def calls_per_block(solver: str, num_steps: int, guidance_scale: float) -> int:
+    """Model calls for one block; guidance at all times takes two for each estimate."""
+    estimates = 2 * num_steps - 1 if solver == "heun" else num_steps
+    return estimates * (1 if guidance_scale == 1 else 2)
+
+
+def measure_setting(
+    pipeline: VideoPipeline, captions: Sequence[str], seed: int, solver: str, num_steps: int, **settings: Any
+) -> dict[str, Any]:
+    """`solver`, `num_steps`, `calls` per block, and the figures of `physics.summarise` of one video per caption."""
+    measures = []
+    for start in range(0, len(captions), BATCH):
+        chosen = list(captions[start : start + BATCH])
+        seeds = [seed + start + i for i in range(len(chosen))]
+        videos = pipeline.generate(chosen, seeds=seeds, solver=solver, num_steps=num_steps, **settings)
+        measures += [measure_video(v, c.removesuffix(", kicked")) for v, c in zip(videos, chosen)]
+    scale = pipeline.config.sampling.replace(**settings).guidance_scale
+    calls = calls_per_block(solver, num_steps, scale)
+    return {"solver": solver, "num_steps": num_steps, "calls": calls} | summarise(measures)
+
+
+def worsening(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
+    """How much worse each measure is than the reference's, as a share of that; negative = better.
+
+    `motion`, right at the reference's value, counts in both directions; `speed_drift` is a share already, and counts as the
+    difference of sizes.
+    """
+    shares = {name: 1 - row[name] / reference[name] if reference[name] else 0.0 for name in HIGHER}
+    shares |= {name: row[name] / reference[name] - 1 for name in LOWER}
+    shares["motion"] = abs(row["motion"] / reference["motion"] - 1)
+    shares["speed_drift"] = abs(row["speed_drift"]) - abs(reference["speed_drift"])
+    return shares
+
+
+def measure_steps(
+    pipelines: dict[str, VideoPipeline],
+    captions: Sequence[str],
+    solvers: Sequence[str],
+    steps: Sequence[int],
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A row per model, solver and number of steps, with `worst`: the measure that is most worse than in the reference, and by
+    how much. The reference is the row of the first model and solver with the most steps."""
+    wanted = [(name, solver, count) for name in pipelines for solver in solvers for count in sorted(steps)]
+    rows = []
+    for done, (name, solver, count) in enumerate(wanted, 1):
+        rows.append({"model": name} | measure_setting(pipelines[name], captions, seed, solver, count, **settings))
+        if progress:
+            progress(done, len(wanted))
+    reference = rows[len(steps) - 1]
+    for row in rows:
+        shares = worsening(row, reference)
+        row["worst"] = max(shares, key=lambda measure: shares[measure])
+        row["worse_by"] = shares[row["worst"]]
+    return rows
+
+
+def write_steps_report(path: Path, rows: Sequence[dict[str, Any]], world: str) -> None:
+    """One page: the table, and each measure by calls."""
+    head = list(columns(rows))
+    charts = []
+    for measure in SHOWN:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            lines.setdefault(f"{row['model']} {row['solver']}", []).append((row["calls"], row[measure]))
+        charts.append(report.chart(f"{measure} by calls", lines, log_x=True))
+    table = report.table(head, [[row[name] for name in head] for row in rows])
+    intro = f"{rows[0]['videos']} videos of the world '{world}' from text, per row; calls are per block of frames."
+    sections = [report.Section("Figures", table), report.Section("By calls", "".join(charts))]
+    report.write_report(path, "Quality against model calls", intro, sections)
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """What of a row to show."""
+    return ("model", "solver", "num_steps", "calls", *SHOWN, "worst", "worse_by")
