@@ -11,7 +11,7 @@ from pydantic import Field
 from video_gen.config import Config, load_yaml
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.errors import ConfigError, VideoGenError
-from video_gen.training.recipes import DiffusionRun, VAERun
+from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Flat = tyro.conf.arg(name="")
 """The fields of a part without its name in front."""
@@ -55,6 +55,16 @@ class TrainDiffusion(Config):
 
     recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
     run: Path = Path("runs/diffusion")
+    """The run's folder; its model/ is the result."""
+    resume: Literal["auto", "never"] = "auto"
+    """`never` sets an earlier run of the folder aside."""
+
+
+class TrainDistill(Config):
+    """Distil a trained model into one that takes 1 to 4 steps without guidance."""
+
+    recipe: Annotated[DistillRun, Flat] = DistillRun()
+    run: Path = Path("runs/distill")
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
@@ -278,6 +288,12 @@ def train_diffusion(args: TrainDiffusion) -> None:
     train_diffusion(args.recipe, args.run, args.resume)
 
 
+def train_distill(args: TrainDistill) -> None:
+    from video_gen.train import train_distill
+
+    train_distill(args.recipe, args.run, args.resume)
+
+
 def sample(args: Sample) -> None:
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
@@ -383,6 +399,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("data", "encode"): (DataEncode, data_encode),
     ("train", "vae"): (TrainVAE, train_vae),
     ("train", "diffusion"): (TrainDiffusion, train_diffusion),
+    ("train", "distill"): (TrainDistill, train_distill),
     ("sample",): (Sample, sample),
     ("stream",): (StreamVideo, stream),
     ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
@@ -392,7 +409,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("demo",): (Demo, demo),
     ("bench",): (Bench, bench),
 }
-WITH_YAML = {"encode": "recipe", "vae": "recipe", "diffusion": "recipe"}
+WITH_YAML = {"encode": "recipe", "vae": "recipe", "diffusion": "recipe", "distill": "recipe"}
 """Commands whose first argument may be a YAML file with the defaults of that part."""
 
 

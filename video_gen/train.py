@@ -1,5 +1,6 @@
 """Training, end to end: `train_vae`, `encode_latents`, `train_diffusion`. The command line calls these; so can you."""
 
+import copy
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,12 +17,14 @@ from video_gen.model.pretrained import local_folder
 from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.caches import encode_latents, encode_texts, load_vae, load_weights, open_clips
 from video_gen.training.diffusion_task import DiffusionTask
+from video_gen.training.distill_task import DistillTask
 from video_gen.training.folder import open_run_folder, whole_folder
-from video_gen.training.loop import train
+from video_gen.training.loop import pick_device, train
 from video_gen.training.monitor import say
-from video_gen.training.recipes import DiffusionRun, VAERun
+from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
 
 Resume = Literal["auto", "never"]
@@ -100,6 +103,29 @@ def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:
     for (bucket, pixels), clips in sorted(counts.items(), key=lambda item: -sampler.work(item[0][0])):
         share = sampler.step_work(bucket) / largest
         say(f"{bucket_name(pixels)}: {clips:,} clips, {sampler.batch_sizes[bucket]} a step, {share:.0%} of the work")
+
+
+def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
+    """Distil a trained model into `run_dir`, whose model/ is a whole pipeline at the end, for few steps without guidance."""
+    teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
+    student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
+    block_frames = run.sampling.block_frames or teacher.config.sampling.block_frames
+    student_run = DiffusionRun(
+        data=run.data,
+        vae=run.vae,
+        latents=run.latents,
+        transformer=student.config,
+        text=text.config,
+        diffusion=teacher.config.diffusion.replace(time_distribution="uniform", shift=1.0),
+        modes=run.modes,
+        sampling=run.sampling.replace(block_frames=block_frames),
+        num_samples=run.num_samples,
+        loop=run.loop,
+        optim=run.optim,
+    )
+    train_set, validation_set = encode_latents(student_run)
+    task = DistillTask(student_run, run.distill, teacher, student, text, train_set, validation_set)
+    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
 
 
 def spread(clips: Clips, count: int) -> torch.Tensor:

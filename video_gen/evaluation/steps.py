@@ -1,6 +1,7 @@
 """Quality against model calls: one set of captions, sampled with each solver at each number of steps."""
 
 from collections.abc import Callable, Sequence
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ def worsening(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float
     """How much worse each measure is than the reference's, as a share of that; negative = better.
 
     `motion`, right at the reference's value, counts in both directions; `speed_drift` is a share already, and counts as the
-    difference of sizes.
+    difference of sizes. A measure that the videos are too bad to have is infinitely worse, unless the reference lacks it too.
     """
     shares = {name: 1 - row[name] / reference[name] if reference[name] else 0.0 for name in HIGHER}
     shares |= {name: row[name] / reference[name] - 1 for name in LOWER}
     shares["motion"] = abs(row["motion"] / reference["motion"] - 1)
     shares["speed_drift"] = abs(row["speed_drift"]) - abs(reference["speed_drift"])
+    for name, share in shares.items():
+        if isnan(share):
+            shares[name] = 0.0 if isnan(reference[name]) else inf
     return shares
 
 

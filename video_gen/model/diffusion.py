@@ -72,6 +72,18 @@ class Diffusion:
         alpha, sigma = (along(x, latents) for x in self._path(t))
         return alpha * latents.float() + sigma * noise.float()
 
+    def move(self, noisy: Tensor, denoised: Tensor, now: Tensor, then: Tensor) -> Tensor:
+        """From time `now` along the probability-flow equation to `then`, exactly if the estimate stays what it is (DDIM; Euler
+        on the straight path): the noise that `noisy` holds, if `denoised` is right, is kept and scaled.
+
+        `now` above 0 and `then` are (), (b,) or (b, f).
+        """
+        ratio = self.sigma(then) / self.sigma(now)
+        share = self.alpha(then) - ratio * self.alpha(now)
+        if now.ndim:
+            ratio, share = along(ratio, noisy), along(share, noisy)
+        return ratio * noisy + share * denoised
+
     def sample_t(
         self,
         shape: tuple[int, ...],

@@ -42,7 +42,7 @@ def euler(
     """First order, one call per step; on another path than the straight one, exponential Euler (DDIM)."""
     x = noisy
     for now, then in zip(times, times[1:]):
-        x = _move(x, _call(denoiser, x, now), now, then, diffusion)
+        x = diffusion.move(x, _call(denoiser, x, now), now, then)
     return x
 
 
@@ -57,9 +57,9 @@ def heun(
     x = noisy
     for now, then in zip(times, times[1:]):
         first = _call(denoiser, x, now)
-        moved = _move(x, first, now, then, diffusion)
+        moved = diffusion.move(x, first, now, then)
         if then > 0:
-            moved = _move(x, (first + _call(denoiser, moved, then)) / 2, now, then, diffusion)
+            moved = diffusion.move(x, (first + _call(denoiser, moved, then)) / 2, now, then)
         x = moved
     return x
 
@@ -80,7 +80,7 @@ def two_step(
         used = estimate
         if before is not None and step is not None and step_before is not None:
             used = estimate + step / (2 * step_before) * (estimate - before)
-        x = _move(x, used, now, then, diffusion)
+        x = diffusion.move(x, used, now, then)
         before, step_before = estimate, step
     return x
 
@@ -109,9 +109,3 @@ SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "two_step": two_step
 
 def _call(denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
     return denoiser(x, t.expand(len(x))).float()
-
-
-def _move(x: Tensor, denoised: Tensor, now: Tensor, then: Tensor, diffusion: Diffusion) -> Tensor:
-    """The noise that `x` holds, if `denoised` is right, is kept and scaled to time `then`."""
-    ratio = diffusion.sigma(then) / diffusion.sigma(now)
-    return ratio * x + (diffusion.alpha(then) - ratio * diffusion.alpha(now)) * denoised

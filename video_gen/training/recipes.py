@@ -167,3 +167,38 @@ class DiffusionRun(Config):
                 f"routing.first {first} and routing.last {last} leave none of transformer.depth {depth} to skip; lower them"
             )
         return self
+
+
+class DistillConfig(Config):
+    """How a student learns from its teacher."""
+
+    guidance_scale: float | None = Field(default=None, ge=0)
+    """Guidance of the teacher, which the student has built in; None = the teacher's own default."""
+    teacher_steps: int = Field(default=32, ge=2)
+    """Steps of the teacher from noise to latents: the student's answers are compared one such step apart. Few are learned
+    sooner, many are more exact."""
+    huber: float = Field(default=0.1, gt=0)
+    """Distance of frames, in latents of unit variance, above which the loss is linear."""
+
+
+class DistillRun(Config):
+    """Distil a trained model into one that takes few steps, one call each."""
+
+    teacher: Path = Path("runs/diffusion/model")
+    """The teacher's model folder. The student is as large, and starts from its weights."""
+    data: ClipConfig = ClipConfig()
+    latents: Path = Path("runs/latents")
+    """Where latents are kept; what is missing is encoded first."""
+    distill: DistillConfig = DistillConfig()
+    modes: ModeConfig = ModeConfig(history_dropout=0.0)
+    sampling: SamplingConfig = SamplingConfig(solver="renoise", num_steps=4, guidance_scale=1.0)
+    """For the samples on the way, and the default of the student; block_frames is the teacher's unless it is given."""
+    num_samples: int = Field(default=8, ge=1)
+    """Videos per set of samples."""
+    loop: LoopConfig = LoopConfig()
+    optim: OptimConfig = OptimConfig()
+
+    @property
+    def vae(self) -> Path:
+        """The teacher's VAE, which is the student's."""
+        return self.teacher / "vae"

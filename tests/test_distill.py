@@ -1,0 +1,178 @@
+"""Distillation: the exact consistency function of a Gaussian has no loss, and guidance is that of sampling."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_drift import tiny_pipeline
+from torch import nn
+
+from video_gen.cli import main
+from video_gen.model.diffusion import Diffusion, along
+from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.distill_task import DistillTask, pseudo_huber
+from video_gen.training.recipes import DiffusionRun, DistillConfig, ModeConfig
+
+DEVIATION = 0.5
+"""Of the Gaussian data of one test."""
+
+
+class Latents:
+    """A latent set of Gaussian clips."""
+
+    def __init__(self, frames=3, size=4):
+        self.shape = (4, frames, size, size)
+        self.buckets = [(frames, size, size)] * 8
+
+    def __len__(self):
+        return len(self.buckets)
+
+    def __getitem__(self, index):
+        return DEVIATION * torch.randn(self.shape, generator=torch.Generator().manual_seed(index))
+
+    def caption(self, index):
+        return "a red circle, fast"
+
+
+class Exact(nn.Module):
+    """A transformer whose prediction (velocity) stands for `answer(noisy, alpha, sigma)`, an estimate of the latents."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.diffusion = answer, Diffusion()
+        self.config = SimpleNamespace(patch_size=1)
+
+    def forward(self, noisy, t, text, visible, blocks=None, **history):
+        alpha, sigma = (along(x, noisy) for x in (self.diffusion.alpha(t), self.diffusion.sigma(t)))
+        return (noisy - self.answer(noisy, alpha, sigma)) / sigma
+
+
+def posterior_mean(noisy, alpha, sigma):
+    """What a teacher knows: E[latents | noisy]."""
+    return alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2) * noisy
+
+
+def end_of_trajectory(noisy, alpha, sigma):
+    """What a student is to know: deviations grow along the flow as the marginal's does."""
+    return DEVIATION / (alpha**2 * DEVIATION**2 + sigma**2).sqrt() * noisy
+
+
+def task(teacher=None, student=None, **distill):
+    pipeline, copy = tiny_pipeline(), tiny_pipeline()
+    if teacher is not None:
+        pipeline.transformer = teacher
+    run = DiffusionRun(
+        modes=ModeConfig(history_dropout=0.0, text_dropout=0.0),
+        diffusion=DiffusionConfig(time_distribution="uniform"),
+        loop={"batch_size": 4},
+    )
+    model = copy.transformer if student is None else student
+    return DistillTask(run, DistillConfig(**distill), pipeline, model, copy.text, Latents(), Latents())
+
+
+def loss_of(made, blocks=(3,)):
+    batch = made.batch(0)
+    t = torch.linspace(0.05, 1, 12).view(4, 3)
+    return float(made._loss_at(batch, t, blocks, torch.Generator().manual_seed(0), history=len(blocks) > 1))
+
+
+def test_the_exact_consistency_function_has_no_loss():
+    losses = {
+        steps: loss_of(task(Exact(posterior_mean), Exact(end_of_trajectory), teacher_steps=steps, guidance_scale=1.0))
+        for steps in (16, 256)
+    }
+    wrong = loss_of(task(Exact(posterior_mean), Exact(posterior_mean), teacher_steps=256, guidance_scale=1.0))
+    assert losses[256] < losses[16] / 50 and losses[256] < wrong / 20
+
+
+def test_the_teacher_is_guided_as_in_sampling():
+    """One block without history: the same estimate as `pipeline` would sample by."""
+    made = task(guidance_scale=3.0)
+    batch = made.batch(0)
+    noisy, t = torch.randn(4, 4, 3, 4, 4, generator=torch.Generator().manual_seed(1)), torch.full((4, 3), 0.7)
+    with torch.no_grad():
+        guided = made._guided(noisy, t, batch, {"blocks": (3,)})
+        texts = [made.teacher._text(captions) for captions in (["a red circle, fast"] * 4, [""] * 4)]
+        full, empty = (
+            made.diffusion.to_denoised(made.teacher.transformer.denoise(noisy, t, text).float(), noisy, t)
+            for text in texts
+        )
+    torch.testing.assert_close(guided, empty + 3 * (full - empty), rtol=1e-4, atol=1e-5)
+    assert (full - empty).abs().max() > 0.01
+
+
+def test_the_scale_is_the_teachers_unless_given():
+    assert task().guidance_scale == 2.0 and task(guidance_scale=1.0).guidance_scale == 1.0
+
+
+def test_the_last_step_learns_the_teachers_own_estimate():
+    """Where one step reaches t = 0, the target does not depend on the student."""
+    made = task(teacher_steps=4)
+    batch, t = made.batch(0), torch.full((4, 3), 0.2)
+    noise = torch.randn(4, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    noisy = made.diffusion.add_noise(batch["latents"], noise, t)
+    with torch.no_grad():
+        target = made._guided(noisy, t, batch, {"blocks": (3,)})
+        answer = made._answer(noisy, t, batch, {"blocks": (3,)})
+        loss = made._loss_at(batch, t, (3,), torch.Generator().manual_seed(0), history=False)
+    torch.testing.assert_close(loss, pseudo_huber(answer, target, made.distill.huber).mean())
+
+
+def test_gradients_reach_the_student_and_not_the_teacher():
+    made = task()
+    loss, parts = made.loss(made.batch(0), 0, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is not None for p in made.transformer.blocks.parameters()) and parts
+    assert all(p.grad is None for p in made.teacher.transformer.parameters())
+    assert set(made.modules()) == {"transformer", "text"}
+
+
+def test_a_move_per_frame_is_that_of_each_frame():
+    diffusion = Diffusion(DiffusionConfig(path="cosine"))
+    noisy, denoised = torch.randn(2, 2, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    now, then = torch.tensor([[0.9, 0.5, 0.3], [1.0, 0.7, 0.2]]), torch.tensor([[0.5, 0.5, 0.0], [0.9, 0.1, 0.1]])
+    moved = diffusion.move(noisy, denoised, now, then)
+    for b in range(2):
+        for f in range(3):
+            alone = diffusion.move(noisy[b, :, f], denoised[b, :, f], now[b, f], then[b, f])
+            torch.testing.assert_close(moved[b, :, f], alone)
+    torch.testing.assert_close(moved[0, :, 1], noisy[0, :, 1])
+    torch.testing.assert_close(moved[0, :, 2], denoised[0, :, 2])
+
+
+def test_the_loss_is_quadratic_and_then_linear():
+    zeros = torch.zeros(1, 1, 2, 1, 1)
+    far = zeros + torch.tensor([1e-3, 100.0]).view(1, 1, 2, 1, 1)
+    small, large = pseudo_huber(far, zeros, 0.1)[0].tolist()
+    assert small == pytest.approx(1e-6 / 0.2, rel=1e-2) and large == pytest.approx(99.9, rel=1e-3)
+
+
+def test_distilling_from_the_command_line(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "teacher")
+    size = ["--height", "16", "--width", "16"]
+    world = [
+        "worlds",
+        "--kind",
+        "kicks",
+        "--num-clips",
+        "6",
+        "--num-frames",
+        "9",
+        *size,
+        "--output",
+        str(tmp_path / "d"),
+    ]
+    assert main(world) == 0
+    data = {"folder": str(tmp_path / "d"), "num_frames": 9, "height": 16, "width": 16, "validation_fraction": 0.4}
+    loop = {"train_steps": 2, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "tensorboard": False}
+    recipe = {"teacher": str(tmp_path / "teacher"), "data": data, "latents": str(tmp_path / "z"), "loop": loop}
+    (tmp_path / "distill.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    assert main(["train", "distill", str(tmp_path / "distill.yaml"), "--run", str(tmp_path / "run")]) == 0
+    student = VideoPipeline.from_pretrained(tmp_path / "run" / "model")
+    sampling = student.config.sampling
+    assert (sampling.solver, sampling.num_steps, sampling.guidance_scale) == ("renoise", 4, 1.0)
+    assert student("a red circle, fast", seed=1).shape == (9, 16, 16, 3)
+    text = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "loss_t0.75-1.00" in text and "loss_causal" in text

@@ -1,0 +1,89 @@
+"""Distilling a trained model into one that takes few steps: causal consistency distillation, guidance folded in.
+
+A consistency model maps noisy latents at any `t` to the point at t = 0 of the probability-flow trajectory through them
+(Song et al. 2023, arXiv:2303.01469). Its target at `t` is its own answer a little later, after one guided step of the
+teacher along the trajectory (LCM, arXiv:2310.04378, which also folds guidance into the student). All blocks of a clip are
+distilled at once, given clean history, as the teacher was trained (teacher forcing). The student's own weights, without
+gradient, answer for the target: an average of them lags and is no better (arXiv:2310.14189, section 3.2).
+"""
+
+import torch
+from torch import Tensor
+
+from video_gen.data.latents import LatentSet
+from video_gen.model.diffusion import EPSILON, along
+from video_gen.model.text import TextEncoder
+from video_gen.model.transformer import VideoTransformer
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.diffusion_task import DiffusionTask
+from video_gen.training.recipes import DiffusionRun, DistillConfig
+
+
+class DistillTask(DiffusionTask):
+    """A `training.task.Task`: a student that begins as a copy of the teacher.
+
+    Args:
+        run: of the student: its `sampling` is what the student is for, its `diffusion` says how `t` is drawn.
+        teacher: on the device that the student will be trained on; left as it is.
+        student, text: copies of the teacher's parts.
+    """
+
+    def __init__(
+        self,
+        run: DiffusionRun,
+        distill: DistillConfig,
+        teacher: VideoPipeline,
+        student: VideoTransformer,
+        text: TextEncoder,
+        train: LatentSet,
+        validation: LatentSet,
+    ):
+        super().__init__(run, student, text, teacher.vae, train, validation)
+        self.distill, self.teacher = distill, teacher
+        scale = distill.guidance_scale
+        self.guidance_scale = teacher.config.sampling.guidance_scale if scale is None else scale
+
+    def _loss_at(
+        self,
+        batch: dict,
+        t: Tensor,
+        blocks: tuple[int, ...],
+        generator: torch.Generator,
+        history: bool,
+    ) -> Tensor:
+        """The distance between the student's answers at `t`, (b, f), and one teacher's step later."""
+        latents, t = batch["latents"], t.clamp(min=EPSILON)
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noisy = self.diffusion.add_noise(latents, noise, t)
+        extra = {"blocks": blocks} | (self._history(latents, generator) if history else {})
+        then = (t - 1 / self.distill.teacher_steps).clamp(min=0)
+        with torch.no_grad():
+            moved = self.diffusion.move(noisy, self._guided(noisy, t, batch, extra), t, then)
+            target = torch.where(along(then, moved) > 0, self._answer(moved, then, batch, extra), moved)
+        return pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber).mean()
+
+    def _answer(self, noisy: Tensor, t: Tensor, batch: dict, extra: dict) -> Tensor:
+        """The student's estimate of where the trajectory ends."""
+        text, visible = self.text(batch["text"])
+        return self.diffusion.to_denoised(self.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
+
+    def _guided(self, noisy: Tensor, t: Tensor, batch: dict, extra: dict) -> Tensor:
+        """The teacher's guided estimate; a sample without caption is guided by nothing."""
+        teacher = self.teacher
+        empty = teacher.text.tokenise([""] * len(noisy)).to(noisy.device)
+
+        def estimate(texts: Tensor) -> Tensor:
+            text, visible = teacher.text(texts)
+            return self.diffusion.to_denoised(teacher.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
+
+        full = estimate(batch["text"])
+        if self.guidance_scale == 1:
+            return full
+        return full + (self.guidance_scale - 1) * (full - estimate(empty))
+
+
+def pseudo_huber(made: Tensor, target: Tensor, size: float) -> Tensor:
+    """sqrt(d^2 + size^2) - size of the root mean square distance d of each frame, (b, f): quadratic well below `size`, linear
+    above, so that frames whose end is open yet do not drown the others (arXiv:2310.14189, section 3.3, per frame here)."""
+    square = (made - target).square().mean(dim=(1, 3, 4))
+    return (square + size**2).sqrt() - size
