@@ -1,4 +1,4 @@
-"""Distillation: the exact consistency function of a Gaussian has no loss, and guidance is that of sampling."""
+"""Learning from a model: the exact consistency function of a Gaussian has no loss, guidance is that of sampling."""
 
 import json
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from video_gen.cli import main
 from video_gen.model.diffusion import Diffusion, along
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import DistillTask, pseudo_huber
 from video_gen.training.recipes import DiffusionRun, DistillConfig, ModeConfig
 
@@ -147,6 +148,34 @@ def test_the_loss_is_quadratic_and_then_linear():
     far = zeros + torch.tensor([1e-3, 100.0]).view(1, 1, 2, 1, 1)
     small, large = pseudo_huber(far, zeros, 0.1)[0].tolist()
     assert small == pytest.approx(1e-6 / 0.2, rel=1e-2) and large == pytest.approx(99.9, rel=1e-3)
+
+
+def test_resampled_history_is_what_the_model_makes_of_the_noisy_truth():
+    """With an exact teacher as the model, two solver steps from the noise that was drawn, in closed form."""
+    seen = []
+
+    class Watched(Exact):
+        def forward(self, noisy, t, text, visible, **extra):
+            seen.append((noisy, t, extra.get("clean"), extra.get("clean_t"), torch.is_grad_enabled()))
+            return super().forward(noisy, t, text, visible)
+
+    modes = ModeConfig(noisy_history=1.0, resampled_history=1.0, history_dropout=0.0)
+    pipeline, latents = tiny_pipeline(), Latents()
+    run = DiffusionRun(modes=modes, loop={"batch_size": 4})
+    task = DiffusionTask(run, Watched(posterior_mean), pipeline.text, pipeline.vae, latents, latents)
+    task._loss_at(task.batch(0), torch.full((4, 3), 0.5), (1, 2), torch.Generator().manual_seed(0), history=True)
+    (x, start, past, told, grad), _, (_, t, clean, clean_t, _) = seen
+    assert not grad and told.min() >= 0 and told.max() > 0 and float(start.max()) <= modes.resampled_noise
+    diffusion = Diffusion()
+    for now, then in ((start, start / 2), (start / 2, start * 0)):
+        alpha, sigma = (along(v, x) for v in (diffusion.alpha(now), diffusion.sigma(now)))
+        x = diffusion.move(x, posterior_mean(x, alpha, sigma), now, then)
+    torch.testing.assert_close(clean, x, rtol=1e-4, atol=1e-5)
+    assert (
+        torch.equal(clean_t, torch.zeros(4, 3))
+        and not torch.equal(past, clean)
+        and torch.equal(t, torch.full((4, 3), 0.5))
+    )
 
 
 def test_distilling_from_the_command_line(tmp_path):

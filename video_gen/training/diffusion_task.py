@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_file import contact_sheet, write_video
-from video_gen.model.diffusion import Diffusion
+from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
@@ -26,6 +26,8 @@ TEXT_MULTIPLE = 16
 BANDS = 4
 """Equal bands of diffusion time for which the held-out loss is told apart."""
 VALIDATION_CLIPS = 64
+RESAMPLING_STEPS = 2
+"""Solver steps by which history is made again."""
 
 
 def block_sizes(frames: int, size: int) -> tuple[int, ...]:
@@ -123,14 +125,17 @@ class DiffusionTask:
         latents = batch["latents"]
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         noisy = self.diffusion.add_noise(latents, noise, t)
-        extra = self._history(latents, generator) if history else {}
+        extra = self._history(batch, blocks, generator) if history else {}
         text, visible = self.text(batch["text"])
         output = self.transformer(noisy, t, text, visible, blocks=blocks, route=route, **extra)
         return self.diffusion.loss(output, latents, noise, noisy, t).mean()
 
-    def _history(self, latents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Clean frames, for some samples with noise that the network is told, and for some hidden."""
-        modes, (b, _, f) = self.run.modes, latents.shape[:3]
+    def _history(
+        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Clean frames, for some samples with noise that the network is told, as it would make them itself, or hidden."""
+        modes, latents = self.run.modes, batch["latents"]
+        b, _, f = latents.shape[:3]
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=latents.device)
@@ -138,7 +143,29 @@ class DiffusionTask:
         t = modes.history_noise * uniform(b, f) * (uniform(b, 1) < modes.noisy_history)
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         clean = self.diffusion.add_noise(latents, noise, t)
-        return {"clean": clean, "clean_t": t, "history_visible": uniform(b) >= modes.history_dropout}
+        visible = uniform(b) >= modes.history_dropout
+        if modes.resampled_history:
+            chosen, start = uniform(b, 1) < modes.resampled_history, modes.resampled_noise * uniform(b, 1)
+            start = start.clamp(min=EPSILON).expand(b, f)
+            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+            noisy = self.diffusion.add_noise(latents, noise, start)
+            made = self._resample(noisy, start, batch, {"blocks": blocks, "clean": clean, "clean_t": t})
+            clean, t = torch.where(chosen[:, None, :, None, None], made, clean), torch.where(chosen, 0.0, t)
+        return {"clean": clean, "clean_t": t, "history_visible": visible}
+
+    @torch.no_grad()
+    def _resample(self, noisy: Tensor, start: Tensor, batch: Mapping[str, Any], extra: dict[str, Any]) -> Tensor:
+        """What the model makes of noisy latents in a few steps: close to the truth, with the model's own faults.
+
+        History with such faults, of which the network is told nothing, is what it meets in a long video (Resampling Forcing,
+        Guo et al. 2025, arXiv:2512.15702; there block after block, here all blocks at once from a true past).
+        """
+        text, visible = self.text(batch["text"])
+        for step in range(RESAMPLING_STEPS):
+            now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
+            output = self.transformer(noisy, now, text, visible, **extra)
+            noisy = self.diffusion.move(noisy, self.diffusion.to_denoised(output, noisy, now), now, then)
+        return noisy
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block."""

@@ -55,7 +55,7 @@ class DistillTask(DiffusionTask):
         latents, t = batch["latents"], t.clamp(min=EPSILON)
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         noisy = self.diffusion.add_noise(latents, noise, t)
-        extra = {"blocks": blocks} | (self._history(latents, generator) if history else {})
+        extra = {"blocks": blocks} | (self._history(batch, blocks, generator) if history else {})
         then = (t - 1 / self.distill.teacher_steps).clamp(min=0)
         with torch.no_grad():
             moved = self.diffusion.move(noisy, self._guided(noisy, t, batch, extra), t, then)

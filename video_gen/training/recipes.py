@@ -82,6 +82,11 @@ class ModeConfig(Config):
     """Share of samples with noise on the history, which the network is told."""
     history_noise: float = Field(default=0.4, ge=0, le=1)
     """Largest diffusion time of that noise; drawn uniformly per frame from 0."""
+    resampled_history: float = Field(default=0.0, ge=0, le=1)
+    """Share of samples whose history the model makes again itself, so that it learns to live with its own faults: against
+    drift. It costs two more passes, without gradient."""
+    resampled_noise: float = Field(default=0.8, gt=0, le=1)
+    """Largest diffusion time from which that history is made again; drawn uniformly per sample from 0."""
 
 
 class Stage(Config):
