@@ -1,7 +1,6 @@
 """Learning from a model: the exact consistency function of a Gaussian has no loss, guidance is that of sampling."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from video_gen.cli import main
 from video_gen.model.diffusion import Diffusion, along
 from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.model.transformer_config import TransformerConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import DistillTask, pseudo_huber
@@ -43,7 +43,7 @@ class Exact(nn.Module):
     def __init__(self, answer):
         super().__init__()
         self.answer, self.diffusion = answer, Diffusion()
-        self.config = SimpleNamespace(patch_size=1)
+        self.config = TransformerConfig(latent_channels=4, patch_size=1)
 
     def forward(self, noisy, t, text, visible, blocks=None, **history):
         alpha, sigma = (along(x, noisy) for x in (self.diffusion.alpha(t), self.diffusion.sigma(t)))

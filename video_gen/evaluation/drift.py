@@ -19,7 +19,7 @@ from video_gen.data.worlds import draw, simulate
 from video_gen.evaluation.physics import VideoMeasures, measure_video
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import VideoPipeline, plan_blocks
-from video_gen.sampling.rollout import rollout
+from video_gen.sampling.rollout import advance, begin
 from video_gen.sampling.solvers import generators_for
 
 FIRST = 16
@@ -85,17 +85,18 @@ def roll_out(
     """
     sampling, clip = pipeline.config.sampling.replace(**settings), pipeline.config.clip
     c, total, h, w = pipeline.vae.latent_shape(num_frames, clip.height, clip.width)
-    trained = pipeline.vae.latent_shape(clip.num_frames, clip.height, clip.width)[1]
-    blocks = plan_blocks(0, total, block_frames or max(1, trained // 2))
-    latents, chunks, cache, done = [], [], None, 0
-    with torch.no_grad(), torch.autocast(pipeline.device.type, torch.bfloat16):
-        model = pipeline._model(captions, sampling)
-        generators = generators_for(seeds, pipeline.device)
-        for part in rollout(model, blocks, (c, h, w), None, pipeline.diffusion, sampling, generators):
-            chunk, cache = pipeline.vae.decode_chunk(part, cache)
-            latents.append(part.cpu())
-            chunks.append(np.stack([to_frames(video) for video in chunk]))
-            done += chunks[-1].shape[1]
+    block_frames = block_frames or pipeline.long_block_frames()
+    latents, chunks, decoder, done = [], [], None, 0
+    with pipeline.inference():
+        model = pipeline.block_model(captions, sampling, block_frames)
+        state = begin(model, None, (), generators_for(seeds, pipeline.device))
+        for size in plan_blocks(0, total, block_frames):
+            state = advance(model, state, (c, size, h, w), pipeline.diffusion, sampling, pipeline.device)
+            assert state.block is not None
+            frames, decoder = pipeline.decode(state.block, decoder)
+            latents.append(state.block.float().cpu())
+            chunks.append(frames)
+            done += frames.shape[1]
             if progress:
                 progress(done, num_frames)
     return LongVideos(captions, np.concatenate(chunks, axis=1), torch.cat(latents, dim=2))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from video_gen.data.latents import LatentSet
 from video_gen.model.diffusion import EPSILON, along
+from video_gen.model.routing import Route
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
@@ -50,8 +51,9 @@ class DistillTask(DiffusionTask):
         blocks: tuple[int, ...],
         generator: torch.Generator,
         history: bool,
+        route: Route | None = None,
     ) -> Tensor:
-        """The distance between the student's answers at `t`, (b, f), and one teacher's step later."""
+        """The distance between the student's answers at `t`, (b, f), and one teacher's step later; all tokens go all the way."""
         latents, t = batch["latents"], t.clamp(min=EPSILON)
         noise = torch.randn(latents.shape, generator=generator, device=latents.device)
         noisy = self.diffusion.add_noise(latents, noise, t)
