@@ -84,7 +84,7 @@ class DiffusionTask:
         latents = batch["latents"]
         repeats = torch.tensor(blocks, device=latents.device)
         t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device)
-        t = t.repeat_interleave(repeats, dim=1)
+        t = t.repeat_interleave(repeats, dim=1, output_size=sum(blocks))
         return self._loss_at(batch, t, blocks, generator, history)
 
     def _loss_at(
