@@ -47,6 +47,8 @@ class TrainVAE(Config):
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
+    profile: int = Field(default=0, ge=0)
+    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
 
 
 class TrainDiffusion(Config):
@@ -57,6 +59,8 @@ class TrainDiffusion(Config):
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
+    profile: int = Field(default=0, ge=0)
+    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
 
 
 class Sample(Config):
@@ -166,13 +170,13 @@ def data_encode(args: DataEncode) -> None:
 def train_vae(args: TrainVAE) -> None:
     from video_gen.train import train_vae
 
-    train_vae(args.recipe, args.run, args.resume)
+    train_vae(args.recipe, args.run, args.resume, args.profile)
 
 
 def train_diffusion(args: TrainDiffusion) -> None:
     from video_gen.train import train_diffusion
 
-    train_diffusion(args.recipe, args.run, args.resume)
+    train_diffusion(args.recipe, args.run, args.resume, args.profile)
 
 
 def sample(args: Sample) -> None:

@@ -24,14 +24,14 @@ LINEAR_CLIPS = 256
 """Clips on which the VAE's linear path is measured."""
 
 
-def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
+def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Train a VAE into `run_dir`, whose model/ holds vae/ at the end. Returns what `training.loop.train` returns."""
     parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
     torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
     vae = VideoVAE(run.vae)
     vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
     task = VAETask(run, vae, parts["train"], parts["validation"])
-    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
+    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile)
 
 
 def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
@@ -56,7 +56,7 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     return sets[0], sets[1]
 
 
-def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
+def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Train a transformer into `run_dir`, whose model/ is a whole pipeline at the end."""
     train_set, validation_set = encode_latents(run)
     vae = load_vae(run)
@@ -66,7 +66,7 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -
     transformer = VideoTransformer(run.transformer.replace(**sizes))
     task = DiffusionTask(run, transformer, text, vae, train_set, validation_set)
     resolved = run.replace(transformer=transformer.config.model_dump())
-    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume)
+    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, profile)
 
 
 def load_vae(run: DiffusionRun) -> VideoVAE:
