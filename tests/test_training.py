@@ -25,7 +25,18 @@ from video_gen.training.state import TrainState, ema_weights, fresh_ema, latest,
 from video_gen.training.task import split_batch, step_generator
 
 CONFIG = "model: tiny\nloop: {seed: 0}\n"
-TIMING = ("time", "seconds", "samples_per_s", "tokens_per_s", "memory_mb", "mfu", "data_s", "forward_s", "backward_s", "optimiser_s")
+TIMING = (
+    "time",
+    "seconds",
+    "samples_per_s",
+    "tokens_per_s",
+    "memory_mb",
+    "mfu",
+    "data_s",
+    "forward_s",
+    "backward_s",
+    "optimiser_s",
+)
 
 
 class Net(nn.Module):

@@ -38,8 +38,8 @@ from video_gen.training.vae_task import VAETask
 from video_gen.training.watch import group_of
 
 Run = VAERun | DiffusionRun
-KERNELS_MB = 100
-"""Code of torch's kernels that a first step brings in, beside what importing does; a CPU build of torch 2.13."""
+KERNELS_MB = 165
+"""What a first step brings in beside what importing does: code of torch's kernels, TensorBoard. A CPU build of torch 2.13."""
 
 
 @dataclass
@@ -99,7 +99,10 @@ class Plan:
         return self.train_steps * sum(s or 0.0 for s in seconds) / len(seconds) / 3600
 
     def to_json(self) -> str:
-        extra = {"hours": self.hours, "buckets": [asdict(b) | {"flops": b.flops, "seconds": b.seconds} for b in self.buckets]}
+        extra = {
+            "hours": self.hours,
+            "buckets": [asdict(b) | {"flops": b.flops, "seconds": b.seconds} for b in self.buckets],
+        }
         return json.dumps(asdict(self) | extra, indent=1)
 
 
@@ -210,7 +213,13 @@ def train_a_little(
     run: Run, bucket: tuple[int, int, int], vae: VAEConfig, caption: str, steps: int
 ) -> tuple[dict[str, float], float]:
     """The training loop on random data, for one step to warm up and `steps` more of each use."""
-    few = {"train_steps": steps + 1, "log_every": 1, "validate_every": 0, "sample_every": 0, "checkpoint_every": steps + 1}
+    few = {
+        "train_steps": steps + 1,
+        "log_every": 1,
+        "validate_every": 0,
+        "sample_every": 0,
+        "checkpoint_every": steps + 1,
+    }
     loop = run.loop.replace(**few)
     seconds, peak = {}, 0.0
     for name, _, only in uses_of(run):
@@ -234,7 +243,7 @@ class RandomClips:
 
     def __getitem__(self, index: int) -> Clip:
         pixels = np.random.default_rng(index).integers(0, 256, (*self.buckets[0], 3), dtype=np.uint8)
-        return Clip(pixels, "", "noise")
+        return Clip(pixels, "", "noise", Path("noise"))
 
 
 class RandomLatents:
@@ -262,10 +271,14 @@ def show(plan: Plan, output: Path | None) -> None:
     console.print(_step_table(plan))
     console.print(_memory_table(plan))
     if plan.measured_mb is not None:
-        console.print(f"memory: {plan.memory_mb:.0f} MB planned, {plan.measured_mb:.0f} MB in the steps that were measured")
+        console.print(
+            f"memory: {plan.memory_mb:.0f} MB planned, {plan.measured_mb:.0f} MB in the steps that were measured"
+        )
     if plan.hours is not None:
         minutes, seconds = divmod(round(plan.hours * 3600), 60)
-        console.print(f"time: {plan.train_steps} steps, {minutes}:{seconds:02d} minutes; validation and samples come on top")
+        console.print(
+            f"time: {plan.train_steps} steps, {minutes}:{seconds:02d} minutes; validation and samples come on top"
+        )
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(plan.to_json())
@@ -280,7 +293,16 @@ def _step_table(plan: Plan) -> Table:
             rate = f"{use.flops / use.seconds / 1e12:.3g}" if use.seconds else "-"
             seconds = f"{use.seconds:.3g}" if use.seconds else "not measured"
             size, tokens = "x".join(map(str, bucket.size)), str(bucket.tokens or "-")
-            row = (size, use.name, f"{use.share:.0%}", str(bucket.samples), tokens, f"{use.flops / 1e12:.4g}", seconds, rate)
+            row = (
+                size,
+                use.name,
+                f"{use.share:.0%}",
+                str(bucket.samples),
+                tokens,
+                f"{use.flops / 1e12:.4g}",
+                seconds,
+                rate,
+            )
             table.add_row(*row)
     return table
 

@@ -129,7 +129,9 @@ def _materialise(module: nn.Module) -> None:
             empty = torch.empty_strided(p.size(), p.stride(), dtype=p.dtype, device="cpu")
             setattr(part, name, nn.Parameter(empty, p.requires_grad))
         for name, buffer in list(part.named_buffers(recurse=False)):
-            part.register_buffer(name, torch.empty_strided(buffer.size(), buffer.stride(), dtype=buffer.dtype, device="cpu"))
+            part.register_buffer(
+                name, torch.empty_strided(buffer.size(), buffer.stride(), dtype=buffer.dtype, device="cpu")
+            )
 
 
 def _gathered(modules: Mapping[str, nn.Module]) -> int:

@@ -28,7 +28,9 @@ def profiled(
         yield lambda: None
         return
     if left < WARMUP_STEPS + steps:
-        raise ConfigError(f"profile {steps}: needs {WARMUP_STEPS + steps} steps with its warm-up, the run has {left} left")
+        raise ConfigError(
+            f"profile {steps}: needs {WARMUP_STEPS + steps} steps with its warm-up, the run has {left} left"
+        )
     cuda = device.type == "cuda"
 
     def write(trace: profile) -> None:

@@ -43,7 +43,9 @@ class Watch:
         if not self.peak:
             self.peak = matrix_peak(self.device, self.dtype)
             name = str(self.dtype).removeprefix("torch.")
-            self.say(f"matrix peak of this device in {name}, measured: {self.peak / 1e12:.3g} TFLOP/s; mfu is against it")
+            self.say(
+                f"matrix peak of this device in {name}, measured: {self.peak / 1e12:.3g} TFLOP/s; mfu is against it"
+            )
         self.flops += flops
 
     def line(self) -> dict[str, float]:
