@@ -55,9 +55,9 @@ def test_uses_are_the_steps_that_training_draws():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(ConfigError, match="holds no config.json; give the YAML"):
+    with pytest.raises(ConfigError, match=r"holds no config\.json; give the YAML"):
         make_plan(DIFFUSION.replace(vae="nowhere"), steps=0)
-    with pytest.raises(ConfigError, match="devices 3: loop.batch_size 16 must be a multiple"):
+    with pytest.raises(ConfigError, match=r"devices 3: loop\.batch_size 16 must be a multiple"):
         make_plan(DIFFUSION, VAE.vae, devices=3, steps=0)
 
 

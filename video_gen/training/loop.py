@@ -26,6 +26,7 @@ from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import open_run_folder, whole_folder
 from video_gen.training.monitor import Monitor, memory_mb, say
 from video_gen.training.optim import build_optimizer, clip_gradients, learning_rate
+from video_gen.training.profile import profiled
 from video_gen.training.state import (
     TrainState,
     ema_weights,
@@ -35,7 +36,6 @@ from video_gen.training.state import (
     save_checkpoint,
     update_ema,
 )
-from video_gen.training.profile import profiled
 from video_gen.training.task import Task, prefetched, split_batch, step_generator
 from video_gen.training.watch import Watch, group_norms
 
