@@ -88,7 +88,7 @@ def step_memory(
 
 
 class AllocationTracker(TorchDispatchMode):
-    """Counts the bytes of all storages that operations inside made and that are alive."""
+    """Counts the bytes of all storages that operations inside made, or returned views of, and that are alive."""
 
     def __init__(self):
         super().__init__()
