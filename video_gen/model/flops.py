@@ -7,7 +7,7 @@ of the time, and of no products) are left out.
 
 from itertools import accumulate
 
-from video_gen.model.transformer_config import TextConfig, TransformerConfig
+from video_gen.model.transformer_config import NEIGHBOURS, TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 
 BACKWARD = 2
@@ -49,7 +49,7 @@ def transformer_flops(
 
 def text_flops(config: TextConfig, batch: int, text_tokens: int) -> int:
     """The byte-level text encoder, forward; 0 for an encoder by name, whose size is not known here."""
-    return 2 * batch * (text_tokens - 1) * config.width**2 if config.kind == "bytes" else 0
+    return 2 * batch * (text_tokens - 1) * (NEIGHBOURS + 1) * config.width**2 if config.kind == "bytes" else 0
 
 
 def layer_kinds(config: TransformerConfig) -> list[str]:
