@@ -31,10 +31,8 @@ class TextConditioned:
         self.window = window
 
     def branches(self, history: History | None) -> tuple[Branch, ...]:
-        found: list[Branch] = ["full"]
-        found += ["history"] if self.empty is not None else []
-        found += ["alone"] if history is not None else []
-        return tuple(found)
+        differ: dict[Branch, bool] = {"full": True, "history": self.empty is not None, "alone": history is not None}
+        return tuple(branch for branch, differs in differ.items() if differs)
 
     def denoiser(self, history: History | None, branches: tuple[Branch, ...]) -> BranchDenoiser:
         """All branches are one forward pass of as many times the batch. What they see is put together once per block."""
@@ -72,7 +70,8 @@ def join_texts(memories: list[TextMemory]) -> TextMemory:
         KeyValue(*(torch.cat([padded(x, axis=3) for x in parts]) for parts in zip(*layer)))
         for layer in zip(*(memory.layers for memory in memories))
     )
-    return TextMemory(layers, torch.cat([padded(memory.visible, axis=1) for memory in memories]))
+    some_padded = any(memory.padded or memory.visible.shape[1] < longest for memory in memories)
+    return TextMemory(layers, torch.cat([padded(memory.visible, axis=1) for memory in memories]), some_padded)
 
 
 def repeat_history(history: History | None, count: int) -> History | None:
