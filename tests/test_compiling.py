@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from video_gen.training import compiling
@@ -56,3 +57,8 @@ def test_a_failing_compilation_is_said_and_the_step_done_eagerly(monkeypatch):
     got = or_eagerly(lambda: module.blocks[0](x), {"net": module})
     assert "internal error" in said[0]
     torch.testing.assert_close(got, module.blocks[0](x))
+
+
+def test_on_and_off_may_stand_unquoted_in_yaml():
+    for word in ("on", "off", "auto"):
+        assert LoopConfig(**yaml.safe_load(f"compile: {word}")).compile == word

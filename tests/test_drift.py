@@ -171,8 +171,10 @@ def test_calls_are_those_made(solver, num_steps):
 
     generators = generators_for([0], "cpu")
     SOLVERS[solver](denoiser, sample_noise((1, 1, 1, 2, 2), generators), timesteps(num_steps), Diffusion(), generators)
-    assert calls_per_block(solver, num_steps, 1.0) == len(calls)
-    assert calls_per_block(solver, num_steps, 2.0) == 2 * len(calls)
+    sampling = SamplingConfig(solver=solver, num_steps=num_steps, guidance_scale=1.0)
+    assert calls_per_block(sampling) == len(calls)
+    assert calls_per_block(sampling.replace(guidance_scale=2.0)) == 2 * len(calls)
+    assert calls_per_block(sampling.replace(history_scale=2.0)) == 3 * len(calls)
 
 
 def test_worsening_has_a_direction():

@@ -11,7 +11,7 @@ LAYERS = {
     "model": 1, "data": 1,
     "sampling": 2,
     "training": 3, "evaluation": 3,
-    "train": 4, "sample": 4, "evaluate": 4,
+    "train": 4, "sample": 4, "evaluate": 4, "plan": 4,
     "stream": 5,
     "demo": 5,
     "cli": 6,

@@ -1,4 +1,4 @@
-"""Every solver recovers an analytic Gaussian, in its order; guidance calls what it must."""
+"""Every solver recovers an analytic Gaussian, in its order."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from video_gen.errors import ConfigError
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.guidance import GuidedDenoiser, guide, rescale
 from video_gen.sampling.solvers import SOLVERS, generators_for, sample_noise, timesteps
 
 MEAN, STD = 0.7, 0.4
@@ -83,39 +82,6 @@ def test_a_seed_gives_its_noise_whatever_the_batch():
     alone = sample_noise((1, 2, 3, 4, 4), generators_for([7], "cpu"))
     among = sample_noise((3, 2, 3, 4, 4), generators_for([5, 7, 9], "cpu"))
     assert torch.equal(alone[0], among[1]) and not torch.equal(among[0], among[1])
-
-
-def test_guidance_one_calls_the_model_once():
-    calls = []
-
-    def named(name, value):
-        def denoise(x, t):
-            calls.append(name)
-            return torch.full_like(x, value)
-
-        return denoise
-
-    x, t = torch.zeros(SHAPE), torch.full((2,), 0.5)
-    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 1.0)(x, t).mean() == 1 and calls == ["c"]
-    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.6, 1.0))(x, t).mean() == 1 and calls == ["c"] * 2
-    assert GuidedDenoiser(named("c", 1.0), named("u", 0.0), 3.0, (0.4, 0.6))(x, t).mean() == 3 and calls[2:] == [
-        "c",
-        "u",
-    ]
-
-
-def test_guiding_denoised_and_velocity_is_the_same():
-    diffusion = Diffusion()
-    x, t = torch.randn(SHAPE), torch.tensor([0.3, 0.8])
-    a, b = torch.randn(SHAPE), torch.randn(SHAPE)
-    one = guide(diffusion.to_denoised(a, x, t), diffusion.to_denoised(b, x, t), 2.5)
-    torch.testing.assert_close(one, diffusion.to_denoised(guide(a, b, 2.5), x, t), rtol=1e-4, atol=1e-5)
-
-
-def test_rescale_brings_back_the_spread():
-    a, g = torch.randn(SHAPE), 3 * torch.randn(SHAPE)
-    torch.testing.assert_close(rescale(g, a, 1.0).std((1, 2, 3, 4)), a.std((1, 2, 3, 4)))
-    assert torch.equal(rescale(g, a, 0.0), g)
 
 
 def test_settings_are_checked():

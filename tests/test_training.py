@@ -25,7 +25,18 @@ from video_gen.training.state import TrainState, ema_weights, fresh_ema, latest,
 from video_gen.training.task import split_batch, step_generator
 
 CONFIG = "model: tiny\nloop: {seed: 0}\n"
-TIMING = ("time", "seconds", "samples_per_s", "tokens_per_s", "memory_mb")
+TIMING = (
+    "time",
+    "seconds",
+    "samples_per_s",
+    "tokens_per_s",
+    "memory_mb",
+    "mfu",
+    "data_s",
+    "forward_s",
+    "backward_s",
+    "optimiser_s",
+)
 
 
 class Net(nn.Module):
@@ -72,6 +83,9 @@ class Denoise:
         noise = torch.randn(batch["x"].shape, generator=generator)
         loss = (self.net(batch["x"] + noise).float() - batch["x"]).square().mean()
         return loss, {"mse": loss}
+
+    def flops(self, batch, step):
+        return 3 * 2 * 16 * (8 * 16 + 16 * 16 + 16 * 8)
 
     def validate(self, step):
         assert not self.net.training and not torch.is_grad_enabled()

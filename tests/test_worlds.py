@@ -18,7 +18,7 @@ from video_gen.data.captions import (
 from video_gen.data.config import WorldConfig
 from video_gen.data.mechanics import advance, next_contact
 from video_gen.data.video_file import probe, read_frames
-from video_gen.data.worlds import draw, load_state, object_mask, object_radius, render_world, simulate
+from video_gen.data.worlds import IMAGES, draw, load_state, object_mask, object_radius, render_world, simulate
 from video_gen.errors import ConfigError, DataError
 
 BOX = (5.0, 100.0, 80.0)  # radius, width, height
@@ -153,6 +153,19 @@ def test_files_hold_what_was_drawn_and_a_second_run_goes_on(tmp_path):
     assert render_world(config, tmp_path) == 2
     assert (tmp_path / "clip_000002.mp4").read_bytes() == content
     assert (tmp_path / "clip_000000.mp4").stat().st_mtime_ns == before
+
+
+def test_images_show_further_scenes(tmp_path):
+    config = small(num_clips=1, num_images=2)
+    render_world(config, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    assert [row["file_name"] for row in rows] == ["clip_000000.mp4", "image_000000.png", "image_000001.png"]
+    world = simulate(config.replace(num_frames=1), IMAGES + 1)
+    assert rows[2]["text"] == world.caption
+    np.testing.assert_array_equal(read_frames(tmp_path / "image_000001.png", [0.0]), draw(world))
+    assert render_world(small(num_clips=2, num_images=3), tmp_path) == 3
+    with pytest.raises(DataError, match="3 images"):
+        render_world(small(num_clips=2), tmp_path)
 
 
 def test_another_world_or_folder_is_refused(tmp_path):

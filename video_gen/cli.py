@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
+import yaml
 from pydantic import Field
 
 from video_gen.config import Config, load_yaml
@@ -48,6 +49,8 @@ class TrainVAE(Config):
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
+    profile: int = Field(default=0, ge=0)
+    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
 
 
 class TrainDiffusion(Config):
@@ -58,6 +61,35 @@ class TrainDiffusion(Config):
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
+    profile: int = Field(default=0, ge=0)
+    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
+
+
+class PlanSettings(Config):
+    """What both plans can be told."""
+
+    devices: int = Field(default=1, ge=1)
+    """Tell the memory for so many devices, too, between which weights, gradients and states are divided."""
+    steps: int = Field(default=3, ge=0)
+    """Real steps to measure, of each kind that the run makes; 0 = measure nothing."""
+    output: Path | None = None
+    """A JSON file for the figures."""
+
+
+class PlanVAE(Config):
+    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
+
+    recipe: Annotated[VAERun, Flat] = VAERun()
+    plan: Annotated[PlanSettings, Flat] = PlanSettings()
+
+
+class PlanDiffusion(Config):
+    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
+
+    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
+    plan: Annotated[PlanSettings, Flat] = PlanSettings()
+    vae_yaml: Path | None = None
+    """The YAML of the VAE's training, where the VAE is not trained yet."""
 
 
 class TrainDistill(Config):
@@ -279,13 +311,21 @@ def data_encode(args: DataEncode) -> None:
 def train_vae(args: TrainVAE) -> None:
     from video_gen.train import train_vae
 
-    train_vae(args.recipe, args.run, args.resume)
+    train_vae(args.recipe, args.run, args.resume, args.profile)
 
 
 def train_diffusion(args: TrainDiffusion) -> None:
     from video_gen.train import train_diffusion
 
-    train_diffusion(args.recipe, args.run, args.resume)
+    train_diffusion(args.recipe, args.run, args.resume, args.profile)
+
+
+def plan(args: PlanVAE | PlanDiffusion) -> None:
+    from video_gen.plan import make_plan, show
+
+    file = args.vae_yaml if isinstance(args, PlanDiffusion) else None
+    vae = load_yaml(VAERun, file).vae if file else None
+    show(make_plan(args.recipe, vae, devices=args.plan.devices, steps=args.plan.steps), args.plan.output)
 
 
 def train_distill(args: TrainDistill) -> None:
@@ -400,6 +440,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("train", "vae"): (TrainVAE, train_vae),
     ("train", "diffusion"): (TrainDiffusion, train_diffusion),
     ("train", "distill"): (TrainDistill, train_distill),
+    ("plan",): (PlanVAE, plan),
     ("sample",): (Sample, sample),
     ("stream",): (StreamVideo, stream),
     ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
@@ -409,7 +450,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("demo",): (Demo, demo),
     ("bench",): (Bench, bench),
 }
-WITH_YAML = {"encode": "recipe", "vae": "recipe", "diffusion": "recipe", "distill": "recipe"}
+WITH_YAML = {name: "recipe" for name in ("plan", "encode", "vae", "diffusion", "distill")}
 """Commands whose first argument may be a YAML file with the defaults of that part."""
 
 
@@ -437,9 +478,18 @@ def find(words: list[str]) -> tuple[tuple[str, ...], type[Config], Callable[[Any
         raise SystemExit(0)
     for names, (kind, run) in COMMANDS.items():
         if tuple(words[: len(names)]) == names:
-            return names, kind, run
+            diffusion = names == ("plan",) and is_diffusion(words[1:2])
+            return names, PlanDiffusion if diffusion else kind, run
     known = ", ".join(" ".join(names) for names in COMMANDS)
     raise ConfigError(f"no command '{' '.join(words[:2])}'; there are {known}")
+
+
+def is_diffusion(words: list[str]) -> bool:
+    """Whether the first word is the YAML of a diffusion run, which says where its VAE is, and not what it is."""
+    if not words or not Path(words[0]).is_file():
+        return False
+    found = yaml.safe_load(Path(words[0]).read_text())
+    return isinstance(found, dict) and ("transformer" in found or isinstance(found.get("vae"), str))
 
 
 def parse(names: tuple[str, ...], kind: type[C], words: list[str]) -> C:
@@ -464,7 +514,7 @@ def overview() -> str:
     lines += [f"  {' '.join(names):17} {(kind.__doc__ or '').splitlines()[0]}" for names, (kind, _) in COMMANDS.items()]
     lines += [
         "",
-        "The `train` commands and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml",
+        "The `train` commands, `plan` and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml",
     ]
     return "\n".join(lines)
 

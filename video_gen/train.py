@@ -32,14 +32,14 @@ LINEAR_CLIPS = 256
 """Clips on which the VAE's linear path is measured."""
 
 
-def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
+def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Train a VAE into `run_dir`, whose model/ holds vae/ at the end. Returns what `training.loop.train` returns."""
     parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
     torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
     vae = VideoVAE(run.vae)
     vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
     task = VAETask(run, vae, parts["train"], parts["validation"])
-    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
+    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile)
 
 
 def encode(run: DiffusionRun) -> None:
@@ -54,13 +54,13 @@ def encode(run: DiffusionRun) -> None:
             say(f"{part.folder}: clips {name}: {counted}")
 
 
-def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
+def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Train a transformer into `run_dir`, whose model/ is a whole pipeline at the end: in one go, or stage after stage.
 
     Raises: ConfigError if there is no VAE, or the model that `init` names does not fit; what `training.loop.train` raises.
     """
     if not run.stages:
-        return _train_stage(run, run_dir, run.init, resume)
+        return _train_stage(run, run_dir, run.init, resume, profile)
     open_run_folder(run_dir, run.to_yaml(), resume)
     stages, start, found = run.stage_runs(), run.init, {}
     for number, stage in enumerate(stages, 1):
@@ -69,7 +69,7 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -
             say(f"{folder}: finished already")
         else:
             say(f"stage {number} of {len(stages)}, in {folder}")
-            found = _train_stage(stage, folder, start, "auto")
+            found = _train_stage(stage, folder, start, "auto", profile)
         start = folder / "model"
     if not (run_dir / "model").is_dir():
         with whole_folder(run_dir / "model") as new:
@@ -78,7 +78,9 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -
     return found
 
 
-def _train_stage(run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume) -> dict[str, float]:
+def _train_stage(
+    run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume, profile: int
+) -> dict[str, float]:
     """Train from fresh weights, or from those of the model folder `start`."""
     train_set, validation_set = encode_latents(run)
     captions = {entry.caption for entry in (*train_set.entries, *validation_set.entries)}
@@ -93,7 +95,7 @@ def _train_stage(run: DiffusionRun, run_dir: Path, start: Path | None, resume: R
     task = DiffusionTask(run, transformer, text, vae, train_set, validation_set)
     say_buckets(train_set, task.sampler)
     resolved = run.replace(transformer=transformer.config.model_dump())
-    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume)
+    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, profile)
 
 
 def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:

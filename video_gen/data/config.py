@@ -64,6 +64,9 @@ class WorldConfig(Config):
 
     kind: Literal["bounce", "pendulum", "digits", "kicks"] = "bounce"
     num_clips: int = Field(default=512, ge=1)
+    num_images: int = Field(default=0, ge=0)
+    """Further scenes of which one frame is shown, as a PNG: what things look like is learned from stills at a fraction of
+    the cost of clips."""
     num_frames: int = Field(default=33, ge=1)
     fps: float = Field(default=16.0, gt=0)
     height: int = Field(default=64, ge=16)

@@ -1,7 +1,7 @@
 """The built-in worlds: motion that is known exactly, rendered to real video files with captions and the true state.
 
-A folder holds `clip_000000.mp4` ..., `metadata.jsonl` with the captions, `state/clip_000000.npz` with what was drawn, and
-`world.json`, the configuration. Clip `i` depends on the configuration and `i` alone.
+A folder holds `clip_000000.mp4` ..., `image_000000.png` ..., `metadata.jsonl` with the captions, `state/clip_000000.npz`
+with what was drawn, and `world.json`, the configuration. Clip `i` depends on the configuration and `i` alone.
 """
 
 import json
@@ -29,6 +29,9 @@ PIXELS_PER_FRAME = {"slow": 0.02, "fast": 0.05}
 KICK_PROBABILITY = 0.06
 CRF = 4
 CHUNK = 16
+COUNTS = ("num_clips", "num_images")
+IMAGES = 10**9
+"""Image `i` is the first frame of scene IMAGES + i: of none that is shown as a clip."""
 
 
 @dataclass(frozen=True)
@@ -241,31 +244,32 @@ def render_world(
     """Render what the folder does not have yet.
 
     Args:
-        progress: called with (clips that are there, clips in all).
+        progress: called with (clips and images that are there, all of them).
         workers: processes; default: one per core, and none for small jobs.
-    Returns: how many clips were there before.
+    Returns: how many clips and images were there before.
     Raises: DataError if the folder holds another world, or something else.
     """
     folder = Path(folder)
     _claim(config, folder)
-    missing = [i for i in range(config.num_clips) if not all(p.exists() for p in _files(folder, i))]
-    before = done = config.num_clips - len(missing)
+    scenes = [*range(config.num_clips), *range(IMAGES, IMAGES + config.num_images)]
+    missing = [i for i in scenes if not all(p.exists() for p in _files(folder, i))]
+    before = done = len(scenes) - len(missing)
     if progress:
-        progress(done, config.num_clips)
+        progress(done, len(scenes))
     chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
     workers = workers or (min(os.cpu_count() or 1, len(chunks)) if len(missing) >= 4 * CHUNK else 1)
     if workers <= 1:
         for chunk in chunks:
             done += _render_chunk(config, folder, chunk)
             if progress:
-                progress(done, config.num_clips)
+                progress(done, len(scenes))
     else:
         with ProcessPoolExecutor(workers) as pool:
             for future in as_completed([pool.submit(_render_chunk, config, folder, chunk) for chunk in chunks]):
                 done += future.result()
                 if progress:
-                    progress(done, config.num_clips)
-    rows = ({"file_name": _name(i) + ".mp4", "text": _caption(config, i)} for i in range(config.num_clips))
+                    progress(done, len(scenes))
+    rows = ({"file_name": _files(folder, i)[0].name, "text": _caption(config, i)} for i in scenes)
     _write_text(folder / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return before
 
@@ -285,37 +289,39 @@ def load_state(folder: str | Path, file_name: str) -> World:
 
 def _render_chunk(config: WorldConfig, folder: Path, indices: list[int]) -> int:
     for index in indices:
-        world = simulate(config, index)
-        video, state = _files(folder, index)
+        world = simulate(config if index < IMAGES else config.replace(num_frames=1), index)
+        video, *state = _files(folder, index)
         metadata = {"caption": world.caption, "world": config.kind}
         write_video(video, draw(world), config.fps, crf=CRF, metadata=metadata)
-        temporary = state.with_name(f".{state.name}")
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                **{k: v for k, v in vars(world).items() if k not in ("looks", "anchor")},
-                looks=np.array(world.looks),
-                anchor=np.array(world.anchor or ()),
-            )
-        os.replace(temporary, state)
+        for file in state:
+            _write_state(file, world)
     return len(indices)
 
 
+def _write_state(path: Path, world: World) -> None:
+    arrays = {k: v for k, v in vars(world).items() if k not in ("looks", "anchor")}
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays, looks=np.array(world.looks), anchor=np.array(world.anchor or ()))
+    os.replace(temporary, path)
+
+
 def _claim(config: WorldConfig, folder: Path) -> None:
-    """The folder is ours if it is empty or holds the same world; more clips may be added to it."""
+    """The folder is ours if it is empty or holds the same world; more clips and images may be added to it."""
     file = folder / "world.json"
     wanted = config.model_dump(mode="json")
     if file.exists():
-        found = json.loads(file.read_text())
-        if {**found, "num_clips": 0} != {**wanted, "num_clips": 0}:
-            keys = [k for k in wanted if k != "num_clips" and found.get(k) != wanted[k]]
+        found = {"num_images": 0} | json.loads(file.read_text())
+        keys = [k for k in wanted if k not in COUNTS and found.get(k) != wanted[k]]
+        if keys:
             named = ", ".join(f"{k} {found.get(k)!r} and not {wanted[k]!r}" for k in keys)
             raise DataError(f"{folder}: holds another world ({named}); choose another folder, or delete this one")
-        if found["num_clips"] > wanted["num_clips"]:
-            raise DataError(
-                f"{folder}: holds {found['num_clips']} clips of this world already, more than num_clips "
-                f"{wanted['num_clips']}; choose another folder, or delete this one"
-            )
+        for count in COUNTS:
+            if found[count] > wanted[count]:
+                raise DataError(
+                    f"{folder}: holds {found[count]} {count.removeprefix('num_')} of this world already, more than {count} "
+                    f"{wanted[count]}; choose another folder, or delete this one"
+                )
     elif folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty and holds no world; choose another folder")
     (folder / "state").mkdir(parents=True, exist_ok=True)
@@ -326,13 +332,12 @@ def _caption(config: WorldConfig, index: int) -> str:
     return simulate(config.replace(num_frames=1), index).caption
 
 
-def _name(index: int) -> str:
-    return f"clip_{index:06d}"
-
-
-def _files(folder: Path, index: int) -> tuple[Path, Path]:
-    """State last: where it is, the video is whole, too."""
-    return folder / f"{_name(index)}.mp4", folder / "state" / f"{_name(index)}.npz"
+def _files(folder: Path, index: int) -> tuple[Path, ...]:
+    """An image; or a clip's video and its state. State last: where it is, the video is whole, too."""
+    if index >= IMAGES:
+        return (folder / f"image_{index - IMAGES:06d}.png",)
+    name = f"clip_{index:06d}"
+    return folder / f"{name}.mp4", folder / "state" / f"{name}.npz"
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from video_gen.evaluation import report
 from video_gen.evaluation.physics import measure_video, summarise
+from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import VideoPipeline
 
 HIGHER = ("persistence", "objects_present", "colour_identity", "shape_identity", "caption_accuracy")
@@ -17,10 +18,10 @@ SHOWN = (*HIGHER, *LOWER, "motion", "speed_drift")
 BATCH = 16
 
 
-def calls_per_block(solver: str, num_steps: int, guidance_scale: float) -> int:
-    """Model calls for one block; guidance at all times takes two for each estimate."""
-    estimates = 2 * num_steps - 1 if solver == "heun" else num_steps
-    return estimates * (1 if guidance_scale == 1 else 2)
+def calls_per_block(sampling: SamplingConfig) -> int:
+    """Model calls for one block: guidance by text, at all times, takes two for each estimate, that by history a third."""
+    estimates = 2 * sampling.num_steps - 1 if sampling.solver == "heun" else sampling.num_steps
+    return estimates * (3 if sampling.history_scale != 1 else 2 if sampling.guidance_scale != 1 else 1)
 
 
 def measure_setting(
@@ -33,9 +34,8 @@ def measure_setting(
         seeds = [seed + start + i for i in range(len(chosen))]
         videos = pipeline.generate(chosen, seeds=seeds, solver=solver, num_steps=num_steps, **settings)
         measures += [measure_video(v, c.removesuffix(", kicked")) for v, c in zip(videos, chosen)]
-    scale = pipeline.config.sampling.replace(**settings).guidance_scale
-    calls = calls_per_block(solver, num_steps, scale)
-    return {"solver": solver, "num_steps": num_steps, "calls": calls} | summarise(measures)
+    sampling = pipeline.config.sampling.replace(solver=solver, num_steps=num_steps, **settings)
+    return {"solver": solver, "num_steps": num_steps, "calls": calls_per_block(sampling)} | summarise(measures)
 
 
 def worsening(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:

@@ -249,7 +249,7 @@ def flex_kernel() -> Callable[..., Tensor]:
 
 def _dense_mask(blocks: tuple[int, ...], first: int, kept: int, self_history: bool, device: torch.device) -> Tensor:
     """(1, frames, kept + frames) of all blocks at once; right only while no history is forgotten."""
-    block = torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks))
+    block = torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks), output_size=sum(blocks))
     start = torch.tensor(list(accumulate(blocks, initial=0))[:-1])[block] + first
     own = block[:, None] >= block if self_history else block[:, None] == block
     past = torch.arange(kept) < start[:, None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from video_gen.errors import ConfigError, DataError
 from video_gen.model.layers import sinusoids
 from video_gen.model.pretrained import Pretrained
-from video_gen.model.transformer_config import TextConfig
+from video_gen.model.transformer_config import NEIGHBOURS, TextConfig
 
 PIECE_BYTES = 12
 """A word of more bytes is cut into pieces: a text without spaces still makes tokens."""
@@ -36,6 +36,7 @@ class ByteTextEncoder(nn.Module, Pretrained):
         self.config, self.width = config, config.width
         self.table = nn.Embedding(config.hash_buckets + 1, config.width, padding_idx=0)
         self.start = nn.Parameter(torch.randn(config.width))
+        self.mix = nn.Linear(NEIGHBOURS * config.width, config.width)
         self.out = nn.Linear(config.width, config.width)
 
     def no_decay(self) -> set[str]:
@@ -67,7 +68,9 @@ class ByteTextEncoder(nn.Module, Pretrained):
         used = entries > 0
         words = self.table(entries).sum(2) / used.sum(2, keepdim=True).clamp(min=1) ** 0.5
         positions = sinusoids(torch.arange(entries.shape[1], device=entries.device), self.width, max_period=256.0)
-        words = self.out(F.silu(words + positions)) + words
+        padded = F.pad(words, (0, 0, NEIGHBOURS - 1, 0))
+        phrases = torch.cat([padded[:, i : i + words.shape[1]] for i in range(NEIGHBOURS)], dim=-1)  # (b, m, 3 * width)
+        words = self.out(F.silu(self.mix(phrases) + positions)) + words
         tokens = torch.cat([self.start.to(words.dtype).expand(len(entries), 1, -1), words], dim=1)
         first = torch.ones(len(entries), 1, dtype=torch.bool, device=entries.device)
         return tokens, torch.cat([first, used.any(2)], dim=1)

@@ -349,5 +349,6 @@ class VideoTransformer(nn.Module, Pretrained):
 
 
 def _known_full(visible: Tensor) -> bool:
-    """No padding in `visible`. A training step on a GPU does not ask, since the answer would have to be waited for."""
-    return not (visible.is_cuda and torch.is_grad_enabled()) and bool(visible.all())
+    """No padding in `visible`. A training step on a GPU does not ask, since the answer would have to be waited for, and
+    a fake tensor (`video-gen plan`) has none."""
+    return type(visible) is Tensor and not (visible.is_cuda and torch.is_grad_enabled()) and bool(visible.all())

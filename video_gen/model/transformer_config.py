@@ -9,6 +9,10 @@ from video_gen.errors import ConfigError
 
 Checkpointing = Literal["off", "selective", "full"]
 
+NEIGHBOURS = 3
+"""A token sees its word and the two before it: in "a red circle" the last one is of a red circle. Left to attention, which
+word belongs to which was learned far later than all else: two objects in one caption swapped their colours."""
+
 
 class TextConfig(Config):
     """How captions become tokens."""

@@ -21,10 +21,22 @@ class SamplingConfig(Config):
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
     guidance_scale: float = Field(default=2.0, ge=0)
     """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
+    history_scale: float = Field(default=1.0, ge=0)
+    """The same for the estimates without and with history (history guidance, arXiv:2502.06764); 1 = off. Beside guidance by
+    text it costs half as much again."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    """Diffusion times at which guidance is applied (arXiv:2404.07724)."""
+    """Diffusion times at which guidance of either kind is applied (arXiv:2404.07724)."""
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
-    """How far to bring the guided estimate back to the spread of the unguided one (arXiv:2305.08891)."""
+    """How far to bring the guided estimate of a frame back to the spread of the unguided one (arXiv:2305.08891)."""
+    guidance_parallel: float = Field(default=1.0, ge=0)
+    """How much to keep of the part of guidance that lies along the estimate; 0 = none, as APG does (arXiv:2410.02416), for
+    high scales without oversaturation; 1 = all."""
+    guidance_limit: float | None = Field(default=None, gt=0)
+    """Largest root mean square of what guidance adds to a frame, before it is scaled (APG); None = no limit."""
+    guidance_optimal_scale: bool = False
+    """Scale the weaker velocity to be nearest to the stronger one before they are compared (CFG-Zero*, arXiv:2503.18886)."""
+    guidance_zero_init: float = Field(default=0.0, ge=0, le=0.5)
+    """Stand still from diffusion time 1 down to 1 minus this (CFG-Zero*; there 0.04); 0 = off. The model is not called then."""
 
     @model_validator(mode="after")
     def _interval(self):

@@ -18,11 +18,11 @@ from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.pretrained import local_folder
 from video_gen.model.text import TextEncoder, load_text_encoder
-from video_gen.model.transformer import History, TextMemory, VideoTransformer
+from video_gen.model.transformer import TextMemory, VideoTransformer
 from video_gen.model.vae_layers import Caches
 from video_gen.model.video_vae import PART_FRAMES, VideoVAE
+from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig, Steering
-from video_gen.sampling.guidance import Denoiser
 from video_gen.sampling.rollout import RolloutState, advance, begin
 from video_gen.sampling.solvers import generators_for
 from video_gen.sampling.stream import Stream, Streams, StreamState
@@ -43,32 +43,6 @@ class PipelineConfig(Config):
     clip: ClipSettings
     diffusion: DiffusionConfig
     sampling: SamplingConfig
-
-
-class TextConditioned:
-    """The transformer as a rollout's BlockModel: `(text -> denoised estimate)` with and without the caption."""
-
-    def __init__(
-        self, transformer: VideoTransformer, diffusion: Diffusion, text: TextMemory, empty: TextMemory, window: int
-    ):
-        self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
-        self.window = window
-
-    def conditional(self, history: History | None) -> Denoiser:
-        return self._denoiser(self.text, history)
-
-    def unconditional(self, history: History | None) -> Denoiser:
-        return self._denoiser(self.empty, history)
-
-    def append(self, history: History | None, latents: Tensor) -> History:
-        return self.transformer.encode_history(latents, history=history).last(self.transformer.config.sink, self.window)
-
-    def _denoiser(self, text: TextMemory, history: History | None) -> Denoiser:
-        def denoise(noisy: Tensor, t: Tensor) -> Tensor:
-            output = self.transformer.denoise(noisy, t, text, history)
-            return self.diffusion.to_denoised(output.float(), noisy, t)
-
-        return denoise
 
 
 class VideoPipeline:
@@ -254,7 +228,8 @@ class VideoPipeline:
     def block_model(self, prompts: Sequence[str], sampling: SamplingConfig, block_frames: int) -> TextConditioned:
         """Encode the prompts and, where guidance will want it, the empty one."""
         text = self._text(prompts)
-        empty = self._text([""] * len(prompts)) if sampling.guidance_scale != 1 else text
+        guided = any(prompts) and (sampling.guidance_scale != 1 or sampling.history_scale != 1)
+        empty = self._text([""] * len(prompts)) if guided else None
         return TextConditioned(self.transformer, self.diffusion, text, empty, self.window(block_frames))
 
     def window(self, block_frames: int) -> int:

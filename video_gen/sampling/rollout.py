@@ -9,20 +9,12 @@ from torch import Tensor
 
 from video_gen.model.diffusion import Diffusion
 from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.guidance import Denoiser, GuidedDenoiser
+from video_gen.sampling.guidance import Branches, GuidedDenoiser
 from video_gen.sampling.solvers import SOLVERS, sample_noise, timesteps
 
 
-class BlockModel(Protocol):
+class BlockModel(Branches, Protocol):
     """What a rollout needs of a model: estimates for a block, and a history to append to. A history is a plain value."""
-
-    def conditional(self, history: Any) -> Denoiser:
-        """(noisy (b, c, f, h, w), t (b,)) to the denoised estimate, given the prompt and the history."""
-        ...
-
-    def unconditional(self, history: Any) -> Denoiser:
-        """The same without the prompt."""
-        ...
 
     def append(self, history: Any, latents: Tensor) -> Any:
         """The history with finished frames (b, c, f, h, w) at its end; `history` None is the empty one."""
@@ -75,13 +67,7 @@ def advance(
     generators = [torch.Generator(device) for _ in state.randomness]
     for generator, randomness in zip(generators, state.randomness):
         generator.set_state(randomness)
-    denoiser = GuidedDenoiser(
-        model.conditional(history),
-        model.unconditional(history),
-        sampling.guidance_scale,
-        sampling.guidance_interval,
-        sampling.guidance_rescale,
-    )
+    denoiser = GuidedDenoiser(model, history, sampling, diffusion)
     times = timesteps(sampling.num_steps, sampling.shift).to(device)
     noise = sample_noise((len(generators), *shape), generators)
     block = SOLVERS[sampling.solver](denoiser, noise, times, diffusion, generators)

@@ -1,8 +1,8 @@
 """How training runs: the optimiser's settings and the loop's. No torch here."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from video_gen.config import Config
 
@@ -72,6 +72,12 @@ class LoopConfig(Config):
     """`auto` takes the GPU when there is one."""
     tensorboard: bool = True
     """Write TensorBoard events to the run folder, beside log.jsonl."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _yaml_word(cls, value: Any) -> Any:
+        """YAML reads an unquoted on or off as true or false."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _accumulation(self):

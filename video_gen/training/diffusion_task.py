@@ -13,6 +13,7 @@ from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_file import contact_sheet, write_video
 from video_gen.model.diffusion import EPSILON, Diffusion
+from video_gen.model.flops import BACKWARD, text_flops, transformer_flops
 from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
@@ -78,15 +79,29 @@ class DiffusionTask:
         }
 
     def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        modes, latents = self.run.modes, batch["latents"]
-        rng = np.random.default_rng([self.run.loop.seed, step, 1])
+        frames = batch["latents"].shape[2]
+        blocks = self.blocks(step, frames)
+        loss = self._loss(batch, blocks, step, generator, history=len(blocks) > 1)
+        if frames == 1:
+            return loss, {}
+        return loss, {"loss_causal" if len(blocks) > 1 else "loss_bidirectional": loss}
+
+    def blocks(self, step: int, frames: int) -> tuple[int, ...]:
+        """What step `step` practises on clips of so many latent frames: blocks, given clean history, or one block."""
+        modes, rng = self.run.modes, np.random.default_rng([self.run.loop.seed, step, 1])
         teacher, size = rng.random() < modes.teacher_forcing, int(rng.choice(modes.block_sizes))
-        frames = latents.shape[2]
-        if not teacher or frames == 1:
-            loss = self._loss(batch, (frames,), step, generator)
-            return loss, {} if frames == 1 else {"loss_bidirectional": loss}
-        loss = self._loss(batch, block_sizes(frames, size), step, generator, history=True)
-        return loss, {"loss_causal": loss}
+        return block_sizes(frames, size) if teacher and frames > 1 else (frames,)
+
+    def flops(self, batch: Mapping[str, Any], step: int) -> int:
+        """The trained text encoder's, too; not those of a frozen one."""
+        b, _, f, h, w = batch["latents"].shape
+        blocks, tokens = self.blocks(step, f), self.text_tokens(batch["text"])
+        forward = transformer_flops(self.transformer.config, b, (f, h, w), tokens, blocks, history=len(blocks) > 1)
+        return (1 + BACKWARD) * (forward + text_flops(self.run.text, b, tokens))
+
+    def text_tokens(self, tokenised: Tensor) -> int:
+        """Tokens of a caption as the transformer sees it, with padding; the byte encoder puts one in front."""
+        return tokenised.shape[1] + (self.run.text.kind == "bytes")
 
     def _loss(
         self,
@@ -101,7 +116,7 @@ class DiffusionTask:
         repeats = torch.tensor(blocks, device=latents.device)
         tokens = self.transformer.config.tokens(*latents.shape[2:])
         t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device, tokens)
-        t = t.repeat_interleave(repeats, dim=1)
+        t = t.repeat_interleave(repeats, dim=1, output_size=sum(blocks))
         return self._loss_at(batch, t, blocks, generator, history, self._route(latents, step, generator))
 
     def _route(self, latents: Tensor, step: int, generator: torch.Generator) -> Route | None:

@@ -12,7 +12,7 @@ import yaml
 from video_gen.errors import TrainingError
 from video_gen.training.monitor import say
 
-RUN_ENTRIES = ("config.yaml", "log.jsonl", "tensorboard", "checkpoints", "samples", "model")
+RUN_ENTRIES = ("config.yaml", "log.jsonl", "tensorboard", "checkpoints", "samples", "profile", "model")
 """What training writes into a run folder, besides nan_step_*/ and the stage-*/ of a curriculum."""
 
 

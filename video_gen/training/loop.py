@@ -27,6 +27,7 @@ from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import open_run_folder, whole_folder
 from video_gen.training.monitor import Monitor, memory_mb, say
 from video_gen.training.optim import build_optimizer, clip_gradients, learning_rate
+from video_gen.training.profile import profiled
 from video_gen.training.state import (
     TrainState,
     ema_weights,
@@ -37,6 +38,7 @@ from video_gen.training.state import (
     update_ema,
 )
 from video_gen.training.task import Task, prefetched, samples_in, split_batch, step_generator
+from video_gen.training.watch import Watch, group_norms
 
 
 class TrainingInterrupted(VideoGenError):
@@ -50,12 +52,14 @@ def train(
     run_dir: str | Path,
     config_yaml: str,
     resume: Literal["auto", "never"] = "auto",
+    profile: int = 0,
 ) -> dict[str, float]:
     """Train to the end, from the newest checkpoint of the run folder or from nothing.
 
     Args:
         config_yaml: the whole resolved configuration; a run folder belongs to one configuration.
         resume: "never" moves an earlier run of the folder to old-1/ (old-2/, ...) and starts anew.
+        profile: steps to trace into the run folder's profile/, after a few to warm up.
     Returns: "step", "seconds", "train_loss" (the last line's mean) and what the task's last validation gave.
     Raises: TrainingError at the first NaN or infinite loss or gradient (the batch is saved), if the folder holds a run
         of another configuration, or a checkpoint that does not fit; TrainingInterrupted after Ctrl-C or SIGTERM.
@@ -72,10 +76,12 @@ def train(
         Monitor(run_dir, state.step, loop.train_steps, loop.tensorboard) as monitor,
         _stop_signals(monitor) as stop,
         prefetched(task, state.step, loop.train_steps, device) as batches,
+        profiled(run_dir / "profile", profile, loop.train_steps - state.step, device, monitor.say) as traced,
     ):
         session = Session(task, loop, optim, run_dir, config_yaml, device, state, monitor, compiled)
         for batch in batches:
             session.run_step(batch)
+            traced()
             stopping = stop.is_set()  # read once: a signal during after_step counts for the next step
             session.after_step(stopping)
             if stopping and state.step < loop.train_steps:
@@ -105,12 +111,19 @@ class Session:
         self.finite = FiniteCheck(self)
         self.clock = self.line_time = time.monotonic()
         self.line_step, self.line_samples = self.state.step, 0
+        dtype = torch.bfloat16 if self.loop.precision == "bf16" else torch.float32
+        self.watch = Watch(self.device, dtype, self.monitor.say)
 
     def run_step(self, batch: Mapping[str, Any]) -> None:
         """One optimiser step: gradients of all micro-batches, clipping, the check for NaN, update, averages."""
         state, step = self.state, self.state.step
+        self.watch.clock.lap("data")
+        self.watch.count(self.task.flops(batch, step))
+        self.watch.clock.start()
         self.line_samples += samples_in(batch)
         loss, logs = or_eagerly(lambda: self._backward(batch, step), state.modules)
+        if (step + 1) % self.loop.log_every == 0:
+            logs |= group_norms(state.optimizer.parameters)
         norm = clip_gradients(list(state.optimizer.parameters.values()), self.optim.clip_norm)
         skip = self.finite(step, loss, norm)
         state.optimizer.step(learning_rate(step, self.optim, self.loop.train_steps), skip)
@@ -119,6 +132,7 @@ class Session:
             total, count = state.sums.get(name, (0.0, 0))
             state.sums[name] = [total + value, count + 1]
         state.step += 1
+        self.watch.clock.lap("optimiser")
         self.monitor.advance(state.step, float(loss) if self.device.type == "cpu" else None)
 
     def after_step(self, stopping: bool) -> None:
@@ -138,6 +152,7 @@ class Session:
             self.monitor.sync()
             save_checkpoint(self.run_dir, state, self.config_yaml, loop.keep_checkpoints)
         self.line_time += time.monotonic() - logged  # the log's rates are of training alone
+        self.watch.clock.start()
 
     def save_model(self) -> None:
         """The model folder, from the averaged weights."""
@@ -155,7 +170,9 @@ class Session:
             generator = step_generator(self.loop.seed, step, index, self.device)
             with self._autocast():
                 loss, logs = self.task.loss(micro, step, generator)
+            self.watch.clock.lap("forward")
             (loss / self.loop.accumulation).backward()
+            self.watch.clock.lap("backward")
             for name, value in (logs | {"loss": loss}).items():
                 share = torch.as_tensor(value).detach().float() / self.loop.accumulation
                 means[name] = means[name] + share if name in means else share
@@ -175,6 +192,7 @@ class Session:
         values["samples_per_s"] = samples_per_s
         if self.task.tokens_per_step is not None:
             values["tokens_per_s"] = rate * self.task.tokens_per_step
+        values |= self.watch.line()
         values |= {"time": state.seconds, "memory_mb": memory_mb(self.device)}
         self.monitor.record("train", state.step, values)
         self.monitor.advance(state.step, values["loss"])

@@ -178,7 +178,8 @@ class DistillConfig(Config):
     """How a student learns from its teacher."""
 
     guidance_scale: float | None = Field(default=None, ge=0)
-    """Guidance of the teacher, which the student has built in; None = the teacher's own default."""
+    """Guidance of the teacher by text, which the student has built in; None = the teacher's own default. What else a teacher's
+    guidance is set to (by history, interval, rescale) is not."""
     teacher_steps: int = Field(default=32, ge=2)
     """Steps of the teacher from noise to latents: the student's answers are compared one such step apart. Few are learned
     sooner, many are more exact."""

@@ -46,6 +46,10 @@ class Task(Protocol):
         """
         ...
 
+    def flops(self, batch: Mapping[str, Any], step: int) -> int | None:
+        """Operations of the step's forward and backward on `batch`, from shapes alone; None = not known."""
+        ...
+
     def validate(self, step: int) -> dict[str, float]:
         """Held-out figures; called with the averaged weights, in eval mode, without gradients, under autocast."""
         ...

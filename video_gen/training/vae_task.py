@@ -13,6 +13,7 @@ from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, to_frames, to_video
 from video_gen.data.video_file import contact_sheet
 from video_gen.evaluation.reconstruction import psnr
+from video_gen.model.flops import vae_training_flops
 from video_gen.model.video_vae import VideoVAE
 from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
 from video_gen.training.recipes import VAELossConfig, VAERun
@@ -86,6 +87,11 @@ class VAETask:
             total = total + parts["adversarial"]
         mse = (made.detach() - video).square().mean()
         return total, {**parts, "psnr": 10 * torch.log10(4 / mse)}
+
+    def flops(self, batch: Mapping[str, Any], step: int) -> int:
+        """Without the discriminator and LPIPS."""
+        b, f, h, w = batch["video"].shape[:4]
+        return vae_training_flops(self.run.vae, b, (f, h, w))
 
     def validate(self, step: int) -> dict[str, float]:
         figures: dict[str, list[Tensor]] = {"psnr": [], "psnr_linear": []}

@@ -1,0 +1,82 @@
+"""What a run will cost: parts that are known exactly, and the planned memory against that of real steps."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from video_gen.cli import find, main, parse
+from video_gen.config import load_yaml
+from video_gen.demo import CONFIGS
+from video_gen.errors import ConfigError
+from video_gen.plan import make_plan, uses_of
+from video_gen.training.memory import AllocationTracker
+from video_gen.training.recipes import DiffusionRun, VAERun
+
+VAE = load_yaml(VAERun, CONFIGS / "demo-vae.yaml")
+DIFFUSION = load_yaml(DiffusionRun, CONFIGS / "demo-diffusion.yaml")
+
+
+def test_the_tracker_counts_what_is_alive():
+    with AllocationTracker() as tracker:
+        kept = torch.zeros(1000)
+        view = kept[:10]
+        held = kept + 1
+        del held
+        assert tracker.bytes == 4000 and tracker.peak == 8000 and len(view) == 10
+
+
+def test_autograd_holds_what_its_backward_needs():
+    with AllocationTracker() as tracker:
+        net, x = nn.Linear(100, 100, bias=False), torch.randn(50, 100)
+        before = tracker.bytes
+        out = net(x).relu().sum()
+        assert before == 4 * (100 * 100 + 50 * 100)
+        assert tracker.bytes - before == 4 * (50 * 100 + 1)  # relu's result; the product is gone
+        out.backward()
+        assert tracker.bytes - before == 4 * (100 * 100 + 1)  # the weight's gradient
+
+
+def test_a_plan_needs_neither_data_nor_a_trained_vae():
+    plan = make_plan(DIFFUSION, VAE.vae, devices=2, steps=0)
+    (bucket,) = plan.buckets
+    total = sum(plan.parameters.values())
+    assert bucket.memory.ema == bucket.memory.gradients == 4 * total <= bucket.memory.weights
+    assert bucket.memory_of_n is not None and bucket.memory_of_n.ema == 2 * total
+    assert bucket.memory_of_n.activations < 0.6 * bucket.memory.activations
+    assert bucket.tokens == 16 * 5 * 16 and sum(use.share for use in bucket.uses) == pytest.approx(1)
+    assert plan.hours is None and json.loads(plan.to_json())["buckets"][0]["flops"] == bucket.flops > 0
+
+
+def test_uses_are_the_steps_that_training_draws():
+    assert [(name, pytest.approx(share)) for name, share, _ in uses_of(DIFFUSION)] == [
+        ("bidirectional", 0.1), ("blocks of 2", 0.225), ("blocks of 4", 0.675),
+    ]  # fmt: skip
+
+
+def test_mistakes_are_told():
+    with pytest.raises(ConfigError, match=r"holds no config\.json; give the YAML"):
+        make_plan(DIFFUSION.replace(vae="nowhere"), steps=0)
+    with pytest.raises(ConfigError, match=r"devices 3: loop\.batch_size 16 must be a multiple"):
+        make_plan(DIFFUSION, VAE.vae, devices=3, steps=0)
+
+
+def test_the_command_takes_either_kind_of_file():
+    for name in ("demo-vae.yaml", "demo-diffusion.yaml"):
+        words = ["plan", str(CONFIGS / name), "--loop.batch-size", "8"]
+        names, kind, _ = find(words)
+        assert parse(names, kind, words[1:]).recipe.loop.batch_size == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo-vae", "demo-diffusion", "small"])
+def test_planned_memory_is_within_15_per_cent_of_what_steps_take(tmp_path, name):
+    file = "demo-vae.yaml" if name == "demo-vae" else "demo-diffusion.yaml"
+    extra = [] if name == "demo-vae" else ["--vae-yaml", str(CONFIGS / "demo-vae.yaml")]
+    sizes = ["--transformer.width", "512", "--transformer.depth", "9"] if name == "small" else []
+    assert (
+        main(["plan", str(CONFIGS / file), *extra, *sizes, "--steps", "2", "--output", str(tmp_path / "p.json")]) == 0
+    )
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert found["memory_mb"] == pytest.approx(found["measured_mb"], rel=0.15)

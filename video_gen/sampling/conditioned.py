@@ -1,0 +1,86 @@
+"""The transformer with a prompt, as guidance and a rollout want it: branches of one batch, and a history to append to."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from video_gen.model.attention import KeyValue
+from video_gen.model.diffusion import Diffusion
+from video_gen.model.transformer import History, TextMemory, VideoTransformer
+from video_gen.sampling.guidance import Branch, BranchDenoiser
+
+
+class TextConditioned:
+    """A `rollout.BlockModel`.
+
+    Args:
+        text: the prompts, encoded; `empty`: as many empty ones, or None where the text is not to be guided by, because no
+            prompt was given or its guidance is off.
+        window: latent frames of history that a block sees, besides the sink.
+    """
+
+    def __init__(
+        self,
+        transformer: VideoTransformer,
+        diffusion: Diffusion,
+        text: TextMemory,
+        empty: TextMemory | None,
+        window: int,
+    ):
+        self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
+        self.window = window
+
+    def branches(self, history: History | None) -> tuple[Branch, ...]:
+        differ: dict[Branch, bool] = {"full": True, "history": self.empty is not None, "alone": history is not None}
+        return tuple(branch for branch, differs in differ.items() if differs)
+
+    def denoiser(self, history: History | None, branches: tuple[Branch, ...]) -> BranchDenoiser:
+        """All branches are one forward pass of as many times the batch. What they see is put together once per block."""
+        count = len(branches)
+        empty = self.text if self.empty is None else self.empty
+        text = join_texts([self.text if branch == "full" else empty for branch in branches])
+        visible = None
+        if "alone" in branches and history is not None:
+            sees = torch.tensor([branch != "alone" for branch in branches], device=text.visible.device)
+            visible = sees.repeat_interleave(len(self.text.visible))
+        history = repeat_history(history, count)
+
+        def denoise(noisy: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+            many, times = repeat(noisy, count), repeat(t, count)
+            output = self.transformer.denoise(many, times, text, history, visible)
+            return self.diffusion.to_denoised(output.float(), many, times).chunk(count)
+
+        return denoise
+
+    def append(self, history: History | None, latents: Tensor) -> History:
+        return self.transformer.encode_history(latents, history=history).last(self.transformer.config.sink, self.window)
+
+
+def join_texts(memories: list[TextMemory]) -> TextMemory:
+    """Several memories as one batch, padded to the longest; what is padded is not visible, so it changes nothing."""
+    if len(memories) == 1:
+        return memories[0]
+    longest = max(memory.visible.shape[1] for memory in memories)
+
+    def padded(x: Tensor, axis: int) -> Tensor:
+        after = [0, 0] * (x.ndim - 1 - axis) + [0, longest - x.shape[axis]]
+        return F.pad(x, after)
+
+    layers = tuple(
+        KeyValue(*(torch.cat([padded(x, axis=3) for x in parts]) for parts in zip(*layer)))
+        for layer in zip(*(memory.layers for memory in memories))
+    )
+    some_padded = any(memory.padded or memory.visible.shape[1] < longest for memory in memories)
+    return TextMemory(layers, torch.cat([padded(memory.visible, axis=1) for memory in memories]), some_padded)
+
+
+def repeat_history(history: History | None, count: int) -> History | None:
+    """The history of a batch for `count` times that batch."""
+    if history is None or count == 1:
+        return history
+    layers = tuple(KeyValue(repeat(layer.k, count), repeat(layer.v, count)) for layer in history.layers)
+    return History(layers, history.frames)
+
+
+def repeat(x: Tensor, count: int) -> Tensor:
+    return x if count == 1 else torch.cat([x] * count)
