@@ -287,10 +287,10 @@ def worlds(args: Worlds) -> None:
     from video_gen.data.worlds import render_world
     from video_gen.progress import bar
 
-    with bar(f"rendering {args.world.kind}", "clips") as progress:
+    with bar(f"rendering {args.world.kind}", "files") as progress:
         before = render_world(args.world, args.output, progress)
     kept = f", {before} of them from before" if before else ""
-    print(f"{args.output}: {args.world.num_clips} clips{kept}")
+    print(f"{args.output}: {args.world.num_clips} clips, {args.world.num_images} stills{kept}")
 
 
 def data_check(args: DataCheck) -> None:

@@ -26,7 +26,7 @@ from video_gen.training.monitor import say
 from video_gen.training.recipes import DiffusionRun, VAERun
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-NUM_CLIPS = 3000
+NUM_CLIPS, NUM_IMAGES = 3000, 6000
 GALLERY = 8
 ENLARGE = 4
 
@@ -38,16 +38,18 @@ def run_demo(output: Path, short: bool = False) -> None:
     world = WorldConfig(
         kind="bounce",
         num_clips=48 if short else NUM_CLIPS,
+        num_images=8 if short else NUM_IMAGES,
         num_frames=run.data.num_frames,
         fps=run.data.fps,
         height=run.data.height,
         width=run.data.width,
     )
-    say(f"1/5  the data: {world.num_clips} clips of the world '{world.kind}' in {run.data.folder}")
-    with bar("rendering", "clips") as progress:
+    shown = f"{world.num_clips} clips and {world.num_images} stills"
+    say(f"1/5  the data: {shown} of the world '{world.kind}' in {run.data.folder}")
+    with bar("rendering", "files") as progress:
         before = render_world(world, run.data.folder, progress)
     if before:
-        say(f"{run.data.folder}: {before} clips were there already")
+        say(f"{run.data.folder}: {before} of them were there already")
     say(f"2/5  the VAE: {vae_run.loop.train_steps} steps, in {output / 'vae'}")
     train_vae(vae_run, output / "vae")
     say(f"3/5  the transformer: {run.loop.train_steps} steps, in {output / 'diffusion'}")

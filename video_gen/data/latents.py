@@ -11,6 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,14 +73,18 @@ def encode_clips(
     """
     place = {clip_id: index for index, clip_id in enumerate(clips.ids)}
 
+    def decode(clip_id: str) -> Tensor:
+        return torch.from_numpy(clips[place[clip_id]].video)
+
     def make(ids: list[str]) -> Iterator[tuple[str, Tensor]]:
         size = max(1, BATCH_PIXELS // _pixels(clips.buckets[place[ids[0]]]))
         for start in range(0, len(ids), size):
             chosen = ids[start : start + size]
-            videos = [torch.from_numpy(clips[place[clip_id]].video) for clip_id in chosen]
+            videos = list(decoders.map(decode, chosen))
             yield from zip(chosen, encode(to_video(torch.stack(videos))).half().cpu().unbind())
 
-    store = fill(folder, _units(clips, shard_clips), make, progress)
+    with ThreadPoolExecutor(os.cpu_count()) as decoders:  # FFmpeg lets go of the interpreter
+        store = fill(folder, _units(clips, shard_clips), make, progress)
     one_of = dict(zip(clips.buckets, clips.ids))
     shapes = {bucket: tuple(store.read(clip_id).shape) for bucket, clip_id in one_of.items()}
     rows = zip(clips.ids, clips.captions, clips.parts, clips.buckets)
