@@ -1,5 +1,9 @@
-"""Training, end to end: `train_vae`, `encode_latents`, `train_diffusion`. The command line calls these; so can you."""
+"""Training, end to end: `train_vae`, `encode_latents`, `train_diffusion`. The command line calls these; so can you.
 
+`python -m video_gen.train vae ...` is `video-gen train vae ...`: what torchrun starts, once per device.
+"""
+
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +18,9 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
 from video_gen.training.diffusion_task import DiffusionTask
-from video_gen.training.loop import keep_freed_memory, pick_device, train
+from video_gen.training.loop import keep_freed_memory, train
 from video_gen.training.monitor import say
+from video_gen.training.parallel import pick_device, processes
 from video_gen.training.recipes import DiffusionRun, VAERun
 from video_gen.training.vae_task import VAETask
 
@@ -26,12 +31,13 @@ LINEAR_CLIPS = 256
 
 def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
     """Train a VAE into `run_dir`, whose model/ holds vae/ at the end. Returns what `training.loop.train` returns."""
-    parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
-    torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
-    vae = VideoVAE(run.vae)
-    vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
-    task = VAETask(run, vae, parts["train"], parts["validation"])
-    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
+    with processes(run.parallel, run.loop) as mesh:
+        parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
+        torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
+        vae = VideoVAE(run.vae)
+        vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
+        task = VAETask(run, vae, parts["train"], parts["validation"], mesh)
+        return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, mesh)
 
 
 def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
@@ -58,15 +64,17 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
 
 def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
     """Train a transformer into `run_dir`, whose model/ is a whole pipeline at the end."""
-    train_set, validation_set = encode_latents(run)
-    vae = load_vae(run)
-    torch.manual_seed(run.loop.seed)
-    text = build_text_encoder(run.text)
-    sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
-    transformer = VideoTransformer(run.transformer.replace(**sizes))
-    task = DiffusionTask(run, transformer, text, vae, train_set, validation_set)
-    resolved = run.replace(transformer=transformer.config.model_dump())
-    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume)
+    with processes(run.parallel, run.loop) as mesh:
+        with mesh.main_first():
+            train_set, validation_set = encode_latents(run)
+        vae = load_vae(run)
+        torch.manual_seed(run.loop.seed)
+        text = build_text_encoder(run.text)
+        sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
+        transformer = VideoTransformer(run.transformer.replace(**sizes))
+        task = DiffusionTask(run, transformer, text, vae, train_set, validation_set, mesh)
+        resolved = run.replace(transformer=transformer.config.model_dump())
+        return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, mesh)
 
 
 def load_vae(run: DiffusionRun) -> VideoVAE:
@@ -92,3 +100,9 @@ def spread(clips: Clips, count: int) -> torch.Tensor:
     indices = [i for i in range(len(clips)) if clips.buckets[i] == bucket]
     chosen = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
     return to_video(torch.from_numpy(np.stack([clips[indices[i]].video for i in chosen])))
+
+
+if __name__ == "__main__":
+    from video_gen.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from video_gen.errors import ShapeError
 from video_gen.model.attention import (
+    Context,
     KeyValue,
     Kind,
     Plan,
@@ -69,6 +70,9 @@ class TransformerBlock(nn.Module):
     """Attention and feed-forward, modulated: shift, scale and gate of both come from the diffusion time, shared by all
     blocks, plus a table of the block's own (PixArt, arXiv:2310.00426, section 2.3)."""
 
+    also_called = ("memory",)
+    """Methods besides `forward` that use the parameters: sharding has to know them."""
+
     def __init__(self, config: TransformerConfig, kind: Kind):
         super().__init__()
         self.attention = SpatiotemporalAttention(config.width, config.head_dim, kind)
@@ -90,10 +94,10 @@ class TransformerBlock(nn.Module):
         x = torch.addcmul(x, gate_m, self.feed_forward(modulate(layer_norm(x), shift_m, scale_m)))
         return x, memory
 
-    def memory(self, x: Tensor, modulation: Tensor) -> KeyValue:
+    def memory(self, x: Tensor, modulation: Tensor, plan: Plan) -> KeyValue:
         """This layer's keys and values alone."""
         shift, scale = self._parts(x, modulation)[:2]
-        return self.attention.project(modulate(layer_norm(x), shift, scale))[1]
+        return self.attention.exchanged(modulate(layer_norm(x), shift, scale), plan)[1]
 
     def _parts(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
         return (modulation + self.table)[:, :, :, None].to(x.dtype).unbind(2)  # each (b, f, 1, d)
@@ -213,6 +217,7 @@ class VideoTransformer(nn.Module, Pretrained):
         clean_t: Tensor | None = None,
         blocks: tuple[int, ...] | None = None,
         history_visible: Tensor | None = None,
+        context: Context | None = None,
     ) -> Tensor:
         """Training: all blocks of a clip at once, each seeing the clean frames before it (teacher forcing).
 
@@ -222,6 +227,7 @@ class VideoTransformer(nn.Module, Pretrained):
             clean: (b, c, f, h, w) the history; None = one bidirectional block.
             clean_t: (b, f), noise on the history.
             blocks: sizes that add up to f; `history_visible`: (b,), False where a sample sees no history.
+            context: processes that do this together, all given the same arguments and all returning the same.
         """
         text_memory = self.encode_text(text, text_visible)
         f = noisy.shape[2]
@@ -229,13 +235,13 @@ class VideoTransformer(nn.Module, Pretrained):
         if sum(blocks) != f:
             raise ShapeError(f"blocks {blocks} add up to {sum(blocks)} frames, the latents have {f}")
         if clean is None or len(blocks) == 1:
-            return self._denoise(noisy, t, text_memory, None, blocks, 0)
+            return self._denoise(noisy, t, text_memory, None, blocks, 0, None, context)
         past = f - blocks[-1]
-        x, height, width = self._embed(clean[:, :, :past], CLEAN)
-        plan = self._plan(x, (height, width), blocks[:-1], 0, 0, self_history=True)
+        x, height, width = self._embed(clean[:, :, :past], CLEAN, context)
+        plan = self._plan(x, (height, width), blocks[:-1], 0, 0, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plan, None), past)
-        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible)
+        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, context)
 
     # -------------------- parts
 
@@ -248,16 +254,20 @@ class VideoTransformer(nn.Module, Pretrained):
         blocks: tuple[int, ...],
         first: int,
         history_visible: Tensor | None = None,
+        context: Context | None = None,
     ) -> Tensor:
-        x, height, width = self._embed(noisy, NOISY)
+        x, height, width = self._embed(noisy, NOISY, context)
         kept = history.frames if history else 0
-        masks = {"text_visible": text.visible, "history_visible": history_visible}
+        masks = {"text_visible": text.visible, "history_visible": history_visible, "context": context}
         plan = self._plan(x, (height, width), blocks, first, kept, **masks)
         embedded, modulation = self._times(t, x)
         for index, block in enumerate(self.blocks):
             x, _ = block(x, modulation, plan, text.layers[index], history.layers[index] if history else None)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
-        return unpatchify(self.unembed(modulate(layer_norm(x), shift, scale)), self.config.patch_size, height)
+        patches = self.unembed(modulate(layer_norm(x), shift, scale))
+        if context is not None:
+            patches = context.gather(patches, 2)
+        return unpatchify(patches, self.config.patch_size, height)
 
     def _memories(self, x: Tensor, t: Tensor, plan: Plan, history: History | None) -> tuple[KeyValue, ...]:
         """Keys and values of every layer; the last layer does no more than make them."""
@@ -265,14 +275,14 @@ class VideoTransformer(nn.Module, Pretrained):
         memories = []
         for index, block in enumerate(self.blocks):
             if index == len(self.blocks) - 1:
-                memories.append(cast(TransformerBlock, block).memory(x, modulation))
+                memories.append(cast(TransformerBlock, block).memory(x, modulation, plan))
             else:
                 x, memory = block(x, modulation, plan, None, history.layers[index] if history else None)
                 memories.append(memory)
         return tuple(memories)
 
-    def _embed(self, latents: Tensor, stream: int) -> tuple[Tensor, int, int]:
-        """Tokens (b, f, s, d), and height and width in patches."""
+    def _embed(self, latents: Tensor, stream: int, context: Context | None = None) -> tuple[Tensor, int, int]:
+        """Tokens (b, f, s, d), with a context of its share of places, and height and width of all in patches."""
         config, (c, h, w) = self.config, (latents.shape[1], *latents.shape[3:])
         if c != config.latent_channels or h % config.patch_size or w % config.patch_size:
             raise ShapeError(
@@ -280,8 +290,11 @@ class VideoTransformer(nn.Module, Pretrained):
                 f"width that patch_size {config.patch_size} divides"
             )
         h, w = h // config.patch_size, w // config.patch_size
-        x = self.embed_patch(patchify(latents, config.patch_size))
-        return x + (self.embed_place(h, w) + self.stream[stream]).to(x.dtype), h, w
+        patches, places = patchify(latents, config.patch_size), self.embed_place(h, w)
+        if context is not None:
+            patches, places = context.part(patches, 2), context.part(places, 0)
+        x = self.embed_patch(patches)
+        return x + (places + self.stream[stream]).to(x.dtype), h, w
 
     def _times(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """`t` (b,) or (b, f) to its embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
