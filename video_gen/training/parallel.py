@@ -257,6 +257,16 @@ def row_range(tensor: Tensor) -> slice | None:
     return slice(start, min(len(tensor), start + most))
 
 
+def cpu_copy(tensor: Tensor) -> Tensor:
+    """A copy in the CPU's memory, as sharded as the original."""
+    copied = local(tensor).detach().to("cpu", copy=True).contiguous()
+    if sharding_of(tensor) is None:
+        return copied
+    from torch.distributed.tensor import DTensor
+
+    return DTensor(copied, tensor._spec, requires_grad=False)  # type: ignore[attr-defined, call-arg]
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A DTensor gathered, by all its processes together; a plain tensor as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[attr-defined]

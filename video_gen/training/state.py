@@ -32,7 +32,7 @@ import video_gen
 from video_gen.errors import TrainingError
 from video_gen.training.folder import put_in_place, what_is_trained, whole_folder
 from video_gen.training.optim import Optimizer, named_parameters
-from video_gen.training.parallel import Mesh, local, row_range
+from video_gen.training.parallel import Mesh, cpu_copy, local, row_range
 
 TENSOR_FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
@@ -134,7 +134,7 @@ class Saver:
             new.mkdir(parents=True)
         self.mesh.wait()
         writer = HuggingFaceStorageWriter(str(new), save_distributed=True)
-        written = async_save(_flat(state), storage_writer=writer, process_group=self.group)
+        written = async_save(_flat(state), storage_writer=writer, async_stager=Copies(), process_group=self.group)
         scalars = _scalars(state, self.config_yaml)
         self.pending = self.thread.submit(self._finish, written, new, folder, scalars)
 
@@ -155,6 +155,22 @@ class Saver:
             (new / "state.json").write_text(json.dumps(scalars | {"files": files}, indent=1))
             put_in_place(new, folder)
             _remove_older(folder, self.keep)
+
+
+class Copies:
+    """How DCP is to take the state off the devices (an `AsyncStager`): copied when `stage` returns, however it is laid
+    out. DCP's own stagers copy a tensor's whole storage, and cannot that of a DTensor made of a slice, such as Muon's."""
+
+    should_synchronize_after_execute = False
+
+    def stage(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: cpu_copy(tensor) for name, tensor in state_dict.items()}
+
+    def synchronize_staging(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def latest(run_dir: Path, say: Callable[[str], None] = print) -> Path | None:
