@@ -89,7 +89,9 @@ def shared_folder(mesh: Mesh, folder: Path) -> float:
     try:
         while not (file.exists() and file.read_text() == word):
             if time.monotonic() - start > SECONDS_TO_SEE:
-                raise ClusterError(f"{folder} is not shared: a file of rank 0 does not show up; use a shared file system")
+                raise ClusterError(
+                    f"{folder} is not shared: a file of rank 0 does not show up; use a shared file system"
+                )
             time.sleep(0.05)
         return time.monotonic() - start
     finally:
