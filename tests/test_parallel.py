@@ -30,7 +30,7 @@ from video_gen.training.parallel import Mesh, matrices_to_rows, processes, rows_
 from video_gen.training.recipes import DiffusionRun
 from video_gen.training.state import latest
 
-STEPS, CUT = 50, 23
+STEPS, CUT = 50, 13
 CHANNELS, FRAMES, SIZE = 3, 5, (4, 8)  # 2 * 4 places with patch_size 2
 
 
@@ -130,18 +130,17 @@ def job_gradients(folder: Path) -> None:
         for attention, window, blocks in (("joint", None, (1, 2, 2)), ("factorised", 1, (1, 2, 2)), ("joint", 1, (5,))):
             run = diffusion_run()
             run = run.replace(transformer=run.transformer.replace(attention=attention, window=window))
-            model = task(run, Mesh()).transformer.double()
+            model = task(run, Mesh()).transformer
             generator = torch.Generator().manual_seed(1)
-            noisy, clean, target = torch.randn(3, 2, CHANNELS, FRAMES, *SIZE, generator=generator).double()
-            text = torch.randn(2, 4, 16, generator=generator).double()
+            noisy, clean, target = torch.randn(3, 2, CHANNELS, FRAMES, *SIZE, generator=generator)
+            text = torch.randn(2, 4, 16, generator=generator)
             visible = torch.tensor([[True] * 4, [True, True, False, False]])
             t = torch.rand(2, FRAMES, generator=generator)
             hidden = {"history_visible": torch.tensor([True, False])}
             found = []
             for context in (None, mesh.context):
                 model.zero_grad()
-                with torch.autocast("cpu", enabled=False):
-                    output = model(noisy, t, text, visible, clean, 0.3 * t, blocks, context=context, **hidden)
+                output = model(noisy, t, text, visible, clean, 0.3 * t, blocks, context=context, **hidden)
                 (output - target).square().mean().backward()
                 gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
                 if context is not None:
@@ -149,7 +148,7 @@ def job_gradients(folder: Path) -> None:
                         dist.all_reduce(gradient)
                         gradient /= count
                 found.append((output.detach(), gradients))
-            torch.testing.assert_close(found[1], found[0])
+            torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
 def job_matrices(folder: Path) -> None:
@@ -186,6 +185,7 @@ def start(count: int, folder: Path, *jobs: tuple, how: str = "forkserver") -> li
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context(how)
+    context.set_forkserver_preload([__name__])  # so that torch is imported once for all of them
     group = [context.Process(target=run_rank, args=(count, r, port, folder, list(jobs))) for r in range(count)]
     for process in group:
         process.start()
@@ -225,7 +225,7 @@ def pair(tmp_path_factory) -> Path:
 
 
 def test_the_loss_curve_of_two_processes_is_that_of_one(pair, one):
-    """50 steps with a context that shares samples, and 23 with the samples dealt out and the state sharded."""
+    """50 steps with a context that shares samples, and 13 with the samples dealt out and the state sharded."""
     assert losses(pair / "context") == pytest.approx(one, abs=1e-4) and len(one) == STEPS
     assert losses(pair / "cut") == pytest.approx(one[:CUT], abs=1e-4)
 
@@ -260,7 +260,7 @@ def test_killed_and_restarted_by_torchrun_it_goes_on_from_the_last_checkpoint(on
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts"]
     done = subprocess.run([*command, "1", __file__, str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "goes on from step_000020" in done.stdout
+    assert "goes on from step_000010" in done.stdout
     assert losses(tmp_path) == pytest.approx(one, abs=1e-4)
 
 
