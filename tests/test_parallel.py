@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -167,26 +168,29 @@ def job_matrices(folder: Path) -> None:
             assert torch.equal(matrices_to_rows(dealt, (n, own.shape[1]), group), own)
 
 
-def run_rank(count: int, rank: int, port: int, folder: Path, jobs: list[tuple]) -> None:
+def run_rank(count: int, rank: int, ports: list[int], folder: Path, jobs: list[tuple]) -> None:
     """One process of a group: its environment as torchrun makes it, and all it prints in a file."""
     with open(folder / f"output_{rank}.txt", "w") as output:
         os.dup2(output.fileno(), 1), os.dup2(output.fileno(), 2)
-    places = {"WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = {"WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
     os.environ.update({name: str(value) for name, value in places.items()})
     torch.set_num_threads(1)
-    for name, changes in jobs:
+    for port, (name, changes) in zip(ports, jobs):
+        os.environ["MASTER_PORT"] = str(port)  # of its own, or a fast process meets the group before this one
         globals()[f"job_{name}"](folder, **changes)
 
 
 def start(count: int, folder: Path, *jobs: tuple, how: str = "forkserver") -> list:
     """A group of processes that each do the jobs, one after the other."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in jobs]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in free]
     context = multiprocessing.get_context(how)
     context.set_forkserver_preload([__name__])  # so that torch is imported once for all of them
-    group = [context.Process(target=run_rank, args=(count, r, port, folder, list(jobs))) for r in range(count)]
+    group = [context.Process(target=run_rank, args=(count, r, ports, folder, list(jobs))) for r in range(count)]
     for process in group:
         process.start()
     return group
