@@ -163,6 +163,8 @@ class Mesh:
         """
         for module in modules.values():
             if self.world > 1:
+                for p in module.parameters():
+                    p.data = p.data.contiguous()  # FSDP2 takes no channels-last weights
                 for tensor in (*module.parameters(), *module.buffers()):
                     dist.broadcast(tensor.data, 0, group=self.talk)
                 for unit in _units(module):
