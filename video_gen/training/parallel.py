@@ -195,7 +195,12 @@ def processes(config: ParallelConfig, loop: LoopConfig) -> Iterator[Mesh]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, _ = next(dist.rendezvous("env://"))
+    attempt = os.environ.get(
+        "TORCHELASTIC_RESTART_COUNT", "0"
+    )  # the store outlives a restart, and so do dead addresses
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.PrefixStore(f"attempt_{attempt}", store), rank=rank, world_size=world)
     try:
         dtype = torch.bfloat16 if config.gather == "bf16" else None
         mesh = _mesh(sizes, device, dtype)
