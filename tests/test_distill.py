@@ -15,6 +15,7 @@ from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import DistillTask, pseudo_huber
 from video_gen.training.recipes import DiffusionRun, DistillConfig, ModeConfig
+from video_gen.training.task import normal, sample_generators
 
 DEVIATION = 0.5
 """Of the Gaussian data of one test."""
@@ -50,6 +51,10 @@ class Exact(nn.Module):
         return (noisy - self.answer(noisy, alpha, sigma)) / sigma
 
 
+def generators(count=4):
+    return sample_generators(0, 0, range(count), torch.device("cpu"))
+
+
 def posterior_mean(noisy, alpha, sigma):
     """What a teacher knows: E[latents | noisy]."""
     return alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2) * noisy
@@ -76,7 +81,7 @@ def task(teacher=None, student=None, **distill):
 def loss_of(made, blocks=(3,)):
     batch = made.batch(0)
     t = torch.linspace(0.05, 1, 12).view(4, 3)
-    return float(made._loss_at(batch, t, blocks, torch.Generator().manual_seed(0), history=len(blocks) > 1))
+    return float(made._losses_at(batch, t, blocks, generators(), history=len(blocks) > 1).mean())
 
 
 def test_the_exact_consistency_function_has_no_loss():
@@ -112,18 +117,17 @@ def test_the_last_step_learns_the_teachers_own_estimate():
     """Where one step reaches t = 0, the target does not depend on the student."""
     made = task(teacher_steps=4)
     batch, t = made.batch(0), torch.full((4, 3), 0.2)
-    noise = torch.randn(4, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    noisy = made.diffusion.add_noise(batch["latents"], noise, t)
+    noisy = made.diffusion.add_noise(batch["latents"], normal(generators(), 4, 3, 4, 4), t)
     with torch.no_grad():
         target = made._guided(noisy, t, batch, {"blocks": (3,)})
         answer = made._answer(noisy, t, batch, {"blocks": (3,)})
-        loss = made._loss_at(batch, t, (3,), torch.Generator().manual_seed(0), history=False)
-    torch.testing.assert_close(loss, pseudo_huber(answer, target, made.distill.huber).mean())
+        losses = made._losses_at(batch, t, (3,), generators(), history=False)
+    torch.testing.assert_close(losses, pseudo_huber(answer, target, made.distill.huber).mean(1))
 
 
 def test_gradients_reach_the_student_and_not_the_teacher():
     made = task()
-    loss, parts = made.loss(made.batch(0), 0, torch.Generator().manual_seed(0))
+    loss, parts = made.loss(batch := made.batch(0), 0, generators(len(batch["latents"])))
     loss.backward()
     assert all(p.grad is not None for p in made.transformer.blocks.parameters()) and parts
     assert all(p.grad is None for p in made.teacher.transformer.parameters())
@@ -163,7 +167,7 @@ def test_resampled_history_is_what_the_model_makes_of_the_noisy_truth():
     pipeline, latents = tiny_pipeline(), Latents()
     run = DiffusionRun(modes=modes, loop={"batch_size": 4})
     task = DiffusionTask(run, Watched(posterior_mean), pipeline.text, pipeline.vae, latents, latents)
-    task._loss_at(task.batch(0), torch.full((4, 3), 0.5), (1, 2), torch.Generator().manual_seed(0), history=True)
+    task._losses_at(task.batch(0), torch.full((4, 3), 0.5), (1, 2), generators(), history=True)
     (x, start, past, told, grad), _, (_, t, clean, clean_t, _) = seen
     assert not grad and told.min() >= 0 and told.max() > 0 and float(start.max()) <= modes.resampled_noise
     diffusion = Diffusion()

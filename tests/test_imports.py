@@ -17,7 +17,10 @@ LAYERS = {
     "cli": 6,
 }  # fmt: skip
 APART = {("model", "data"), ("data", "model")}
-MAY = {("training", "evaluation")}  # the VAE's held-out figures are the report's
+MAY = {
+    ("training", "evaluation"),  # the VAE's held-out figures are the report's
+    ("train", "cli"),  # the main block of train.py is the command line's
+}
 SAMPLING_KNOWS = {"diffusion", "diffusion_config"}
 
 

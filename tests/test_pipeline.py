@@ -28,7 +28,7 @@ from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import ClipSettings, VideoPipeline, plan_blocks
 from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
 from video_gen.training.diffusion_task import block_sizes
-from video_gen.training.recipes import DiffusionRun, VAERun
+from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = ["--data.num-frames", "9", "--data.height", "16", "--data.width", "16", "--data.validation-fraction", "0.3"]
@@ -217,14 +217,14 @@ def test_help(names, capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_config_loads_and_names_its_command(path):
-    kind = VAERun if "vae" in path.name else DiffusionRun
+    command = path.read_text().splitlines()[0].removeprefix("# video-gen ").split()[:2]
+    kind = {"vae": VAERun, "diffusion": DiffusionRun, "distill": DistillRun}[command[1]]
     run = load_yaml(kind, path)
-    assert path.read_text().startswith("# video-gen train ")
-    if kind is VAERun:
-        with torch.device("meta"):
+    assert command[0] == "train"
+    with torch.device("meta"):
+        if isinstance(run, VAERun):
             VideoVAE(run.vae)
-    else:
-        with torch.device("meta"):
+        elif isinstance(run, DiffusionRun):
             VideoTransformer(run.transformer)
 
 

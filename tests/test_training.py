@@ -22,7 +22,7 @@ from video_gen.training.folder import whole_folder
 from video_gen.training.loop import TrainingInterrupted, train
 from video_gen.training.optim import build_optimizer, clip_gradients, learning_rate, orthogonalise
 from video_gen.training.state import TrainState, ema_weights, fresh_ema, latest, save_checkpoint, update_ema
-from video_gen.training.task import split_batch, step_generator
+from video_gen.training.task import normal, sample_generators, split_batch, uniform
 
 CONFIG = "model: tiny\nloop: {seed: 0}\n"
 TIMING = (
@@ -78,9 +78,9 @@ class Denoise:
             x[3, 3] = math.nan
         return {"x": x, "caption": [f"clip {step}-{i}" for i in range(16)]}
 
-    def loss(self, batch, step, generator):
+    def loss(self, batch, step, generators):
         assert len(batch["caption"]) == len(batch["x"])
-        noise = torch.randn(batch["x"].shape, generator=generator)
+        noise = normal(generators, *batch["x"].shape[1:])
         loss = (self.net(batch["x"] + noise).float() - batch["x"]).square().mean()
         return loss, {"mse": loss}
 
@@ -486,27 +486,22 @@ def test_micro_batches_are_equal_cuts_of_the_batch():
 
 
 def test_accumulation_gives_the_same_mean_gradient(tmp_path):
-    """Shown on a loss without randomness, in float32: the first step's gradient norm is the same."""
-
-    class Plain(Denoise):
-        def loss(self, batch, step, generator):
-            loss = (self.net(batch["x"]) - batch["x"]).square().mean()
-            return loss, {}
-
+    """With noise, since that is drawn per sample."""
     norms = []
     for accumulation in (1, 4):
         folder = tmp_path / str(accumulation)
-        run(folder, Plain(), accumulation=accumulation, precision="float32", log_every=1, train_steps=1)
+        run(folder, accumulation=accumulation, precision="float32", log_every=1, train_steps=1)
         norms.append(log_of(folder)[0]["grad_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 
-def test_each_step_and_micro_batch_has_its_own_randomness():
+@pytest.mark.parametrize("draw", [normal, uniform])
+def test_each_sample_has_its_own_randomness_however_the_batch_is_cut(draw):
     cpu = torch.device("cpu")
-    places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
-    draws = [torch.randn(4, generator=step_generator(*place, cpu)) for place in places]
-    assert len({tuple(d.tolist()) for d in draws}) == 4
-    assert torch.equal(draws[2], torch.randn(4, generator=step_generator(0, 1, 0, cpu)))
+    whole = draw(sample_generators(0, 5, range(4), cpu), 20)
+    assert torch.equal(whole[2:], draw(sample_generators(0, 5, range(2, 4), cpu), 20))
+    others = [draw(sample_generators(*place, range(4), cpu), 20) for place in ((0, 6), (1, 5))]
+    assert len({tuple(row.tolist()) for x in (whole, *others) for row in x}) == 12
 
 
 def test_an_error_of_the_data_thread_reaches_the_caller(tmp_path):

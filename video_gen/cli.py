@@ -337,7 +337,7 @@ def train_distill(args: TrainDistill) -> None:
 def sample(args: Sample) -> None:
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
-    from video_gen.training.loop import pick_device
+    from video_gen.training.parallel import pick_device
 
     pipeline = VideoPipeline.from_pretrained(args.model, pick_device(args.device))
     names = ("num_steps", "solver", "guidance_scale")
@@ -364,7 +364,7 @@ def sample(args: Sample) -> None:
 def stream(args: StreamVideo) -> None:
     from video_gen.sampling.pipeline import VideoPipeline
     from video_gen.stream import open_stream, read_script, share_cores, show
-    from video_gen.training.loop import pick_device
+    from video_gen.training.parallel import pick_device
 
     device = pick_device(args.device)
     share_cores(device)
@@ -426,7 +426,7 @@ def bench(args: Bench) -> None:
         raise ConfigError(
             f"bench: no module '{error.name}'; it runs from a checkout of the project, after pip install -e '.[bench]'"
         ) from None
-    from video_gen.training.loop import pick_device
+    from video_gen.training.parallel import pick_device
 
     setting = Setting(pick_device(args.device), args.quick, args.seconds, args.compile)
     for path in run(args.tables, setting, args.output, " ".join(["video-gen", *sys.argv[1:]])):

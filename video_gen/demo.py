@@ -21,8 +21,8 @@ from video_gen.evaluation import report
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion, train_vae
-from video_gen.training.loop import pick_device
 from video_gen.training.monitor import say
+from video_gen.training.parallel import pick_device
 from video_gen.training.recipes import DiffusionRun, VAERun
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

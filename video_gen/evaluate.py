@@ -22,7 +22,7 @@ from video_gen.evaluation.steps import columns, measure_steps, write_steps_repor
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.training.loop import pick_device
+from video_gen.training.parallel import pick_device
 
 Device = Literal["auto", "cpu", "cuda"]
 BATCH = 8

@@ -30,8 +30,9 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
 from video_gen.training.diffusion_task import DiffusionTask
-from video_gen.training.loop import pick_device, train
+from video_gen.training.loop import train
 from video_gen.training.memory import StepMemory, parameters_by_part, step_memory
+from video_gen.training.parallel import pick_device
 from video_gen.training.recipes import DiffusionRun, VAERun
 from video_gen.training.task import Task
 from video_gen.training.vae_task import VAETask

@@ -1,7 +1,11 @@
-"""Training, end to end: `train_vae`, `encode_latents`, `train_diffusion`. The command line calls these; so can you."""
+"""Training, end to end: `train_vae`, `encode_latents`, `train_diffusion`. The command line calls these; so can you.
+
+`python -m video_gen.train vae ...` is `video-gen train vae ...`: what torchrun starts, once per device.
+"""
 
 import copy
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -22,8 +26,9 @@ from video_gen.training.caches import encode_latents, encode_texts, load_vae, lo
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import DistillTask
 from video_gen.training.folder import open_run_folder, whole_folder
-from video_gen.training.loop import pick_device, train
+from video_gen.training.loop import train
 from video_gen.training.monitor import say
+from video_gen.training.parallel import Mesh, pick_device, processes
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
 
@@ -34,12 +39,13 @@ LINEAR_CLIPS = 256
 
 def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Train a VAE into `run_dir`, whose model/ holds vae/ at the end. Returns what `training.loop.train` returns."""
-    parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
-    torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
-    vae = VideoVAE(run.vae)
-    vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
-    task = VAETask(run, vae, parts["train"], parts["validation"])
-    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile)
+    with processes(run.parallel, run.loop) as mesh:
+        parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
+        torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
+        vae = VideoVAE(run.vae)
+        vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
+        task = VAETask(run, vae, parts["train"], parts["validation"], mesh)
+        return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)
 
 
 def encode(run: DiffusionRun) -> None:
@@ -59,9 +65,17 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", p
 
     Raises: ConfigError if there is no VAE, or the model that `init` names does not fit; what `training.loop.train` raises.
     """
-    if not run.stages:
-        return _train_stage(run, run_dir, run.init, resume, profile)
-    open_run_folder(run_dir, run.to_yaml(), resume)
+    with processes(run.parallel, run.loop) as mesh:
+        if not run.stages:
+            return _train_stage(run, run_dir, run.init, resume, profile, mesh)
+        return _train_stages(run, run_dir, resume, profile, mesh)
+
+
+def _train_stages(run: DiffusionRun, run_dir: Path, resume: Resume, profile: int, mesh: Mesh) -> dict[str, float]:
+    """Stage after stage, each from the weights of the one before."""
+    if mesh.main:
+        open_run_folder(run_dir, run.to_yaml(), resume)
+    mesh.wait()
     stages, start, found = run.stage_runs(), run.init, {}
     for number, stage in enumerate(stages, 1):
         folder = run_dir / f"stage-{number}"
@@ -69,22 +83,25 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", p
             say(f"{folder}: finished already")
         else:
             say(f"stage {number} of {len(stages)}, in {folder}")
-            found = _train_stage(stage, folder, start, "auto", profile)
+            found = _train_stage(stage, folder, start, "auto", profile, mesh)
         start = folder / "model"
-    if not (run_dir / "model").is_dir():
+    if mesh.main and not (run_dir / "model").is_dir():
         with whole_folder(run_dir / "model") as new:
             shutil.copytree(run_dir / f"stage-{len(stages)}" / "model", new, dirs_exist_ok=True)
         say(f"all {len(stages)} stages are done; the model is in {run_dir / 'model'}")
+    mesh.wait()
     return found
 
 
 def _train_stage(
-    run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume, profile: int
+    run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume, profile: int, mesh: Mesh
 ) -> dict[str, float]:
     """Train from fresh weights, or from those of the model folder `start`."""
-    train_set, validation_set = encode_latents(run)
+    with mesh.main_first():
+        train_set, validation_set = encode_latents(run)
     captions = {entry.caption for entry in (*train_set.entries, *validation_set.entries)}
-    read_text = encode_texts(run, captions) if run.text.name else None
+    with mesh.main_first():
+        read_text = encode_texts(run, captions) if run.text.name else None
     vae = load_vae(run)
     torch.manual_seed(run.loop.seed)
     text = CachedTextEncoder(run.text, read_text) if read_text else build_text_encoder(run.text)
@@ -92,10 +109,10 @@ def _train_stage(
     transformer = VideoTransformer(run.transformer.replace(**sizes))
     if start is not None:
         load_weights(run, local_folder(start), transformer, text)
-    task = DiffusionTask(run, transformer, text, vae, train_set, validation_set)
+    task = DiffusionTask(run, transformer, text, vae, train_set, validation_set, mesh)
     say_buckets(train_set, task.sampler)
     resolved = run.replace(transformer=transformer.config.model_dump())
-    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, profile)
+    return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, profile, mesh)
 
 
 def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:
@@ -136,3 +153,9 @@ def spread(clips: Clips, count: int) -> torch.Tensor:
     indices = [i for i in range(len(clips)) if clips.buckets[i] == bucket]
     chosen = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
     return to_video(torch.from_numpy(np.stack([clips[indices[i]].video for i in chosen])))
+
+
+if __name__ == "__main__":
+    from video_gen.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

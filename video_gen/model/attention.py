@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,23 @@ class KeyValue(NamedTuple):
         return KeyValue(torch.cat([self.k, other.k], dim=2), torch.cat([self.v, other.v], dim=2))
 
 
+class Context(Protocol):
+    """Processes that share the tokens of the same samples. Each holds some places of every frame; to attend over places
+    they exchange: then each holds all places for some of the heads (DeepSpeed Ulysses, arXiv:2309.14509)."""
+
+    def part(self, x: Tensor, axis: int) -> Tensor:
+        """This process's equal share of what all of them hold."""
+        ...
+
+    def exchange(self, x: Tensor, split: int, join: int) -> Tensor:
+        """Deal out axis `split`, and join what is dealt to this process along axis `join`."""
+        ...
+
+    def gather(self, x: Tensor, axis: int) -> Tensor:
+        """All shares along `axis`, on every process."""
+        ...
+
+
 @dataclass(frozen=True)
 class Span:
     """Query frames that share their keys: `history` frames at positions 0, 1, ... and `own` frames from `position` on."""
@@ -67,6 +84,14 @@ class Plan:
     """(b, 1, 1, 1, text + place tokens), for attention within a frame."""
     self_history: bool = False
     """The stream's own earlier blocks are its history, after what a cache holds: the clean stream, span by span."""
+    context: Context | None = None
+    """Who has the other places of the stream; None = it is whole."""
+
+    def tables(self, kind: Kind) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the places at which attention of this kind works."""
+        if self.context is None or kind != "time":
+            return self.cos, self.sin
+        return self.context.part(self.cos, -2), self.context.part(self.sin, -2)
 
 
 def kept_frames(total: int, sink: int, window: int | None) -> tuple[slice, ...]:
@@ -103,6 +128,7 @@ def plan_video(
     dense_tokens: int = DENSE_TOKENS,
     flex: bool = False,
     text_padded: bool = True,
+    context: Context | None = None,
 ) -> Plan:
     """Blocks of video, each seeing itself, earlier history and the text.
 
@@ -116,6 +142,7 @@ def plan_video(
         history_visible: (b,), False where a sample sees no history, or None where all do.
         text_padded: False where `text_visible` is known to hide nothing: then text alone calls for no mask.
         flex: describe joint masks to FlexAttention, in place of tensors to add.
+        context: see `Plan`; `tables` are of all places all the same.
     """
     cos, sin = tables
     s, dtype = cos.shape[-2], cos.dtype
@@ -141,7 +168,7 @@ def plan_video(
         result.append(Span(own, pieces, position, joint_bias, time_bias))
     words = text_visible if text_padded else None
     space_bias = None if words is None else _bias(_beside_text(words, None, s), dtype)[:, :, None]
-    return Plan(tuple(result), cos, sin, space_bias, self_history)
+    return Plan(tuple(result), cos, sin, space_bias, self_history, context)
 
 
 class SpatiotemporalAttention(nn.Module):
@@ -166,6 +193,17 @@ class SpatiotemporalAttention(nn.Module):
         k = F.layer_norm(k, (self.head_dim,), self.k_gain.to(k.dtype))
         return q, KeyValue(k, v)
 
+    def exchanged(self, x: Tensor, plan: Plan) -> tuple[Tensor, KeyValue]:
+        """`project`; where a context shares the places, of all places for this process's heads.
+
+        Over time a place sees itself alone, so there nothing is exchanged.
+        """
+        q, own = self.project(x)
+        if plan.context is None or self.kind == "time":
+            return q, own
+        q, k, v = plan.context.exchange(torch.stack([q, *own]), split=2, join=4).unbind(0)
+        return q, KeyValue(k, v)
+
     def forward(
         self, x: Tensor, plan: Plan, text: KeyValue | None, history: KeyValue | None
     ) -> tuple[Tensor, KeyValue]:
@@ -175,7 +213,9 @@ class SpatiotemporalAttention(nn.Module):
             text: keys and values of the text, f = 1; `history`: of clean frames; both as an earlier pass returned them.
         Returns: (b, f, s, d), and the stream's own keys and values.
         """
-        q, own = self.project(x)
+        q, own = self.exchanged(x, plan)
+        if plan.context is not None and text is not None:  # every process has made all of it
+            text = KeyValue(*(plan.context.part(y, 1) for y in text))
         if self.kind == "space":
             mixed = self._space(q, own, plan, text)
         else:
@@ -183,6 +223,8 @@ class SpatiotemporalAttention(nn.Module):
                 history = own if history is None else history.append(own)
             parts = [self._span(q, own, span, plan, text, history) for span in plan.spans]
             mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        if plan.context is not None and self.kind != "time":
+            mixed = plan.context.exchange(mixed, split=3, join=1)
         return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(3)), own
 
     def _space(self, q: Tensor, own: KeyValue, plan: Plan, text: KeyValue | None) -> Tensor:
@@ -198,15 +240,16 @@ class SpatiotemporalAttention(nn.Module):
         self, q: Tensor, own: KeyValue, span: Span, plan: Plan, text: KeyValue | None, history: KeyValue | None
     ) -> Tensor:
         f, past = span.own.stop - span.own.start, count(span.history)
+        cos, sin = plan.tables(self.kind)
         at = (..., slice(span.position, span.position + f), slice(None), slice(None))
-        q = rotate(q[:, :, span.own], plan.cos[at], plan.sin[at])
+        q = rotate(q[:, :, span.own], cos[at], sin[at])
         k, v = own.frames((span.own,))
-        k = rotate(k, plan.cos[at], plan.sin[at])
+        k = rotate(k, cos[at], sin[at])
         if past:
             assert history is not None
             old = history.frames(span.history)
             before = (..., slice(past), slice(None), slice(None))
-            k = torch.cat([rotate(old.k, plan.cos[before], plan.sin[before]), k], dim=2)
+            k = torch.cat([rotate(old.k, cos[before], sin[before]), k], dim=2)
             v = torch.cat([old.v, v], dim=2)
         if self.kind == "time":
             q, k, v = (x.transpose(2, 3) for x in (q, k, v))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from video_gen.errors import ShapeError
 from video_gen.model import checkpointing
 from video_gen.model.attention import (
+    Context,
     KeyValue,
     Kind,
     Plan,
@@ -81,6 +82,9 @@ class TransformerBlock(nn.Module):
     """Attention and feed-forward, modulated: shift, scale and gate of both come from the diffusion time, shared by all
     blocks, plus a table of the block's own (PixArt, arXiv:2310.00426, section 2.3)."""
 
+    also_called = ("memory",)
+    """Methods besides `forward` that use the parameters: sharding has to know them."""
+
     def __init__(self, config: TransformerConfig, kind: Kind):
         super().__init__()
         self.attention = SpatiotemporalAttention(config.width, config.head_dim, kind)
@@ -111,10 +115,10 @@ class TransformerBlock(nn.Module):
         x = torch.addcmul(x, gate_m, self.feed_forward(modulate(layer_norm(x), shift_m, scale_m)))
         return x, memory
 
-    def memory(self, x: Tensor, modulation: Tensor) -> KeyValue:
+    def memory(self, x: Tensor, modulation: Tensor, plan: Plan) -> KeyValue:
         """This layer's keys and values alone."""
         shift, scale = self._parts(x, modulation)[:2]
-        return self.attention.project(modulate(layer_norm(x), shift, scale))[1]
+        return self.attention.exchanged(modulate(layer_norm(x), shift, scale), plan)[1]
 
     def _parts(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, ...]:
         return (modulation + self.table)[:, :, :, None].to(x.dtype).unbind(2)  # each (b, f, 1, d)
@@ -233,6 +237,7 @@ class VideoTransformer(nn.Module, Pretrained):
         blocks: tuple[int, ...] | None = None,
         history_visible: Tensor | None = None,
         route: Route | None = None,
+        context: Context | None = None,
     ) -> Tensor:
         """Training: all blocks of a clip at once, each seeing the clean frames before it (teacher forcing).
 
@@ -243,20 +248,25 @@ class VideoTransformer(nn.Module, Pretrained):
             clean_t: (b, f), noise on the history.
             blocks: sizes that add up to f; `history_visible`: (b,), False where a sample sees no history.
             route: places that skip some layers; None = none do.
+            context: processes that do this together, all given the same arguments and all returning the same.
         """
+        if route is not None and context is not None:
+            raise ShapeError(
+                "routing.skip and parallel.context both share out the places of a frame; set one of them to 0 or 1"
+            )
         text_memory = self.encode_text(text, text_visible)
         f = noisy.shape[2]
         blocks = blocks or (f,)
         if sum(blocks) != f:
             raise ShapeError(f"blocks {blocks} add up to {sum(blocks)} frames, the latents have {f}")
         if clean is None or len(blocks) == 1:
-            return self._denoise(noisy, t, text_memory, None, blocks, 0, None, route)
+            return self._denoise(noisy, t, text_memory, None, blocks, 0, None, route, context)
         past = f - blocks[-1]
-        x, height, width = self._embed(clean[:, :, :past], CLEAN)
-        plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True)
+        x, height, width = self._embed(clean[:, :, :past], CLEAN, context)
+        plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plans, None, route), past)
-        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route)
+        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route, context)
 
     # -------------------- parts
 
@@ -270,15 +280,20 @@ class VideoTransformer(nn.Module, Pretrained):
         first: int,
         history_visible: Tensor | None = None,
         route: Route | None = None,
+        context: Context | None = None,
     ) -> Tensor:
-        x, height, width = self._embed(noisy, NOISY)
+        x, height, width = self._embed(noisy, NOISY, context)
         kept = history.frames if history else 0
         masks = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
+        masks |= {"context": context}
         plans = self._plans(x, (height, width), blocks, first, kept, route, **masks)
         embedded, modulation = self._times(t, x)
         x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
-        return unpatchify(self.unembed(modulate(layer_norm(x), shift, scale)), self.config.patch_size, height)
+        patches = self.unembed(modulate(layer_norm(x), shift, scale))
+        if context is not None:
+            patches = context.gather(patches, 2)
+        return unpatchify(patches, self.config.patch_size, height)
 
     def _memories(
         self, x: Tensor, t: Tensor, plans: list[Plan], history: History | None, route: Route | None = None
@@ -286,7 +301,7 @@ class VideoTransformer(nn.Module, Pretrained):
         """Keys and values of every layer; the last layer does no more than make them."""
         _, modulation = self._times(t, x)
         x, memories = self._layers(x, modulation, plans, None, history, route, self.config.depth - 1)
-        return (*memories, cast(TransformerBlock, self.blocks[-1]).memory(x, modulation))
+        return (*memories, cast(TransformerBlock, self.blocks[-1]).memory(x, modulation, plans[0]))
 
     def _layers(
         self,
@@ -312,8 +327,8 @@ class VideoTransformer(nn.Module, Pretrained):
             memories.append(memory)
         return x, memories
 
-    def _embed(self, latents: Tensor, stream: int) -> tuple[Tensor, int, int]:
-        """Tokens (b, f, s, d), and height and width in patches."""
+    def _embed(self, latents: Tensor, stream: int, context: Context | None = None) -> tuple[Tensor, int, int]:
+        """Tokens (b, f, s, d), with a context of its share of places, and height and width of all in patches."""
         config, (c, h, w) = self.config, (latents.shape[1], *latents.shape[3:])
         if c != config.latent_channels or h % config.patch_size or w % config.patch_size:
             raise ShapeError(
@@ -321,8 +336,11 @@ class VideoTransformer(nn.Module, Pretrained):
                 f"width that patch_size {config.patch_size} divides"
             )
         h, w = h // config.patch_size, w // config.patch_size
-        x = self.embed_patch(patchify(latents, config.patch_size))
-        return x + (self.embed_place(h, w) + self.stream[stream]).to(x.dtype), h, w
+        patches, places = patchify(latents, config.patch_size), self.embed_place(h, w)
+        if context is not None:
+            patches, places = context.part(patches, 2), context.part(places, 0)
+        x = self.embed_patch(patches)
+        return x + (places + self.stream[stream]).to(x.dtype), h, w
 
     def _times(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """`t` (b,) or (b, f) to its embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""

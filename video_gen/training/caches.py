@@ -22,8 +22,9 @@ from video_gen.model.text import (
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
-from video_gen.training.loop import keep_freed_memory, pick_device
+from video_gen.training.loop import keep_freed_memory
 from video_gen.training.monitor import say
+from video_gen.training.parallel import pick_device
 from video_gen.training.recipes import DiffusionRun
 
 SHARD_TEXTS = 1024

@@ -5,12 +5,11 @@ whether a compiler works here, never from a measured time: a resumed run repeats
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from video_gen.errors import ConfigError
 from video_gen.training.config import LoopConfig
 from video_gen.training.monitor import say
 
@@ -22,13 +21,6 @@ machine for all its kinds of step, and gains about 0.05 s per step of 0.2 s: doc
 VARIANTS = 128
 """Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
 would have later ones run eagerly without a word."""
-
-
-def pick_device(choice: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Raises: ConfigError if CUDA is asked for and absent."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is 'cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
-    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def compile_blocks(modules: Mapping[str, nn.Module], loop: LoopConfig, device: torch.device) -> bool:

@@ -1,10 +1,12 @@
-"""How training runs: the optimiser's settings and the loop's. No torch here."""
+"""How training runs: the optimiser's settings, the loop's, and the mesh of processes. No torch here."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from video_gen.config import Config
+from video_gen.errors import ConfigError
 
 
 class OptimConfig(Config):
@@ -84,3 +86,42 @@ class LoopConfig(Config):
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size}")
         return self
+
+
+class ParallelConfig(Config):
+    """The mesh of the processes that torchrun starts; one of the three sizes may be -1: what the others leave.
+
+    It says how a run is computed, not what: a run goes on with another mesh, and gets the same numbers up to rounding.
+    """
+
+    replicate: int = 1
+    """Copies of the sharded model, each fed with other samples; for many nodes, between which gathering is slow."""
+    shard: int = -1
+    """Processes over which weights, gradients, optimiser state and averages are spread, each fed with other samples."""
+    context: int = 1
+    """Processes that share the tokens of the same samples (Ulysses), for long clips; must divide the heads, and the
+    tokens of a frame. Only for the transformer."""
+    gather: Literal["float32", "bf16"] = "float32"
+    """Precision in which shards are gathered for use; gradients are summed, and all that is kept stays, in float32."""
+
+    @model_validator(mode="after")
+    def _sizes(self):
+        sizes = {"replicate": self.replicate, "shard": self.shard, "context": self.context}
+        for name, size in sizes.items():
+            if size < 1 and size != -1:
+                raise ValueError(f"{name} {size} must be at least 1, or -1 for what the other two leave")
+        if list(sizes.values()).count(-1) > 1:
+            raise ValueError(f"only one of replicate, shard and context may be -1, got {sizes}")
+        return self
+
+    def sizes(self, processes: int) -> tuple[int, int, int]:
+        """(replicate, shard, context) of so many processes. Raises: ConfigError if they don't multiply to it."""
+        given = [self.replicate, self.shard, self.context]
+        known = math.prod(size for size in given if size > 0)
+        sizes = tuple(processes // known if size == -1 else size for size in given)
+        if math.prod(sizes) != processes:
+            raise ConfigError(
+                f"parallel: replicate {self.replicate}, shard {self.shard}, context {self.context} do not multiply to "
+                f"the {processes} processes that torchrun started; change one of them, or set one to -1"
+            )
+        return sizes

@@ -1,8 +1,9 @@
 """What the loop does for a VideoTransformer: noise on latents, blocks with clean history, captions dropped at times."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_file import contact_sheet, write_video
+from video_gen.errors import ConfigError
 from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.flops import BACKWARD, text_flops, transformer_flops
 from video_gen.model.routing import Route, draw_places
@@ -19,8 +21,10 @@ from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
-from video_gen.training.compiling import pick_device, wants_compilation
+from video_gen.training.compiling import wants_compilation
+from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import DiffusionRun
+from video_gen.training.task import normal, sample_generators, uniform
 
 TEXT_MULTIPLE = 16
 """Text is padded to a multiple of so many tokens for compiled code, which is made once for each length."""
@@ -42,6 +46,7 @@ class DiffusionTask:
 
     Args:
         vae: decodes samples on the way and is saved with the model.
+    Raises: ConfigError if a context's processes cannot share the tokens equally.
     """
 
     def __init__(
@@ -52,25 +57,35 @@ class DiffusionTask:
         vae: VideoVAE,
         train: LatentSet,
         validation: LatentSet,
+        mesh: Mesh | None = None,
     ):
         self.run, self.transformer, self.text, self.vae = run, transformer, text, vae
         self.train, self.validation = train, validation
         self.diffusion = Diffusion(run.diffusion)
+        self.mesh = mesh or Mesh()
         sizes = transformer.config
-        balance = {"work": lambda bucket: sizes.forward_flops(*bucket), "accumulation": run.loop.accumulation}
-        self.sampler = BatchSampler(train.buckets, run.loop.batch_size, run.loop.seed, **balance)
+        self.sampler = BatchSampler(
+            train.buckets,
+            run.loop.batch_size,
+            run.loop.seed,
+            self.mesh.data_rank,
+            self.mesh.data_ranks,
+            work=lambda bucket: sizes.forward_flops(*bucket),
+            accumulation=run.loop.accumulation,
+        )
+        self._check_context()
         self.tokens_per_step: float | None = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
-        compiled = wants_compilation(run.loop, pick_device(run.loop.device))
-        self.text_multiple = TEXT_MULTIPLE if compiled else 1
+        self.text_multiple = TEXT_MULTIPLE if wants_compilation(run.loop, self.mesh.device) else 1
 
     def modules(self) -> dict[str, nn.Module]:
         return {"transformer": self.transformer, "text": self.text}
 
     def batch(self, step: int) -> Mapping[str, Any]:
-        indices = self.sampler.indices(step)
+        indices, size = self.sampler.indices(step), self.run.loop.batch_size
         rng = np.random.default_rng([self.run.loop.seed, step, 0])
         captions = [self.train.caption(i) for i in indices]
-        kept = rng.random(len(indices)) >= self.run.modes.text_dropout
+        size = len(indices) * self.mesh.data_ranks
+        kept = rng.random(size)[self.mesh.share(size)] >= self.run.modes.text_dropout
         entries = self.text.tokenise([c if keep else "" for c, keep in zip(captions, kept)])
         padding = -entries.shape[1] % self.text_multiple
         return {
@@ -78,10 +93,12 @@ class DiffusionTask:
             "text": F.pad(entries, (0, 0, 0, padding)),
         }
 
-    def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, batch: Mapping[str, Any], step: int, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         frames = batch["latents"].shape[2]
         blocks = self.blocks(step, frames)
-        loss = self._loss(batch, blocks, step, generator, history=len(blocks) > 1)
+        loss = self._loss(batch, blocks, step, generators, history=len(blocks) > 1)
         if frames == 1:
             return loss, {}
         return loss, {"loss_causal" if len(blocks) > 1 else "loss_bidirectional": loss}
@@ -108,62 +125,62 @@ class DiffusionTask:
         batch: Mapping[str, Any],
         blocks: tuple[int, ...],
         step: int,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         history: bool = False,
     ) -> Tensor:
         """One t per block and sample; see `VideoTransformer.forward` for the rest."""
         latents = batch["latents"]
         repeats = torch.tensor(blocks, device=latents.device)
         tokens = self.transformer.config.tokens(*latents.shape[2:])
-        t = self.diffusion.sample_t((len(latents), len(blocks)), generator, latents.device, tokens)
-        t = t.repeat_interleave(repeats, dim=1, output_size=sum(blocks))
-        return self._loss_at(batch, t, blocks, generator, history, self._route(latents, step, generator))
+        drawn = [self.diffusion.sample_t((1, len(blocks)), g, latents.device, tokens) for g in generators]
+        t = torch.cat(drawn).repeat_interleave(repeats, dim=1, output_size=sum(blocks))
+        return self._losses_at(batch, t, blocks, generators, history, self._route(latents, step, generators)).mean()
 
-    def _route(self, latents: Tensor, step: int, generator: torch.Generator) -> Route | None:
+    def _route(self, latents: Tensor, step: int, generators: Sequence[torch.Generator]) -> Route | None:
         """The places that go through all layers at this step; None = all."""
         routing, config = self.run.routing, self.transformer.config
         if not routing.skip or step >= (1 - routing.dense_share) * self.run.loop.train_steps:
             return None
         count = latents.shape[3] * latents.shape[4] // config.patch_size**2
-        places = draw_places(len(latents), count, routing.skip, generator, latents.device)
+        places = torch.cat([draw_places(1, count, routing.skip, g, latents.device) for g in generators])
         return Route(places, routing.first, config.depth - routing.last)
 
-    def _loss_at(
+    def _losses_at(
         self,
         batch: Mapping[str, Any],
         t: Tensor,
         blocks: tuple[int, ...],
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         history: bool,
         route: Route | None = None,
     ) -> Tensor:
+        """Each sample's loss, (b,)."""
         latents = batch["latents"]
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
-        extra = self._history(batch, blocks, generator) if history else {}
+        extra = self._history(batch, blocks, generators) if history else {}
         text, visible = self.text(batch["text"])
-        output = self.transformer(noisy, t, text, visible, blocks=blocks, route=route, **extra)
-        return self.diffusion.loss(output, latents, noise, noisy, t).mean()
+        context = self.mesh.context
+        output = self.transformer(noisy, t, text, visible, blocks=blocks, route=route, context=context, **extra)
+        return self.diffusion.loss(output, latents, noise, noisy, t)
 
     def _history(
-        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generator: torch.Generator
+        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator]
     ) -> dict[str, Tensor]:
         """Clean frames, for some samples with noise that the network is told, as it would make them itself, or hidden."""
         modes, latents = self.run.modes, batch["latents"]
-        b, _, f = latents.shape[:3]
+        f, shape = latents.shape[2], latents.shape[1:]
 
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, device=latents.device)
-
-        t = modes.history_noise * uniform(b, f) * (uniform(b, 1) < modes.noisy_history)
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-        clean = self.diffusion.add_noise(latents, noise, t)
-        visible = uniform(b) >= modes.history_dropout
+        t = modes.history_noise * uniform(generators, f) * (uniform(generators, 1) < modes.noisy_history)
+        clean = self.diffusion.add_noise(latents, normal(generators, *shape), t)
+        visible = uniform(generators) >= modes.history_dropout
         if modes.resampled_history:
-            chosen, start = uniform(b, 1) < modes.resampled_history, modes.resampled_noise * uniform(b, 1)
-            start = start.clamp(min=EPSILON).expand(b, f)
-            noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-            noisy = self.diffusion.add_noise(latents, noise, start)
+            chosen, start = (
+                uniform(generators, 1) < modes.resampled_history,
+                modes.resampled_noise * uniform(generators, 1),
+            )
+            start = start.clamp(min=EPSILON).expand(-1, f)
+            noisy = self.diffusion.add_noise(latents, normal(generators, *shape), start)
             made = self._resample(noisy, start, batch, {"blocks": blocks, "clean": clean, "clean_t": t})
             clean, t = torch.where(chosen[:, None, :, None, None], made, clean), torch.where(chosen, 0.0, t)
         return {"clean": clean, "clean_t": t, "history_visible": visible}
@@ -178,34 +195,41 @@ class DiffusionTask:
         text, visible = self.text(batch["text"])
         for step in range(RESAMPLING_STEPS):
             now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
-            output = self.transformer(noisy, now, text, visible, **extra)
+            output = self.transformer(noisy, now, text, visible, context=self.mesh.context, **extra)
             noisy = self.diffusion.move(noisy, self.diffusion.to_denoised(output, noisy, now), now, then)
         return noisy
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block."""
-        device = next(self.transformer.parameters()).device
         indices = [i for i in range(len(self.validation)) if self.validation.buckets[i] == max(self.validation.buckets)]
-        indices = indices[:VALIDATION_CLIPS]
-        figures: dict[str, list[Tensor]] = {}
-        for start in range(0, len(indices), self.run.loop.batch_size):
-            chosen = indices[start : start + self.run.loop.batch_size]
-            batch = {
-                "latents": torch.stack([self.validation[i] for i in chosen]).to(device),
-                "text": self.text.tokenise([self.validation.caption(i) for i in chosen]).to(device),
-            }
-            f = batch["latents"].shape[2]
-            blocks = block_sizes(f, min(self.run.modes.block_sizes))
-            for band in range(BANDS):
-                generator = torch.Generator(device).manual_seed(1000 * start + band)
-                t = (band + torch.rand(len(chosen), 1, generator=generator, device=device)) / BANDS
-                low, high = band / BANDS, (band + 1) / BANDS
-                loss = self._loss_at(batch, t.expand(-1, f), (f,), generator, history=False)
-                figures.setdefault(f"loss_t{low:.2f}-{high:.2f}", []).append(loss)
-                if f > 1:
-                    causal = self._loss_at(batch, t.expand(-1, f), blocks, generator, history=True)
-                    figures.setdefault("loss_causal", []).append(causal)
-        return {name: float(torch.stack(values).mean()) for name, values in figures.items()}
+        own = indices[:VALIDATION_CLIPS][self.mesh.data_rank :: self.mesh.data_ranks]
+        size = self.run.loop.batch_size // (self.run.loop.accumulation * self.mesh.data_ranks)
+        figures: dict[str, list[float]] = {}
+        for start in range(0, len(own), size):
+            for name, losses in self._held_out_losses(own[start : start + size]).items():
+                figures.setdefault(name, []).extend(losses.tolist())
+        every = self.mesh.gather(figures)
+        names = {name for found in every for name in found}
+        return {n: float(np.mean(np.concatenate([found.get(n, []) for found in every]))) for n in sorted(names)}
+
+    def _held_out_losses(self, clips: list[int]) -> dict[str, Tensor]:
+        """Figure -> losses of some held-out clips of one shape."""
+        device = next(self.transformer.parameters()).device
+        batch = {
+            "latents": torch.stack([self.validation[i] for i in clips]).to(device),
+            "text": self.text.tokenise([self.validation.caption(i) for i in clips]).to(device),
+        }
+        f = batch["latents"].shape[2]
+        blocks = block_sizes(f, min(self.run.modes.block_sizes))
+        figures, causal = {}, []
+        for band in range(BANDS):
+            generators = [sample_generators(band, 0, range(i, i + 1), device)[0] for i in clips]
+            t = ((band + uniform(generators, 1)) / BANDS).expand(-1, f)
+            low, high = band / BANDS, (band + 1) / BANDS
+            figures[f"loss_t{low:.2f}-{high:.2f}"] = self._losses_at(batch, t, (f,), generators, history=False)
+            if f > 1:
+                causal.append(self._losses_at(batch, t, blocks, generators, history=True))
+        return figures | ({"loss_causal": torch.stack(causal).mean(0)} if causal else {})
 
     def sample(self, step: int, folder: Path) -> None:
         """A few held-out captions as video files and one contact sheet."""
@@ -223,6 +247,25 @@ class DiffusionTask:
 
     def save(self, folder: Path) -> None:
         self.pipeline().save_pretrained(folder)
+
+    def on(self, modules: Mapping[str, nn.Module]) -> Self:
+        other = copy.copy(self)
+        other.transformer = cast(VideoTransformer, modules["transformer"])
+        other.text = cast(TextEncoder, modules["text"])
+        return other
+
+    def _check_context(self) -> None:
+        config, context = self.transformer.config, self.mesh.sizes[2]
+        heads = config.width // config.head_dim
+        if heads % context:
+            raise ConfigError(f"parallel.context {context} must divide the transformer's {heads} heads")
+        for _, h, w in self.train.buckets:
+            places = (h // config.patch_size) * (w // config.patch_size)
+            if places % context:
+                raise ConfigError(
+                    f"parallel.context {context} must divide the tokens of a frame: latents of {h}x{w} with patch_size "
+                    f"{config.patch_size} have {places}"
+                )
 
     def pipeline(self) -> VideoPipeline:
         data = self.run.data

@@ -7,6 +7,9 @@ distilled at once, given clean history, as the teacher was trained (teacher forc
 gradient, answer for the target: an average of them lags and is no better (arXiv:2310.14189, section 3.2).
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,6 +21,7 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.recipes import DiffusionRun, DistillConfig
+from video_gen.training.task import normal
 
 
 class DistillTask(DiffusionTask):
@@ -44,32 +48,32 @@ class DistillTask(DiffusionTask):
         scale = distill.guidance_scale
         self.guidance_scale = teacher.config.sampling.guidance_scale if scale is None else scale
 
-    def _loss_at(
+    def _losses_at(
         self,
-        batch: dict,
+        batch: Mapping[str, Any],
         t: Tensor,
         blocks: tuple[int, ...],
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         history: bool,
         route: Route | None = None,
     ) -> Tensor:
-        """The distance between the student's answers at `t`, (b, f), and one teacher's step later; all tokens go all the way."""
+        """Each sample's distance, (b,), between the student's answers at `t`, (b, f), and one teacher's step later."""
         latents, t = batch["latents"], t.clamp(min=EPSILON)
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
-        extra = {"blocks": blocks} | (self._history(batch, blocks, generator) if history else {})
+        extra = {"blocks": blocks} | (self._history(batch, blocks, generators) if history else {})
         then = (t - 1 / self.distill.teacher_steps).clamp(min=0)
         with torch.no_grad():
             moved = self.diffusion.move(noisy, self._guided(noisy, t, batch, extra), t, then)
             target = torch.where(along(then, moved) > 0, self._answer(moved, then, batch, extra), moved)
-        return pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber).mean()
+        return pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber).mean(dim=1)
 
-    def _answer(self, noisy: Tensor, t: Tensor, batch: dict, extra: dict) -> Tensor:
+    def _answer(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
         """The student's estimate of where the trajectory ends."""
         text, visible = self.text(batch["text"])
         return self.diffusion.to_denoised(self.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
 
-    def _guided(self, noisy: Tensor, t: Tensor, batch: dict, extra: dict) -> Tensor:
+    def _guided(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
         """The teacher's guided estimate; a sample without caption is guided by nothing."""
         teacher = self.teacher
         empty = teacher.text.tokenise([""] * len(noisy)).to(noisy.device)

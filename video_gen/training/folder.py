@@ -23,7 +23,7 @@ def open_run_folder(run_dir: Path, config_yaml: str, resume: Literal["auto", "ne
     if resume == "never":
         _move_aside(run_dir)
     elif file.exists():
-        difference = _first_difference(yaml.safe_load(file.read_text()), yaml.safe_load(config_yaml))
+        difference = _first_difference(what_is_trained(file.read_text()), what_is_trained(config_yaml))
         if difference:
             raise TrainingError(
                 f"{run_dir} holds a run of another configuration: {difference}; "
@@ -33,6 +33,14 @@ def open_run_folder(run_dir: Path, config_yaml: str, resume: Literal["auto", "ne
     new = file.with_name(".new-config.yaml")
     new.write_text(config_yaml)
     new.replace(file)
+
+
+def what_is_trained(config_yaml: str) -> dict[str, Any]:
+    """A configuration without what says only on which machines it runs: that may change when a run goes on."""
+    config = yaml.safe_load(config_yaml)
+    loop = config.get("loop")
+    kept = {k: v for k, v in config.items() if k != "parallel"}
+    return kept | ({"loop": {k: v for k, v in loop.items() if k != "accumulation"}} if isinstance(loop, dict) else {})
 
 
 @contextmanager
@@ -47,12 +55,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
     new.mkdir(parents=True)
     try:
         yield new
-        for file in sorted(new.rglob("*"), reverse=True):
-            _fsync(file)
-        _fsync(new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+    put_in_place(new, path)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Have the disk hold all of a filled folder, then give it the name `path`."""
+    for file in sorted(new.rglob("*"), reverse=True):
+        _fsync(file)
+    _fsync(new)
+    old = path.with_name(f".old-{path.name}")
     if path.exists():
         os.replace(path, old)  # a folder cannot be replaced by a rename while it holds files
     os.replace(new, path)

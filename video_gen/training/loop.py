@@ -2,7 +2,8 @@
 
 A run folder holds config.yaml (resolved), log.jsonl, tensorboard/, checkpoints/, samples/ and, at the end, model/.
 A step is a pure function of (state, step index): batch and randomness come from the index, so a resumed run repeats an
-uninterrupted one bit for bit on a CPU.
+uninterrupted one bit for bit on a CPU. Several processes (`parallel.py`) make the same steps together, each with its share
+of the samples and of the state; rank 0 writes the run folder.
 """
 
 import ctypes
@@ -19,26 +20,22 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from video_gen.errors import TrainingError, VideoGenError
-from video_gen.training.compiling import compile_blocks, or_eagerly, pick_device
+from video_gen.training.compiling import compile_blocks, or_eagerly
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import open_run_folder, whole_folder
-from video_gen.training.monitor import Monitor, memory_mb, say
+from video_gen.training.monitor import Monitor, Silent, memory_mb, say
 from video_gen.training.optim import build_optimizer, clip_gradients, learning_rate
+from video_gen.training.parallel import Mesh, blueprints, built, pick_device
 from video_gen.training.profile import profiled
-from video_gen.training.state import (
-    TrainState,
-    ema_weights,
-    fresh_ema,
-    latest,
-    load_checkpoint,
-    save_checkpoint,
-    update_ema,
-)
-from video_gen.training.task import Task, prefetched, samples_in, split_batch, step_generator
+from video_gen.training.state import Saver, TrainState, ema_weights, fresh_ema, latest, load_checkpoint, update_ema
+from video_gen.training.task import Task, prefetched, sample_generators, samples_in, split_batch
 from video_gen.training.watch import Watch, group_norms
+
+SIGNAL_SECONDS = 2.0
+"""Of several processes, a second signal within this time is the first one again."""
 
 
 class TrainingInterrupted(VideoGenError):
@@ -53,6 +50,7 @@ def train(
     config_yaml: str,
     resume: Literal["auto", "never"] = "auto",
     profile: int = 0,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Train to the end, from the newest checkpoint of the run folder or from nothing.
 
@@ -60,31 +58,39 @@ def train(
         config_yaml: the whole resolved configuration; a run folder belongs to one configuration.
         resume: "never" moves an earlier run of the folder to old-1/ (old-2/, ...) and starts anew.
         profile: steps to trace into the run folder's profile/, after a few to warm up.
+        mesh: the processes that train together, as `parallel.processes` gives it, each of which calls this; None = alone.
     Returns: "step", "seconds", "train_loss" (the last line's mean) and what the task's last validation gave.
     Raises: TrainingError at the first NaN or infinite loss or gradient (the batch is saved), if the folder holds a run
         of another configuration, or a checkpoint that does not fit; TrainingInterrupted after Ctrl-C or SIGTERM.
     """
     keep_freed_memory()
-    run_dir, device = Path(run_dir), pick_device(loop.device)
-    open_run_folder(run_dir, config_yaml, resume)
-    state = _start(task, loop, optim, run_dir, config_yaml, device)
+    run_dir, mesh = Path(run_dir), mesh or Mesh(pick_device(loop.device))
+    device = mesh.device
+    if mesh.main:
+        open_run_folder(run_dir, config_yaml, resume)
+    plans = blueprints(task.modules()) if mesh.world > 1 else {}
+    state = _start(task, loop, optim, run_dir, config_yaml, mesh)
     if state.step >= loop.train_steps and (run_dir / "model").exists():
         say(f"{run_dir}: finished already, {state.step} steps")
         return state.metrics
     compiled = compile_blocks(state.modules, loop, device)
     with (
-        Monitor(run_dir, state.step, loop.train_steps, loop.tensorboard) as monitor,
-        _stop_signals(monitor) as stop,
+        (Monitor if mesh.main else Silent)(run_dir, state.step, loop.train_steps, loop.tensorboard) as monitor,
+        _stop_signals(monitor, mesh) as stop,
         prefetched(task, state.step, loop.train_steps, device) as batches,
-        profiled(run_dir / "profile", profile, loop.train_steps - state.step, device, monitor.say) as traced,
+        profiled(
+            run_dir / "profile", profile if mesh.main else 0, loop.train_steps - state.step, device, monitor.say
+        ) as traced,
     ):
-        session = Session(task, loop, optim, run_dir, config_yaml, device, state, monitor, compiled)
+        saver = Saver(run_dir, config_yaml, loop.keep_checkpoints, mesh)
+        session = Session(task, loop, optim, run_dir, mesh, plans, saver, state, monitor, compiled)
         for batch in batches:
             session.run_step(batch)
             traced()
-            stopping = stop.is_set()  # read once: a signal during after_step counts for the next step
+            stopping = mesh.any(stop.is_set())  # read once: a signal during after_step counts for the next step
             session.after_step(stopping)
             if stopping and state.step < loop.train_steps:
+                saver.wait()
                 raise TrainingInterrupted(
                     f"stopped after step {state.step} of {loop.train_steps}, saved in {run_dir}; "
                     "the same command goes on from there"
@@ -101,13 +107,16 @@ class Session:
     loop: LoopConfig
     optim: OptimConfig
     run_dir: Path
-    config_yaml: str
-    device: torch.device
+    mesh: Mesh
+    plans: dict[str, nn.Module]
+    """Of several processes: what to build whole modules from, see `_averaged`."""
+    saver: Saver
     state: TrainState
     monitor: Monitor
     compiled: bool = False
 
     def __post_init__(self) -> None:
+        self.device = self.mesh.device
         self.finite = FiniteCheck(self)
         self.clock = self.line_time = time.monotonic()
         self.line_step, self.line_samples = self.state.step, 0
@@ -120,8 +129,8 @@ class Session:
         self.watch.clock.lap("data")
         self.watch.count(self.task.flops(batch, step))
         self.watch.clock.start()
-        self.line_samples += samples_in(batch)
-        loss, logs = or_eagerly(lambda: self._backward(batch, step), state.modules)
+        self.line_samples += samples_in(batch) * self.mesh.data_ranks
+        loss, logs = self._mean(*or_eagerly(lambda: self._backward(batch, step), state.modules))
         if (step + 1) % self.loop.log_every == 0:
             logs |= group_norms(state.optimizer.parameters)
         norm = clip_gradients(list(state.optimizer.parameters.values()), self.optim.clip_norm)
@@ -150,26 +159,35 @@ class Session:
             self.finite.settle()
             self._tick()
             self.monitor.sync()
-            save_checkpoint(self.run_dir, state, self.config_yaml, loop.keep_checkpoints)
+            self.saver.save(state)
         self.line_time += time.monotonic() - logged  # the log's rates are of training alone
         self.watch.clock.start()
 
     def save_model(self) -> None:
-        """The model folder, from the averaged weights."""
-        with whole_folder(self.run_dir / "model") as folder, self._averaged():
-            self.task.save(folder)
+        """The model folder, from the averaged weights, once the last checkpoint is there."""
+        self.saver.wait()
+        with self._averaged() as task:
+            if self.mesh.main:
+                with whole_folder(self.run_dir / "model") as folder:
+                    task.save(folder)
+        self.mesh.wait()
         state = self.state
         done = f"trained {state.step} steps in {state.seconds:.0f} s, loss {state.metrics['train_loss']:.4g}"
         self.monitor.say(f"{done}; the model is in {self.run_dir / 'model'}")
 
     def _backward(self, batch: Mapping[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of the step's mean loss, summed up in `.grad`. Returns: () float32 loss, and its parts."""
+        """Gradients of the step's mean loss, summed up in `.grad`. Returns: () float32 loss of this process's samples, and
+        its parts."""
         self.state.optimizer.zero_grad()
         means: dict[str, Tensor] = {}
+        count = samples_in(batch) * self.mesh.data_ranks
+        own = range(count)[self.mesh.share(count)]
+        size = len(own) // self.loop.accumulation
         for index, micro in enumerate(split_batch(batch, self.loop.accumulation)):
-            generator = step_generator(self.loop.seed, step, index, self.device)
+            samples = own[index * size : (index + 1) * size]
+            generators = sample_generators(self.loop.seed, step, samples, self.device)
             with self._autocast():
-                loss, logs = self.task.loss(micro, step, generator)
+                loss, logs = self.task.loss(micro, step, generators)
             self.watch.clock.lap("forward")
             (loss / self.loop.accumulation).backward()
             self.watch.clock.lap("backward")
@@ -177,6 +195,13 @@ class Session:
                 share = torch.as_tensor(value).detach().float() / self.loop.accumulation
                 means[name] = means[name] + share if name in means else share
         return means.pop("loss"), means
+
+    def _mean(self, loss: Tensor, logs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same over all processes."""
+        if self.mesh.world == 1:
+            return loss, logs
+        values = self.mesh.mean(torch.stack([loss, *(value.to(loss.device) for value in logs.values())]))
+        return values[0], dict(zip(logs, values[1:]))
 
     def _log(self) -> None:
         self.finite.settle()
@@ -198,8 +223,8 @@ class Session:
         self.monitor.advance(state.step, values["loss"])
 
     def _validate(self) -> None:
-        with self._averaged():
-            figures = {name: float(value) for name, value in self.task.validate(self.state.step).items()}
+        with self._averaged() as task:
+            figures = {name: float(value) for name, value in task.validate(self.state.step).items()}
         self.state.metrics = self.state.metrics | figures
         self.monitor.record("validation", self.state.step, figures)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
@@ -207,16 +232,25 @@ class Session:
 
     def _sample(self) -> None:
         folder = self.run_dir / "samples" / f"step_{self.state.step:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._averaged():
-            self.task.sample(self.state.step, folder)
-        self.monitor.pictures(self.state.step, folder)
+        with self._averaged() as task:
+            if self.mesh.main:
+                folder.mkdir(parents=True, exist_ok=True)
+                task.sample(self.state.step, folder)
+                self.monitor.pictures(self.state.step, folder)
+        self.mesh.wait()
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _averaged(self) -> Iterator[Task]:
+        """The task with the averaged weights: of one process swapped in; of several, gathered into modules of their own
+        on each, since shards can only be used by all together."""
+        state = self.state
         eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()  # used once: not worth it
-        with ema_weights(self.state.modules, self.state.ema), torch.no_grad(), self._autocast(), eager:
-            yield
+        with torch.no_grad(), self._autocast(), eager:
+            if self.mesh.world == 1:
+                with ema_weights(state.modules, state.ema):
+                    yield self.task
+            else:
+                yield self.task.on(built(self.plans, state.modules, state.ema))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.loop.precision == "bf16")
@@ -265,7 +299,8 @@ class FiniteCheck:
             return
         loss, norm = values.tolist()
         run_dir, task = self.session.run_dir, self.session.task
-        folder = run_dir / f"nan_step_{step}"
+        share = f"_share_{self.session.mesh.data_rank}" if self.session.mesh.world > 1 else ""
+        folder = run_dir / f"nan_step_{step}{share}"
         save_batch(folder, task.batch(step), {"step": step, "loss": str(loss), "grad_norm": str(norm)})
         raise TrainingError(
             f"step {step}: loss {loss:g}, gradient norm {norm:g}; its update was not made, its batch is in {folder}; "
@@ -298,16 +333,15 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _start(
-    task: Task, loop: LoopConfig, optim: OptimConfig, run_dir: Path, config_yaml: str, device: torch.device
-) -> TrainState:
+def _start(task: Task, loop: LoopConfig, optim: OptimConfig, run_dir: Path, config_yaml: str, mesh: Mesh) -> TrainState:
     """The state of the newest checkpoint, or a fresh one."""
-    modules = {name: module.to(device).train() for name, module in task.modules().items()}
+    modules = {name: module.train() for name, module in task.modules().items()}
     for module in modules.values():
         if hasattr(module, "checkpointing"):
             module.checkpointing = loop.checkpointing  # type: ignore[assignment]
+    mesh.distribute(modules)
     state = TrainState(modules, build_optimizer(modules, optim), fresh_ema(modules))
-    folder = latest(run_dir, say)
+    folder = mesh.from_main(latest(run_dir, say) if mesh.main else None)
     if folder is not None:
         load_checkpoint(folder, state, config_yaml)
         say(f"{run_dir}: goes on from {folder.name}")
@@ -315,13 +349,20 @@ def _start(
 
 
 @contextmanager
-def _stop_signals(monitor: Monitor) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second one stops at once. Outside the main thread it is never set."""
-    stop = threading.Event()
+def _stop_signals(monitor: Monitor, mesh: Mesh) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second one stops at once. Outside the main thread it is never set.
+
+    Of several processes each gets a Ctrl-C twice, from the terminal and from torchrun, which ends them 30 s later.
+    """
+    stop, first = threading.Event(), 0.0
 
     def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal first
+        if stop.is_set() and (mesh.world == 1 or time.monotonic() - first > SIGNAL_SECONDS):
             raise KeyboardInterrupt
+        if stop.is_set():
+            return
+        first = time.monotonic()
         stop.set()
         monitor.say(f"{signal.Signals(number).name}: finishing the step and saving; once more stops at once")
 

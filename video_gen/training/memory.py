@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.optim import build_optimizer, clip_gradients, named_parameters
 from video_gen.training.state import fresh_ema, update_ema
-from video_gen.training.task import Task, split_batch, step_generator
+from video_gen.training.task import Task, sample_generators, samples_in, split_batch
 
 HEAP_SLACK = 0.85
 """On a CPU, memory that comes and goes within a step costs so much more than its tensors' bytes, in holes of the heap that
@@ -65,9 +65,10 @@ def step_memory(
         kept = tracker.bytes
         entries = {k: fake.from_tensor(v) if isinstance(v, Tensor) else v for k, v in batch.items()}
         for index, micro in enumerate(split_batch(entries, loop.accumulation)):
-            generator = step_generator(loop.seed, 0, index, torch.device("cpu"))
+            first, count = index * samples_in(micro), samples_in(micro)
+            generators = sample_generators(loop.seed, 0, range(first, first + count), torch.device("cpu"))
             with torch.autocast("cpu", torch.bfloat16, enabled=loop.precision == "bf16"):
-                loss, _ = task.loss(micro, 0, generator)
+                loss, _ = task.loss(micro, 0, generators)
             loss.backward()
             del loss
         clip_gradients(list(optimizer.parameters.values()), optim.clip_norm)

@@ -85,6 +85,34 @@ class Monitor:
         return (self.step - self.first_step) / max(time.monotonic() - self.started, 1e-9)
 
 
+class Silent(Monitor):
+    """In a Monitor's place in the processes of a run that leave the talking to rank 0."""
+
+    def __init__(self, run_dir: Path, first_step: int, train_steps: int, tensorboard: bool):
+        pass
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def advance(self, step: int, loss: float | None = None) -> None:
+        pass
+
+    def record(self, kind: str, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def pictures(self, step: int, folder: Path) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
 def say(text: str, console: Console | None = None) -> None:
     """Print one line as it is: not wrapped, not coloured, no markup."""
     (console or Console()).print(text, soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,8 @@
-"""Optimisers: AdamW, or Muon for the hidden matrices with AdamW for the rest, behind one small interface."""
+"""Optimisers: AdamW, or Muon for the hidden matrices with AdamW for the rest, behind one small interface.
+
+Parameters may be sharded by rows (FSDP2's DTensors): AdamW and clipping then work on shards, and Muon on whole matrices
+that the processes deal out among themselves.
+"""
 
 import math
 from collections import defaultdict
@@ -9,6 +13,7 @@ from torch import Tensor, nn
 
 from video_gen.errors import ConfigError
 from video_gen.training.config import OptimConfig
+from video_gen.training.parallel import local, matrices_to_rows, rows_to_matrices, sharded_like, sharding_of, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Quintic coefficients: steepest at zero, singular values end in about [0.7, 1.2]. Source: Keller Jordan 2024, Muon."""
@@ -30,8 +35,10 @@ def clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float) -> Tens
 
     Returns: () the norm before clipping; NaN or infinite when any gradient is.
     """
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = whole(torch.nn.utils.get_total_norm(grads))
+    scale = (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([local(grad) for grad in grads], scale)
     return norm
 
 
@@ -63,6 +70,8 @@ class Muon(torch.optim.Optimizer):
 
     A weight of more than two axes counts as a matrix (out, rest). Matrices of one shape are stacked, and their momenta
     are slices of one tensor, so that a model's equal layers cost one batch of products. A missing gradient counts as 0.
+    Of sharded weights each process keeps its rows of the momenta; the stack is dealt out for the products, matrix by
+    matrix, so that none is computed twice.
     Source: Keller Jordan 2024; weight decay and the scale 0.2 sqrt(max(rows, cols)) from Moonlight, arXiv:2502.16982.
     """
 
@@ -73,28 +82,37 @@ class Muon(torch.optim.Optimizer):
         self.stacks: list[tuple[list[nn.Parameter], Tensor]] = []
         by_shape = defaultdict(list)
         for p in params:
-            by_shape[(p.shape[0], p[0].numel(), p.device)].append(p)
+            by_shape[(p.shape[0], p.shape[1:].numel(), p.device)].append(p)
         for (rows, cols, device), members in by_shape.items():
-            momenta = torch.zeros(len(members), rows, cols, device=device)
+            momenta = torch.zeros(len(members), len(local(members[0])), cols, device=device)
             self.stacks.append((members, momenta))
             for p, slot in zip(members, momenta, strict=True):
-                self.state[p]["momentum"] = slot
+                self.state[p]["momentum"] = sharded_like(p, slot, (rows, cols))
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         group = self.param_groups[0]
         for members, momenta in self.stacks:
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
-            updates = self._updates(torch.stack([g.flatten(1).float() for g in grads]), momenta, group["momentum"])
+            rows, like = members[0].shape[0], members[0]
+            grads = torch.stack([local(torch.zeros_like(p) if p.grad is None else p.grad) for p in members])
+            updates = self._updates(grads.flatten(2).float(), momenta, group["momentum"], like)
             decay = 1 - group["lr"] * group["weight_decay"] * self._go()
-            scale = group["lr"] * MUON_RMS * math.sqrt(max(momenta.shape[1:]))
-            for p, update in zip(members, updates, strict=True):
-                p.mul_(decay).sub_(update.view(p.shape).to(p.dtype), alpha=scale)
+            scale = group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2]))
+            for p, update in zip((local(p) for p in members), updates, strict=True):
+                p.mul_(decay).sub_(update.reshape(p.shape).to(p.dtype), alpha=scale)
 
-    def _updates(self, grads: Tensor, momenta: Tensor, momentum: float) -> Tensor:
-        """(n, rows, cols) orthogonal updates, moving `momenta` in place; zeros and no move when the step is skipped."""
+    def _updates(self, grads: Tensor, momenta: Tensor, momentum: float, like: nn.Parameter) -> Tensor:
+        """(n, rows, cols) orthogonal updates, moving `momenta` in place; zeros and no move when the step is skipped.
+
+        Args: like: one of the n parameters; the rows are those of its shard.
+        """
         new = momenta.lerp(grads, 1 - momentum)
-        updates = orthogonalise(grads.lerp(new, momentum))  # Nesterov
+        direction, group = grads.lerp(new, momentum), sharding_of(like)  # Nesterov
+        if group is None:
+            updates = orthogonalise(direction)
+        else:
+            matrices = rows_to_matrices(direction, like.shape[0], group)
+            updates = matrices_to_rows(orthogonalise(matrices), direction.shape[:2], group)
         if self.found_inf is not None:
             new = torch.where(self.found_inf > 0, momenta, new)
             updates = torch.where(self.found_inf > 0, torch.zeros_like(updates), updates)
@@ -185,7 +203,7 @@ def _muon_names(parameters: Mapping[str, nn.Parameter], plain: set[str], config:
         if not any(part in name for name in parameters):
             some = next(iter(parameters))
             raise ConfigError(f"optim.adam_names: no parameter's name contains '{part}'; one is '{some}'")
-    matrices = {n for n, p in parameters.items() if n not in plain and min(p.shape[0], p[0].numel()) > 1}
+    matrices = {n for n, p in parameters.items() if n not in plain and min(p.shape[0], p.shape[1:].numel()) > 1}
     return {n for n in matrices if not any(part in n for part in config.adam_names)}
 
 

@@ -13,7 +13,7 @@ from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import PRESETS as VAE_PRESETS
 from video_gen.model.vae_config import VAEConfig
 from video_gen.sampling.config import SamplingConfig
-from video_gen.training.config import LoopConfig, OptimConfig
+from video_gen.training.config import LoopConfig, OptimConfig, ParallelConfig
 
 
 def expand_preset(values: Any, key: str, presets: dict[str, dict[str, Any]]) -> Any:
@@ -60,6 +60,7 @@ class VAERun(Config):
     """Clips of which the latents' mean and standard deviation are measured after training."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +143,7 @@ class DiffusionRun(Config):
     averaged weights of the one before; its optimiser and learning rate start anew. Can be set in YAML only."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,11 @@
 """What training is made of between two steps, and its checkpoints: safetensors and JSON, whole or absent.
 
-`checkpoints/step_000500/` holds the state after 500 optimiser steps: model.safetensors (with buffers), ema.safetensors,
-optimizer.safetensors and state.json.
+`checkpoints/step_000500/` holds the state after 500 optimiser steps. One process writes model.safetensors (with buffers),
+ema.safetensors, optimizer.safetensors and state.json, at once. Several processes write shard-*.safetensors, each what it
+holds, by torch's DCP in the background of the next steps, and rank 0 the state.json. Any number of processes reads either.
+
+So DCP serves only several processes. For one it would bring no more than a process group's import and its plans: the
+files would be the same safetensors, since DCP's own format is a pickle, which nothing here reads or writes.
 """
 
 import hashlib
@@ -9,21 +13,26 @@ import json
 import platform
 import re
 import shutil
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
-from safetensors.torch import load_file, save_file
+import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import video_gen
 from video_gen.errors import TrainingError
-from video_gen.training.folder import whole_folder
+from video_gen.training.folder import put_in_place, what_is_trained, whole_folder
 from video_gen.training.optim import Optimizer, named_parameters
+from video_gen.training.parallel import Mesh, cpu_copy, local, row_range
 
 TENSOR_FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
@@ -35,7 +44,7 @@ class TrainState:
     modules: dict[str, nn.Module]
     optimizer: Optimizer
     ema: dict[str, Tensor]
-    """float32 averages of the trainable parameters, by the names of `named_parameters(modules)`."""
+    """float32 averages of the trainable parameters, by the names of `named_parameters(modules)`; sharded as these are."""
     step: int = 0
     """Optimiser steps done, which is also the index of the next one."""
     seconds: float = 0.0
@@ -63,7 +72,8 @@ def update_ema(ema: Mapping[str, Tensor], parameters: Mapping[str, Tensor], step
     The decay is min(ema_decay, (1 + step) / (10 + step)): an average over about the last tenth of the steps, early on.
     """
     decay = min(ema_decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(ema.values()), [parameters[name].float() for name in ema], 1 - decay)
+    averages = [local(average) for average in ema.values()]
+    torch._foreach_lerp_(averages, [local(parameters[name]).float() for name in ema], 1 - decay)
 
 
 @contextmanager
@@ -89,11 +99,78 @@ def save_checkpoint(run_dir: Path, state: TrainState, config_yaml: str, keep: in
     with whole_folder(folder) as new:
         for name, tensors in state.tensors().items():
             save_file({k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}, new / name)
-        (new / "state.json").write_text(json.dumps(_scalars(state, config_yaml, new), indent=1))
-    older = [f for f in _checkpoints(run_dir) if _step(f) <= state.step]
-    for old in older[:-keep]:
-        shutil.rmtree(old)
+        files = {name: _file_facts(new / name) for name in TENSOR_FILES}
+        (new / "state.json").write_text(json.dumps(_scalars(state, config_yaml) | {"files": files}, indent=1))
+    _remove_older(folder, keep)
     return folder
+
+
+class Saver:
+    """Saves the checkpoints of a run: of one process at once, of several in the background.
+
+    There, the state is copied to the CPU's memory before `save` returns; then a thread of each process writes its shards,
+    and last, that of rank 0 gives the whole folder its name. The next save, and `wait`, wait for that.
+    """
+
+    def __init__(self, run_dir: Path, config_yaml: str, keep: int, mesh: Mesh):
+        self.run_dir, self.config_yaml, self.keep, self.mesh = run_dir, config_yaml, keep, mesh
+        self.pending: Future[None] | None = None
+        if mesh.world > 1:
+            self.group = dist.new_group(backend="gloo")  # its own, since the thread talks beside the steps
+            self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+
+    def save(self, state: TrainState) -> None:
+        """Save `state` as the checkpoint of its step, then remove all but the newest `keep`."""
+        if self.mesh.world == 1:
+            save_checkpoint(self.run_dir, state, self.config_yaml, self.keep)
+            return
+        from torch.distributed.checkpoint import HuggingFaceStorageWriter, async_save
+
+        self.wait()
+        folder = self.run_dir / "checkpoints" / f"step_{state.step:06d}"
+        new = folder.with_name(f".new-{folder.name}")
+        if self.mesh.main:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+        self.mesh.wait()
+        writer = HuggingFaceStorageWriter(str(new), save_distributed=True)
+        written = async_save(_flat(state), storage_writer=writer, async_stager=Copies(), process_group=self.group)
+        scalars = _scalars(state, self.config_yaml)
+        self.pending = self.thread.submit(self._finish, written, new, folder, scalars)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is there. Raises: what went wrong with it."""
+        if self.pending is not None:
+            self.pending.result()
+            self.pending = None
+            self.mesh.wait()
+
+    def _finish(self, written: Any, new: Path, folder: Path, scalars: dict[str, Any]) -> None:
+        written.result()
+        own = {file.name: _file_facts(file) for file in new.glob(f"shard-{self.mesh.rank + 1:05d}-*.safetensors")}
+        every: list[dict] = [{}] * self.mesh.world
+        dist.all_gather_object(every, own, group=self.group)
+        if self.mesh.main:
+            files = {name: facts for found in every for name, facts in found.items()}
+            (new / "state.json").write_text(json.dumps(scalars | {"files": files}, indent=1))
+            put_in_place(new, folder)
+            _remove_older(folder, self.keep)
+
+
+class Copies:
+    """How DCP is to take the state off the devices (an `AsyncStager`): copied when `stage` returns, however it is laid
+    out. DCP's own stagers copy a tensor's whole storage, and cannot that of a DTensor made of a slice, such as Muon's."""
+
+    should_synchronize_after_execute = False
+
+    def stage(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: cpu_copy(tensor) for name, tensor in state_dict.items()}
+
+    def synchronize_staging(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def latest(run_dir: Path, say: Callable[[str], None] = print) -> Path | None:
@@ -114,16 +191,55 @@ def load_checkpoint(folder: Path, state: TrainState, config_yaml: str) -> None:
     scalars = json.loads((folder / "state.json").read_text())
     if scalars["config_sha256"] != _sha256(config_yaml):
         raise TrainingError(f"{folder}: written by another configuration; use a new run folder, or --resume never")
-    for name, wanted in state.tensors().items():
-        found = load_file(folder / name)
-        _check_fit(folder / name, {k: t.shape for k, t in found.items()}, {k: t.shape for k, t in wanted.items()})
-        _copy(found, wanted)
+    if (folder / TENSOR_FILES[0]).exists():
+        for name, wanted in state.tensors().items():
+            _fill(folder / name, wanted)
+    else:
+        _fill_from_shards(folder, _flat(state))
     state.step, state.seconds = scalars["step"], scalars["seconds"]
     state.sums, state.metrics = scalars["sums"], scalars["metrics"]
 
 
-def _scalars(state: TrainState, config_yaml: str, folder: Path) -> dict:
-    files = {name: folder / name for name in TENSOR_FILES}
+def _flat(state: TrainState) -> dict[str, Tensor]:
+    """All live tensors as "model/vae.encoder...", "ema/...", "optimizer/..."."""
+    parts = {file.removesuffix(".safetensors"): tensors for file, tensors in state.tensors().items()}
+    return {f"{part}/{name}": tensor.detach() for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _fill(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Read a file of whole tensors into these, of each sharded one only its own rows. Raises: TrainingError."""
+    with safe_open(file, "pt") as stored:
+        found = {name: torch.Size(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+        _check_fit(file, found, {name: tensor.shape for name, tensor in tensors.items()})
+        for name, tensor in tensors.items():
+            rows = row_range(tensor)
+            local(tensor).copy_(stored.get_tensor(name) if rows is None else stored.get_slice(name)[rows])
+
+
+def _fill_from_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Read what several processes wrote into these, sharded or not. Raises: TrainingError."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+
+    reader = HuggingFaceStorageReader(str(folder))
+    found = {name: facts.size for name, facts in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    _check_fit(folder, found, {name: tensor.shape for name, tensor in tensors.items()})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+
+
+def _remove_older(folder: Path, keep: int) -> None:
+    older = [f for f in _checkpoints(folder.parent.parent) if _step(f) <= _step(folder)]
+    for old in older[:-keep]:
+        shutil.rmtree(old)
+
+
+def _file_facts(file: Path) -> dict[str, int]:
+    return {"bytes": file.stat().st_size, "crc32": _crc32(file)}
+
+
+def _scalars(state: TrainState, config_yaml: str) -> dict[str, Any]:
     return {
         "step": state.step,
         "seconds": state.seconds,
@@ -131,7 +247,6 @@ def _scalars(state: TrainState, config_yaml: str, folder: Path) -> dict:
         "video_gen": video_gen.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "files": {name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for name, file in files.items()},
         "sums": {name: [float(total), count] for name, (total, count) in state.sums.items()},
         "metrics": state.metrics,
     }
@@ -151,8 +266,8 @@ def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         files = json.loads((folder / "state.json").read_text())["files"]
-        for name in TENSOR_FILES:
-            if (folder / name).stat().st_size != files[name]["bytes"] or _crc32(folder / name) != files[name]["crc32"]:
+        for name, facts in files.items():
+            if _file_facts(folder / name) != facts:
                 return f"{name} is damaged"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -176,12 +291,12 @@ def _check_fit(file: Path, found: dict[str, torch.Size], wanted: dict[str, torch
 @torch.no_grad()
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     for name, tensor in source.items():
-        target[name].copy_(tensor)
+        local(target[name]).copy_(local(tensor))
 
 
 def _sha256(config_yaml: str) -> str:
-    """Of the configuration's content: comments and layout do not count."""
-    return hashlib.sha256(json.dumps(yaml.safe_load(config_yaml), sort_keys=True, default=str).encode()).hexdigest()
+    """Of what is trained: comments, layout and machines do not count."""
+    return hashlib.sha256(json.dumps(what_is_trained(config_yaml), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _crc32(file: Path) -> int:

@@ -1,11 +1,15 @@
-"""What the loop trains: the protocol of a task, and how its batches reach the loop."""
+"""What the loop trains: the protocol of a task, how its batches reach the loop, and where random numbers come from.
+
+Each sample of each step has a generator of its own, so that a run draws the same numbers for it however the batch is
+dealt out to micro-batches and processes.
+"""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -32,17 +36,21 @@ class Task(Protocol):
         ...
 
     def batch(self, step: int) -> Mapping[str, Any]:
-        """All samples of step `step`, on the CPU: tensors (samples, ...) and lists such as captions.
+        """This process's samples of step `step` (`Mesh.share`), on the CPU: tensors (samples, ...) and lists such as
+        captions.
 
         There may be more than `batch_size` where samples are smaller (see `data.batches`). A pure function of `step`; called
         from another thread, ahead of time, and perhaps more than once.
         """
         ...
 
-    def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss () of one micro-batch, on the device and under autocast, and parts of it () to log.
+    def loss(
+        self, batch: Mapping[str, Any], step: int, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss () over a micro-batch's samples, on the device and under autocast, and parts of it () to log.
 
-        Every random number must come from `generator`, which is on the device.
+        Every random number of a sample must come from its generator, which is on the device (`normal`, `uniform`); one
+        of the whole step, from (seed, step).
         """
         ...
 
@@ -51,15 +59,23 @@ class Task(Protocol):
         ...
 
     def validate(self, step: int) -> dict[str, float]:
-        """Held-out figures; called with the averaged weights, in eval mode, without gradients, under autocast."""
+        """Held-out figures; called with the averaged weights, in eval mode, without gradients, under autocast.
+
+        Every process calls it and must return the same: each may take its share and use `Mesh.gather`.
+        """
         ...
 
     def sample(self, step: int, folder: Path) -> None:
-        """Write samples into `folder`; called like `validate`. PNG files show up in TensorBoard."""
+        """Write samples into `folder`; called like `validate`, by rank 0 alone. PNG files show up in TensorBoard."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the model folder; called at the end with the averaged weights."""
+        """Write the model folder; called at the end like `sample`."""
+        ...
+
+    def on(self, modules: Mapping[str, nn.Module]) -> Self:
+        """The same task with other modules in place of its own; only of several processes, where the task's own are
+        sharded and these are whole."""
         ...
 
 
@@ -72,10 +88,27 @@ def samples_in(batch: Mapping[str, Any]) -> int:
     return next(len(v) for v in batch.values() if not (isinstance(v, Tensor) and v.ndim == 0))
 
 
-def step_generator(seed: int, step: int, micro: int, device: torch.device) -> torch.Generator:
-    """The generator of one micro-batch of one step: independent of all others, and nothing to store for a resume."""
-    mixed = np.random.SeedSequence([seed, step, micro]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(mixed) >> 1)  # fits a signed 64-bit seed
+def sample_generators(seed: int, step: int, samples: range, device: torch.device) -> list[torch.Generator]:
+    """A generator for each of the `samples` of a step, counted over the whole batch: independent of all others, and
+    nothing to store for a resume."""
+    seeds = [np.random.SeedSequence([seed, step, i]).generate_state(1, np.uint64)[0] for i in samples]
+    return [torch.Generator(device).manual_seed(int(mixed) >> 1) for mixed in seeds]  # fits a signed 64-bit seed
+
+
+def normal(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
+    """(samples, *shape) of the unit Gaussian, float32, each sample's from its generator."""
+    numbers = torch.empty(len(generators), *shape, device=generators[0].device)
+    for row, generator in zip(numbers, generators):
+        row.normal_(generator=generator)
+    return numbers
+
+
+def uniform(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
+    """(samples, *shape) in [0, 1), float32, each sample's from its generator."""
+    numbers = torch.empty(len(generators), *shape, device=generators[0].device)
+    for row, generator in zip(numbers, generators):
+        row.uniform_(generator=generator)
+    return numbers
 
 
 @contextmanager

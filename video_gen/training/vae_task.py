@@ -1,8 +1,9 @@
 """What the loop does for a VideoVAE: reconstruct clips and images."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, to_frames, to_video
 from video_gen.data.video_file import contact_sheet
+from video_gen.errors import ConfigError
 from video_gen.evaluation.reconstruction import psnr
 from video_gen.model.flops import vae_training_flops
-from video_gen.model.video_vae import VideoVAE
+from video_gen.model.video_vae import Posterior, VideoVAE
 from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
+from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import VAELossConfig, VAERun
+from video_gen.training.task import normal
 
 VALIDATION_CLIPS = 48
 SHEET_CLIPS = 6
@@ -47,15 +51,19 @@ def reconstruction_loss(made: Tensor, video: Tensor, config: VAELossConfig) -> d
 class VAETask:
     """A `training.task.Task`.
 
-    Raises: ConfigError if LPIPS is asked for and cannot be loaded.
+    Raises: ConfigError if LPIPS is asked for and cannot be loaded, or with a context: videos are not shared.
     """
 
     tokens_per_step: float | None = None
 
-    def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips):
+    def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips, mesh: Mesh | None = None):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation
+        self.mesh = mesh or Mesh()
+        if self.mesh.context is not None:
+            raise ConfigError(f"parallel.context {self.mesh.sizes[2]}: a VAE trains with context 1; use shard instead")
+        ranks = (self.mesh.data_rank, self.mesh.data_ranks)
         self.sampler = BatchSampler(
-            train.buckets, run.loop.batch_size, run.loop.seed, accumulation=run.loop.accumulation
+            train.buckets, run.loop.batch_size, run.loop.seed, *ranks, accumulation=run.loop.accumulation
         )
         self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
         self.lpips = load_lpips() if run.loss.lpips else None
@@ -68,14 +76,17 @@ class VAETask:
         videos = np.stack([self.train[i].video for i in self.sampler.indices(step)])
         rng = np.random.default_rng([self.run.loop.seed, step])
         if videos.shape[1] > 1 and rng.random() < self.run.image_fraction:  # one frame of each clip, as an image
-            frame = rng.integers(videos.shape[1], size=len(videos))
+            size = len(videos) * self.mesh.data_ranks
+            frame = rng.integers(videos.shape[1], size=size)[self.mesh.share(size)]
             videos = videos[np.arange(len(videos)), frame][:, None]
         return {"video": torch.from_numpy(videos)}
 
-    def loss(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, batch: Mapping[str, Any], step: int, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         video, config = to_video(batch["video"]), self.run.loss
         posterior = self.vae.encode(video)
-        made = self.vae.decode(posterior.sample(generator)).float()
+        made = self.vae.decode(sampled(posterior, generators)).float()
         parts = reconstruction_loss(made, video, config)
         parts["kl"] = config.kl * posterior.kl().mean()
         if self.lpips is not None:
@@ -94,17 +105,19 @@ class VAETask:
         return vae_training_flops(self.run.vae, b, (f, h, w))
 
     def validate(self, step: int) -> dict[str, float]:
-        figures: dict[str, list[Tensor]] = {"psnr": [], "psnr_linear": []}
-        for video in self._held_out(VALIDATION_CLIPS):
-            figures["psnr"].append(psnr(self.vae.decode(self.vae.encode(video).mean).float(), video))
+        own: dict[str, list[float]] = {"psnr": [], "psnr_linear": []}
+        chosen = spread(self.validation, VALIDATION_CLIPS)[self.mesh.data_rank :: self.mesh.data_ranks]
+        for video in self._batches(self.validation, chosen):
+            own["psnr"] += psnr(self.vae.decode(self.vae.encode(video).mean).float(), video).tolist()
             if self.vae.linear is not None:
-                figures["psnr_linear"].append(psnr(self.vae.linear_reconstruction(video).float(), video))
-        return {name: float(torch.cat(values).mean()) for name, values in figures.items() if values}
+                own["psnr_linear"] += psnr(self.vae.linear_reconstruction(video).float(), video).tolist()
+        every = {name: np.concatenate([found[name] for found in self.mesh.gather(own)]) for name in own}
+        return {name: float(values.mean()) for name, values in every.items() if len(values)}
 
     def sample(self, step: int, folder: Path) -> None:
         """Held-out clips and their reconstructions, row under row."""
         rows: list[np.ndarray] = []
-        for video in self._held_out(SHEET_CLIPS):
+        for video in self._batches(self.validation, spread(self.validation, SHEET_CLIPS)):
             made = self.vae.decode(self.vae.encode(video).mean).float()
             for pair in zip(video, made):
                 rows += [to_frames(v) for v in pair]
@@ -114,7 +127,7 @@ class VAETask:
     def save(self, folder: Path) -> None:
         """Measure the latents' statistics, so that whoever uses the VAE gets zero mean and unit variance."""
         count, total, squares = 0, torch.zeros(1), torch.zeros(1)
-        for video in self._batches(self.train, self.run.statistics_clips):
+        for video in self._batches(self.train, spread(self.train, self.run.statistics_clips)):
             latents = self.vae.encode(video).mean.double().cpu()
             count += latents[:, 0].numel()
             total = total + latents.sum((0, 2, 3, 4))
@@ -123,19 +136,30 @@ class VAETask:
         self.vae.set_latent_statistics(mean, (squares / count - mean**2).clamp(min=1e-8).sqrt())
         self.vae.save_pretrained(folder / "vae")
 
-    def _held_out(self, count: int):
-        return self._batches(self.validation, count)
+    def on(self, modules: Mapping[str, nn.Module]) -> Self:
+        other = copy.copy(self)
+        other.vae, other.discriminator = cast(VideoVAE, modules["vae"]), cast(Any, modules.get("discriminator"))
+        return other
 
-    def _batches(self, clips: Clips, count: int):
-        """Videos (b, c, f, h, w) of the first `count` clips, evenly spread, in batches of one shape."""
+    def _batches(self, clips: Clips, chosen: list[int]):
+        """Videos (b, c, f, h, w) of the chosen clips, in batches of one shape, as large as in training."""
         device = next(self.vae.parameters()).device
-        chosen = np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))
-        size = self.run.loop.batch_size
+        size = self.run.loop.batch_size // (self.run.loop.accumulation * self.mesh.data_ranks)
         for bucket in dict.fromkeys(clips.buckets):
             indices = [i for i in chosen if clips.buckets[i] == bucket]
             for start in range(0, len(indices), size):
-                videos = np.stack([clips[int(i)].video for i in indices[start : start + size]])
+                videos = np.stack([clips[i].video for i in indices[start : start + size]])
                 yield to_video(torch.from_numpy(videos)).to(device)
+
+
+def spread(clips: Clips, count: int) -> list[int]:
+    """Evenly spread indices of at most `count` clips."""
+    return np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int)).tolist()
+
+
+def sampled(posterior: Posterior, generators: Sequence[torch.Generator]) -> Tensor:
+    """Latents drawn from a posterior, each sample's by its generator."""
+    return posterior.mean + (posterior.logvar / 2).exp() * normal(generators, *posterior.mean.shape[1:])
 
 
 def frames(video: Tensor) -> Tensor:
@@ -145,8 +169,6 @@ def frames(video: Tensor) -> Tensor:
 
 def load_lpips() -> nn.Module:
     """The LPIPS of the package of that name (Zhang et al. 2018), frozen."""
-    from video_gen.errors import ConfigError
-
     try:
         import lpips  # type: ignore[import-not-found]
 

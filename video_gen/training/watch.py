@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from video_gen.training.parallel import whole
+
 PEAK_SECONDS = 0.2
 """About how long the measurement of a device's peak may take."""
 STARVED = 0.2
@@ -128,12 +130,12 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def group_norms(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The gradient's norm over each group of parameters, () each; see GROUPS."""
+    """The gradient's norm over each group of parameters, () each; see GROUPS. All processes together."""
     grads: defaultdict[str, list[Tensor]] = defaultdict(list)
     for name, p in parameters.items():
         if p.grad is not None:
             grads[group_of(name)].append(p.grad)
-    return {f"grad_norm_{group}": torch.nn.utils.get_total_norm(of_group) for group, of_group in grads.items()}
+    return {f"grad_norm_{group}": whole(torch.nn.utils.get_total_norm(of_group)) for group, of_group in grads.items()}
 
 
 def group_of(name: str) -> str:
