@@ -228,7 +228,7 @@ def test_captions_from_three_places(tmp_path):
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.mp4", "text": "from jsonl"}) + "\n")
     assert [s.caption for s in scan(tmp_path)] == ["from jsonl", "from a text file", None]
     (tmp_path / "metadata.jsonl").unlink()
-    (tmp_path / "metadata.csv").write_text('file_name,text\nc.mp4,"from, csv"\n')
+    (tmp_path / "metadata.csv").write_text('\ufefffile_name,text\nc.mp4,"from, csv"\n', encoding="utf-8")  # as Excel
     assert [s.caption for s in scan(tmp_path)] == [None, "from a text file", "from, csv"]
     assert Clips(config(tmp_path)).captions == ["", "from a text file", "from, csv"]
 
@@ -310,3 +310,14 @@ def test_real_footage():
 def test_clip_settings_are_checked():
     with pytest.raises(ConfigError, match="height"):
         ClipConfig().replace(height=2)
+
+
+def test_text_that_is_not_utf8_and_a_quarantine_without_names(tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((4, 16, 16, 3), np.uint8), fps=8)
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"a\.txt: no readable UTF-8"):
+        scan(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "quarantine.jsonl").write_text('{"reason": "?"}\n')
+    with pytest.raises(DataError, match="entry 1: has no file_name"):
+        quarantined(tmp_path)

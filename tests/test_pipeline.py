@@ -190,6 +190,8 @@ def test_resume_is_bit_for_bit_after_a_kill(trained, tmp_path):
         (["sample", "x", "--model", "nowhere"], "no such folder"),
         (["evaluate", "vae", "--vae", "nowhere"], "no such folder"),
         (["train", "diffusion", "--vae", "nowhere"], "is no folder"),
+        (["worlds", "--num-clips", "-1"], "num_clips' is -1"),
+        (["train", "vae", "--data.num-frames", "10"], "nearest are 9 and 13"),
     ],
 )
 def test_bad_input_gives_one_line_and_code_2(words, message, capsys, tmp_path, monkeypatch):

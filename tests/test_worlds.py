@@ -148,10 +148,12 @@ def test_files_hold_what_was_drawn_and_a_second_run_goes_on(tmp_path):
         np.square(seen.astype(float) - drawn).mean() < 90
     )  # better than 28 dB; halved colour resolution is most of it
     before = (tmp_path / "clip_000000.mp4").stat().st_mtime_ns
-    content = (tmp_path / "clip_000002.mp4").read_bytes()
+    times = [i / 12 for i in range(9)]
+    content = read_frames(tmp_path / "clip_000002.mp4", times).astype(int)
     (tmp_path / "clip_000002.mp4").unlink()
     assert render_world(config, tmp_path) == 2
-    assert (tmp_path / "clip_000002.mp4").read_bytes() == content
+    again = read_frames(tmp_path / "clip_000002.mp4", times)
+    assert abs(again - content).max() <= 8  # the same scene; x264 does not always choose the same bits
     assert (tmp_path / "clip_000000.mp4").stat().st_mtime_ns == before
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from video_gen.config import Config, load_yaml
+from video_gen.config import Config, explain, load_yaml
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.errors import ConfigError, VideoGenError
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
@@ -501,7 +501,12 @@ def parse(names: tuple[str, ...], kind: type[C], words: list[str]) -> C:
         default, words = default.model_copy(update={part: recipe}), words[1:]
     if names == ("data", "check") and words and not words[0].startswith("-"):
         words = ["--folder", *words]
-    return tyro.cli(kind, prog=f"video-gen {' '.join(names)}", args=words, default=default, description=kind.__doc__)
+    try:
+        return tyro.cli(
+            kind, prog=f"video-gen {' '.join(names)}", args=words, default=default, description=kind.__doc__
+        )
+    except ValidationError as error:
+        raise ConfigError(explain(kind, error)) from None
 
 
 def overview() -> str:

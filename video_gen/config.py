@@ -40,7 +40,7 @@ def validate(kind: type[C], values: Any, source: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(kind, e) for e in error.errors())) from None
+        raise ConfigError(f"{source}: {explain(kind, error)}") from None
 
 
 def load_yaml(kind: type[C], path: str | Path) -> C:
@@ -53,6 +53,11 @@ def load_yaml(kind: type[C], path: str | Path) -> C:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return validate(kind, values if values is not None else {}, source=str(path))
+
+
+def explain(kind: type[BaseModel], error: ValidationError) -> str:
+    """What does not fit, in one line: each key, its value, and what is wrong with it."""
+    return "; ".join(_explain(kind, e) for e in error.errors())
 
 
 def _explain(kind: type[BaseModel], error: Any) -> str:

@@ -59,7 +59,7 @@ class BucketPlan:
 
     size: tuple[int, int, int]
     samples: int
-    tokens: int | None
+    tokens: float | None
     """Per step; None for a VAE."""
     uses: list[Use]
     memory: StepMemory

@@ -40,9 +40,11 @@ LINEAR_CLIPS = 256
 def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Train a VAE into `run_dir`, whose model/ holds vae/ at the end. Returns what `training.loop.train` returns."""
     with processes(run.parallel, run.loop) as mesh:
-        parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
         torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
         vae = VideoVAE(run.vae)
+        for size in run.data.sizes:
+            vae.latent_shape(*size)  # refuses what does not fit, before a file is read
+        parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
         vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
         task = VAETask(run, vae, parts["train"], parts["validation"], mesh)
         return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)

@@ -76,13 +76,23 @@ def quarantined(folder: str | Path) -> dict[str, str]:
     """Names and reasons from the folder's quarantine.jsonl."""
     path = Path(folder) / QUARANTINE
     rows = _json_lines(path) if path.exists() else []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("file_name"), str):
+            raise DataError(
+                f"{path}, entry {number}: has no file_name; correct it, or run `video-gen data check` again"
+            )
     return {row["file_name"]: str(row.get("reason", "")) for row in rows}
 
 
 def content_hash(path: Path) -> str:
-    """16 hexadecimal digits of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    """16 hexadecimal digits of the file's bytes. Raises: DataError if they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); `video-gen data check` quarantines such files"
+        ) from None
 
 
 def split(hashes: list[str], fraction: float, seed: int) -> set[str]:
@@ -108,8 +118,7 @@ def _metadata(folder: Path, names: set[str]) -> dict[str, str]:
         if path.suffix == ".jsonl":
             rows = _json_lines(path)
         else:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(_text(path, "utf-8-sig").splitlines(keepends=True)))
         for number, row in enumerate(rows, 1 if path.suffix == ".jsonl" else 2):
             name, text = row.get("file_name"), row.get("text")
             where = f"{path}, line {number}"
@@ -125,7 +134,7 @@ def _metadata(folder: Path, names: set[str]) -> dict[str, str]:
 
 def _json_lines(path: Path) -> list[dict]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -140,7 +149,14 @@ def _json_lines(path: Path) -> list[dict]:
 
 def _sidecar(path: Path) -> str | None:
     text = path.with_suffix(".txt")
-    return " ".join(text.read_text(encoding="utf-8").split()) if text.exists() else None
+    return " ".join(_text(text).split()) if text.exists() else None
+
+
+def _text(path: Path, encoding: str = "utf-8") -> str:
+    try:
+        return path.read_text(encoding=encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: no readable UTF-8 text ({error}); save it as UTF-8") from None
 
 
 # -------------------- clips

@@ -500,7 +500,7 @@ def h264_stream(container: Any, height: int, width: int, rate: Fraction, options
     stream.height, stream.width = height, width
     stream.pix_fmt = "yuv420p"
     context.gop_size = GOP
-    context.thread_count = 1  # the same bytes on every machine
+    context.thread_count = 1  # worlds are rendered in as many processes as there are cores
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = ColorRange.MPEG
     return stream

@@ -65,9 +65,11 @@ def or_eagerly(step: Callable[[], Result], modules: Mapping[str, nn.Module]) -> 
 
     `step` must be safe to repeat.
     """
+    from torch._dynamo.exc import TorchDynamoException
+
     try:
         return step()
-    except torch._dynamo.exc.TorchDynamoException as error:
+    except TorchDynamoException as error:
         say(f"goes on without compilation, which failed: {_one_line(error)}")
     for module in modules.values():
         for block in getattr(module, "blocks", []):
