@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_guidance import Gaussians
 from test_pipeline import tiny_pipeline
 
-from video_gen.errors import ShapeError
+from video_gen.cli import main
+from video_gen.data.video_file import probe, write_video
+from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.diffusion import Diffusion
+from video_gen.sample import sample_to_files
 from video_gen.sampling.beyond import Draft, KnownFrames, blend, ending, plan_ending
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.rollout import advance, begin
@@ -171,3 +175,23 @@ def test_mistakes(pipe):
     for video, factor in ((source, 1), (source[:1], 2)):
         with pytest.raises(ShapeError, match="factor"):
             pipe.interpolate(video, factor)
+
+
+def test_commands_write_what_was_asked(pipe, tmp_path):
+    first, v = tmp_path / "first.png", tmp_path / "v.mp4"
+    Image.fromarray(pictures(1)[0]).save(first)
+    write_video(v, pictures(5), 8)
+    pipe.save_pretrained(tmp_path / "model")
+    for words, frames, fps in (
+        (["--image", str(first), "--last-image", str(first)], 9, 8),
+        (["--loop"], 8, 8),
+        (["--source", str(v), "--strength", "0.6"], 5, 8),
+        (["--source", str(v), "--interpolate", "2"], 9, 16),
+    ):
+        assert main(["sample", "x", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "o"), *words]) == 0
+        info = probe(tmp_path / "o" / "seed_0.mp4")
+        assert (info.num_frames, round(info.fps)) == (frames, fps)
+    with pytest.raises(ConfigError, match="without a source"):
+        sample_to_files(pipe, "x", tmp_path, interpolate=2)
+    with pytest.raises(ConfigError, match="both interpolate and loop"):
+        sample_to_files(pipe, "x", tmp_path, source=v, interpolate=2, loop=True)

@@ -196,7 +196,7 @@ class VideoPipeline:
         return made[:, :-1] if loop else made
 
     def interpolate(
-        self, video: np.ndarray, factor: int, *, prompt: str = "", seed: int = 0, strength: float = 0.5, **options: Any
+        self, video: np.ndarray, factor: int, *, prompt: str = "", seed: int = 0, strength: float = 0.6, **options: Any
     ) -> np.ndarray:
         """A video of `factor` times the frame rate: a linear blend of its frames, changed at a strength as a `source` is.
 
