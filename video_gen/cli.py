@@ -113,6 +113,16 @@ class Sample(Config):
     """A picture to start from; it becomes the first frame."""
     video: Path | None = None
     """A video to continue."""
+    last_image: Path | None = None
+    """A picture to end with; it becomes the last frame."""
+    loop: bool = False
+    """Lead back to the first frame, so that the video closes when it is played round; one frame less than asked for."""
+    source: Path | None = None
+    """A video to change; its first --num-frames, default all."""
+    strength: float | None = Field(default=None, ge=0, le=1)
+    """How much to change the source, from 0, its reconstruction, to 1, nothing of it; default 0.6."""
+    interpolate: int | None = Field(default=None, ge=2)
+    """Factor by which to raise the source's frame rate: its frames are kept, and others made between them."""
     num_frames: int | None = None
     """Frames of the whole video, with what is given; default that of the training clips."""
     seed: int = 0
@@ -351,6 +361,11 @@ def sample(args: Sample) -> None:
         num_frames=args.num_frames,
         image=args.image,
         video=args.video,
+        last_image=args.last_image,
+        loop=args.loop,
+        source=args.source,
+        strength=args.strength,
+        interpolate=args.interpolate,
         format=args.format,
         block_frames=args.block_frames,
         enlarge=args.enlarge,

@@ -21,6 +21,7 @@ from video_gen.model.text import TextEncoder, load_text_encoder
 from video_gen.model.transformer import TextMemory, VideoTransformer
 from video_gen.model.vae_layers import Caches
 from video_gen.model.video_vae import PART_FRAMES, VideoVAE
+from video_gen.sampling import beyond
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig, Steering
 from video_gen.sampling.rollout import RolloutState, advance, begin
@@ -110,14 +111,11 @@ class VideoPipeline:
         self,
         prompt: str = "",
         *,
-        num_frames: int | None = None,
-        image: np.ndarray | None = None,
-        video: np.ndarray | None = None,
         seed: int = 0,
-        **settings: Any,
+        **options: Any,
     ) -> np.ndarray:
-        """One video, uint8 (f, h, w, 3); see `generate` for the arguments."""
-        return self.generate([prompt], num_frames=num_frames, image=image, video=video, seeds=[seed], **settings)[0]
+        """One video, uint8 (f, h, w, 3); see `generate` for the options."""
+        return self.generate([prompt], seeds=[seed], **options)[0]
 
     def generate(
         self,
@@ -127,6 +125,10 @@ class VideoPipeline:
         num_frames: int | None = None,
         image: np.ndarray | None = None,
         video: np.ndarray | None = None,
+        last_image: np.ndarray | None = None,
+        loop: bool = False,
+        source: np.ndarray | None = None,
+        strength: float = 1.0,
         block_frames: int | None = None,
         sampling: SamplingConfig | None = None,
         **settings: Any,
@@ -138,6 +140,11 @@ class VideoPipeline:
             num_frames: of the whole video, with what is given; default that of the training clips.
             image: (h, w, 3) uint8, becomes the first frame. `video`: (f, h, w, 3) uint8, is continued. Either is scaled and
                 cropped to the model's size, and its frames are kept as they are in the result.
+            last_image: (h, w, 3) uint8, becomes the last frame, likewise kept; only the last block knows of it.
+            loop: lead back to the first frame, given or made, and leave out its repetition: the result, one frame less than
+                `num_frames`, closes when it is played round.
+            source: (f, h, w, 3) uint8, a video to change; its first `num_frames`, default all. `strength`: how much, from 0,
+                its reconstruction, to 1, nothing of it: the diffusion time from which it is made anew.
             block_frames: latent frames per block; default: the model's for a clip as long as those of training, and half
                 a clip for longer ones.
             sampling, settings: how to sample, and fields of it to change, such as `guidance_scale=3.0`.
@@ -146,7 +153,13 @@ class VideoPipeline:
         """
         if len(prompts) != len(seeds):
             raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        beyond.check(source, strength, {"image": image, "video": video, "last_image": last_image, "loop": loop})
         given = None if image is None and video is None else self._given(image, video)
+        stride = self.vae.config.temporal_stride
+        if source is not None:
+            source = beyond.cut(self.fit(source), num_frames, stride)
+            num_frames = len(source)
+        last = None if last_image is None else self.fit(last_image[None])
         num_frames = num_frames or self.config.clip.num_frames
         kept = 0 if given is None else len(given)
         if num_frames <= kept:
@@ -155,17 +168,46 @@ class VideoPipeline:
         chosen = (sampling or self.config.sampling).replace(**settings)
         if block_frames is None:
             block_frames = chosen.block_frames if total <= trained else self.long_block_frames()
+        done, ends = 0 if given is None else self._latent_frames(kept), loop or last is not None
+        sizes = plan_blocks(done, total, block_frames)
+        if ends:  # a loop's first frame, where it is not given, is made by itself
+            sizes = [1, *plan_blocks(1, total, block_frames)] if loop and not done else sizes
+            sizes = beyond.plan_ending(sizes, done, stride)
         c, h, w = self.latent_frame()
         parts = [] if given is None else [np.broadcast_to(given, (len(prompts), *given.shape))]
         with self.inference():
             model = self.block_model(prompts, chosen, block_frames or total)
             state, decoder = self._begin(model, given, seeds, block_frames)
-            for size in plan_blocks(0 if given is None else self._latent_frames(kept), total, block_frames):
-                state = advance(model, state, (c, size, h, w), self.diffusion, chosen, self.device)
+            drafts = None if source is None else self.encode(source[None])
+            for at, size in zip(np.cumsum([done, *sizes]).tolist(), sizes):
+                draft = None
+                if drafts is not None:
+                    draft = beyond.Draft(drafts[:, :, at : at + size], strength)
+                elif ends and at + size == total:
+                    last = parts[0][:, 0] if last is None else last
+                    draft = beyond.ending(self, last, size)
+                state = advance(model, state, (c, size, h, w), self.diffusion, chosen, self.device, draft)
                 assert state.block is not None
                 frames, decoder = self.decode(state.block, decoder)
                 parts.append(frames)
-        return np.concatenate(parts, axis=1)
+        made = np.concatenate(parts, axis=1)
+        if ends:
+            made[:, -1] = last
+        return made[:, :-1] if loop else made
+
+    def interpolate(
+        self, video: np.ndarray, factor: int, *, prompt: str = "", seed: int = 0, strength: float = 0.6, **options: Any
+    ) -> np.ndarray:
+        """A video of `factor` times the frame rate: a linear blend of its frames, changed at a strength as a `source` is.
+
+        The frames given, scaled and cropped to the model's size, are kept as they are, at every `factor`-th place. Where the
+        number of frames does not fit the VAE, the last is repeated meanwhile.
+
+        Args: video: (f, h, w, 3) uint8, two frames or more. Others: as for `generate`.
+        Returns: uint8 (1 + (f - 1) * factor, h, w, 3).
+        Raises: ShapeError, ConfigError for what does not fit.
+        """
+        return beyond.interpolate(self, video, factor, prompt=prompt, seed=seed, strength=strength, **options)
 
     def stream(self, prompt: str = "", *, seed: int = 0, **options: Any) -> Stream:
         """An endless video: iterating gives its next frames, uint8 (f, h, w, 3). See `streams` for the options.
@@ -221,7 +263,7 @@ class VideoPipeline:
         generators = generators_for(list(seeds), self.device)
         if given is None:
             return begin(model, None, (), generators), None
-        latents = self._encode(given).expand(len(seeds), -1, -1, -1, -1)
+        latents = self.encode(given[None]).expand(len(seeds), -1, -1, -1, -1)
         sizes = plan_blocks(0, latents.shape[2], block_frames)
         return begin(model, latents, sizes, generators), self.decode(latents, None)[1]
 
@@ -249,17 +291,21 @@ class VideoPipeline:
 
     def _given(self, image: np.ndarray | None, video: np.ndarray | None) -> np.ndarray:
         """The frames to start from, at the model's size: the image, or the end of the video as long as latents allow."""
-        clip, stride = self.config.clip, self.vae.config.temporal_stride
+        stride = self.vae.config.temporal_stride
         if image is not None and video is not None:
             raise ShapeError("both an image and a video to start from; give one of them")
         frames = image[None] if image is not None else video
         assert frames is not None
-        frames = fit_frames(frames, clip.height, clip.width)
+        frames = self.fit(frames)
         return frames[(len(frames) - 1) % stride :]
 
-    def _encode(self, frames: np.ndarray) -> Tensor:
-        """uint8 (f, h, w, 3) to latents (1, c, f', h', w')."""
-        video = to_video(torch.from_numpy(frames)[None]).to(self.device)
+    def fit(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 (f, h, w, 3) scaled and cropped to the model's size."""
+        return fit_frames(frames, self.config.clip.height, self.config.clip.width)
+
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """uint8 (b, f, h, w, 3) to latents (b, c, f', h', w')."""
+        video = to_video(torch.from_numpy(frames)).to(self.device)
         return torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2)
 
     def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:

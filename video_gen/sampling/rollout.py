@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from video_gen.model.diffusion import Diffusion
+from video_gen.sampling.beyond import Draft
 from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.guidance import Branches, GuidedDenoiser
+from video_gen.sampling.guidance import Branches, Denoiser, GuidedDenoiser
 from video_gen.sampling.solvers import SOLVERS, sample_noise, timesteps
 
 
@@ -57,18 +58,23 @@ def advance(
     diffusion: Diffusion,
     sampling: SamplingConfig,
     device: torch.device | str = "cpu",
+    draft: Draft | None = None,
 ) -> RolloutState:
     """Make one block: the one loop body of clips, longer videos and streams.
 
-    Args: shape: (c, f, h, w) of the block, f being its own choice each time.
+    Args:
+        shape: (c, f, h, w) of the block, f being its own choice each time.
+        draft: what is known of it beforehand, None = nothing.
     Returns: the state after it, whose `block` it is.
     """
     history = state.history if state.block is None else model.append(state.history, state.block)
     generators = [torch.Generator(device) for _ in state.randomness]
     for generator, randomness in zip(generators, state.randomness):
         generator.set_state(randomness)
-    denoiser = GuidedDenoiser(model, history, sampling, diffusion)
+    denoiser: Denoiser = GuidedDenoiser(model, history, sampling, diffusion)
     times = timesteps(sampling.num_steps, sampling.shift).to(device)
-    noise = sample_noise((len(generators), *shape), generators)
-    block = SOLVERS[sampling.solver](denoiser, noise, times, diffusion, generators)
+    noisy = sample_noise((len(generators), *shape), generators)
+    if draft is not None:
+        denoiser, noisy, times = draft.hold(denoiser), draft.start(noisy, diffusion), draft.times(times)
+    block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators)
     return RolloutState(history, block, tuple(generator.get_state() for generator in generators))

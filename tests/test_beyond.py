@@ -1,0 +1,197 @@
+"""What is given is kept: last frames, loops, sources at strengths 0 and 1, and frames between which others are put."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_guidance import Gaussians
+from test_pipeline import tiny_pipeline
+
+from video_gen.cli import main
+from video_gen.data.video_file import probe, write_video
+from video_gen.errors import ConfigError, ShapeError
+from video_gen.model.diffusion import Diffusion
+from video_gen.sample import sample_to_files
+from video_gen.sampling.beyond import Draft, KnownFrames, blend, ending, plan_ending
+from video_gen.sampling.config import SamplingConfig
+from video_gen.sampling.rollout import advance, begin
+from video_gen.sampling.solvers import SOLVERS, generators_for
+
+
+class Model(Gaussians):
+    def append(self, history, latents):
+        return None
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+def pictures(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (count, 16, 16, 3), dtype=np.uint8)
+
+
+# -------------------- drafts of blocks
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_every_solver_keeps_known_frames_exactly(solver, strength):
+    model, latents = Model(), torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    known = torch.tensor([True, False, False, True])
+    state = begin(model, None, (), generators_for([0, 1], "cpu"))
+    sampling = SamplingConfig(solver=solver, num_steps=3)
+    draft = Draft(latents, strength, known)
+    block = advance(model, state, (3, 4, 5, 6), model.diffusion, sampling, draft=draft).block
+    assert torch.equal(block[:, :, known], latents[:, :, known])
+    assert (block - latents)[:, :, ~known].abs().mean() > 0.1
+
+
+def test_the_model_sees_known_frames_clean_and_at_time_0():
+    latents, noisy, seen = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6), []
+    known = torch.tensor([False, False, False, True])
+    KnownFrames(lambda x, t: seen.append((x, t)) or x, latents, known)(noisy, torch.tensor([0.5, 0.7]))
+    ((x, t),) = seen
+    assert torch.equal(t, torch.tensor([[0.5, 0.5, 0.5, 0.0], [0.7, 0.7, 0.7, 0.0]]))
+    assert torch.equal(x[:, :, 3], latents[:, :, 3]) and torch.equal(x[:, :, :3], noisy[:, :, :3])
+
+
+def test_a_draft_starts_at_its_strength():
+    times, noise, latents = torch.linspace(1, 0, 5), torch.randn(2, 3, 4, 5, 6), torch.randn(1, 3, 4, 5, 6)
+    assert Draft(latents, 0.6).times(times).tolist() == pytest.approx([0.6, 0.5, 0.25, 0])
+    assert Draft(latents, 0.5).times(times).tolist() == [0.5, 0.25, 0]
+    assert torch.equal(Draft(latents, 1.0).times(times), times) and Draft(latents, 0.0).times(times).tolist() == [0]
+    assert torch.equal(Draft(latents, 1.0).start(noise, Diffusion()), noise)
+    assert torch.equal(Draft(latents, 0.0).start(noise, Diffusion()), latents.expand_as(noise))
+
+
+# -------------------- a last frame, a loop
+
+
+@pytest.mark.parametrize(("frames", "block_frames"), [(9, None), (17, 2), (21, 2)])
+def test_first_and_last_frame_are_kept(pipe, frames, block_frames):
+    first, last = pictures(2)
+    made = pipe(image=first, last_image=last, num_frames=frames, block_frames=block_frames)
+    assert made.shape[0] == frames
+    assert np.array_equal(made[0], first) and np.array_equal(made[-1], last)
+    free = pipe(image=first, num_frames=frames, block_frames=block_frames)
+    assert not np.array_equal(made[1:-4], free[1:-4])  # the frames before it know of it
+
+
+def test_the_last_frame_decodes_near_the_picture(pipe):
+    """The known latent frame stands for the picture, so little is put right where it is put back in pixels."""
+    last = pictures(1)
+    with pipe.inference():
+        draft = ending(pipe, last, 3)
+        still = pipe.encode(np.repeat(last[:, None], 9, axis=1))
+    assert draft.known.tolist() == [False, False, True]
+    torch.testing.assert_close(draft.latents[:, :, 2], still[:, :, 1])
+
+
+def test_the_shorter_block_comes_early():
+    assert plan_ending([1, 2, 2, 1], 0, 4) == [1, 1, 2, 2] and plan_ending([2, 1], 3, 4) == [1, 2]
+    assert plan_ending([3], 0, 4) == [3]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_loop_closes(pipe, given):
+    start = {"image": pictures(1)[0]} if given else {}
+    made = pipe("a red circle, fast", seed=2, loop=True, num_frames=17, block_frames=2, **start)
+    assert made.shape[0] == 16  # a whole number of latent frames
+    first = start["image"] if given else pipe("a red circle, fast", seed=2, num_frames=1)[0]
+    assert np.array_equal(made[0], first)
+    if given:  # it is the in-between of a frame and itself, whose seam is that frame
+        whole = pipe("a red circle, fast", seed=2, last_image=first, num_frames=17, block_frames=2, **start)
+        assert np.array_equal(whole[-1], whole[0]) and np.array_equal(whole[:-1], made)
+
+
+def test_loops_are_each_their_own(pipe):
+    both = pipe.generate(["", ""], seeds=[1, 2], loop=True)
+    assert both.shape == (2, 8, 16, 16, 3) and abs(both[1].astype(int) - pipe(seed=2, loop=True)).max() <= 2
+
+
+# -------------------- a source, at a strength
+
+
+def test_strength_0_is_the_reconstruction(pipe):
+    source = pictures(9)
+    with pipe.inference():
+        expected = pipe.decode(pipe.encode(source[None]), None)[0][0]
+    assert np.array_equal(pipe(source=source, strength=0.0), expected)
+    blocks = pipe(source=source, strength=0.0, block_frames=1)
+    assert abs(blocks.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("block_frames", [None, 2])
+def test_strength_1_is_text_to_video(pipe, block_frames):
+    options = dict(seed=3, block_frames=block_frames)
+    made = pipe("a red circle, fast", source=pictures(17), strength=1.0, **options)
+    assert np.array_equal(made, pipe("a red circle, fast", num_frames=17, **options))
+    assert not np.array_equal(made, pipe("a red circle, fast", source=pictures(17), strength=0.6, **options))
+
+
+def test_less_strength_stays_nearer(pipe):
+    source = pictures(9)
+    still = pipe(source=source, strength=0.0).astype(int)
+    away = [abs(pipe(source=source, strength=s).astype(int) - still).mean() for s in (0.05, 0.3, 1.0)]
+    assert 0 < away[0] < away[1] < away[2]
+
+
+# -------------------- a higher frame rate
+
+
+@pytest.mark.parametrize(("count", "factor"), [(5, 2), (4, 3), (7, 4)])
+def test_interpolation_keeps_the_frames_given(pipe, count, factor):
+    video = pictures(count)
+    made = pipe.interpolate(video, factor, block_frames=2)
+    assert made.shape[0] == 1 + (count - 1) * factor
+    assert np.array_equal(made[::factor], video)
+    assert not np.array_equal(made, pipe.interpolate(video, factor, block_frames=2, seed=1))
+
+
+def test_blend():
+    frames = np.array([0, 100, 40], np.uint8)[:, None, None, None].repeat(3, axis=3)
+    assert blend(frames, 4)[:, 0, 0, 0].tolist() == [0, 25, 50, 75, 100, 85, 70, 55, 40]
+
+
+def test_mistakes(pipe):
+    first, source = pictures(1)[0], pictures(9)
+    for arguments, message in (
+        (dict(source=source, image=first), "both source and image"),
+        (dict(source=source, loop=True), "both source and loop"),
+        (dict(loop=True, last_image=first), "both last_image and loop"),
+        (dict(strength=0.5), "no source"),
+        (dict(source=source, strength=1.5), r"strength is 1\.5"),
+        (dict(source=source[:8]), "give num_frames 5$"),
+        (dict(source=source, num_frames=7), "give num_frames 5 or 9"),
+        (dict(source=source, num_frames=13), "give num_frames 9$"),
+        (dict(image=first, last_image=first, num_frames=5), "at least 9 frames"),
+        (dict(last_image=first, block_frames=1), "block_frames of 2 or more"),
+        (dict(last_image=first.astype(float)), "uint8"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            pipe("x", **arguments)
+    for video, factor in ((source, 1), (source[:1], 2)):
+        with pytest.raises(ShapeError, match="factor"):
+            pipe.interpolate(video, factor)
+
+
+def test_commands_write_what_was_asked(pipe, tmp_path):
+    first, v = tmp_path / "first.png", tmp_path / "v.mp4"
+    Image.fromarray(pictures(1)[0]).save(first)
+    write_video(v, pictures(5), 8)
+    pipe.save_pretrained(tmp_path / "model")
+    for words, frames, fps in (
+        (["--image", str(first), "--last-image", str(first)], 9, 8),
+        (["--loop"], 8, 8),
+        (["--source", str(v), "--strength", "0.6"], 5, 8),
+        (["--source", str(v), "--interpolate", "2"], 9, 16),
+    ):
+        assert main(["sample", "x", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "o"), *words]) == 0
+        info = probe(tmp_path / "o" / "seed_0.mp4")
+        assert (info.num_frames, round(info.fps)) == (frames, fps)
+    with pytest.raises(ConfigError, match="without a source"):
+        sample_to_files(pipe, "x", tmp_path, interpolate=2)
+    with pytest.raises(ConfigError, match="both interpolate and loop"):
+        sample_to_files(pipe, "x", tmp_path, source=v, interpolate=2, loop=True)

@@ -1,0 +1,159 @@
+"""Beyond text: blocks of which something is known before they are made.
+
+    a last frame, a loop    some frames are known: they are held clean while the others are denoised
+    a source, at a strength the block starts from the source with noise on it, at a time below 1 (SDEdit, Meng et al. 2021,
+                            arXiv:2108.01073)
+    a higher frame rate     the same, from a linear blend of the frames given
+
+Each is a `Draft` of a block, which `rollout.advance` takes; text, history and block are the model's three streams as ever.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_gen.errors import ShapeError
+from video_gen.model.diffusion import Diffusion
+from video_gen.sampling.guidance import Denoiser
+
+if TYPE_CHECKING:
+    from video_gen.sampling.pipeline import VideoPipeline
+
+
+class KnownFrames:
+    """A `Denoiser` that sees some frames of the block clean, at diffusion time 0, and gives them back as they are.
+
+    So the last step of every solver, which is the estimate, leaves exactly these frames.
+
+    Args:
+        latents: (b, c, f, h, w), of which the known frames are read.
+        known: (f,) bool.
+    """
+
+    def __init__(self, denoiser: Denoiser, latents: Tensor, known: Tensor):
+        self.denoiser, self.latents, self.known = denoiser, latents, known
+
+    def __call__(self, noisy: Tensor, t: Tensor) -> Tensor:
+        times = t if t.ndim == 2 else t[:, None].expand(-1, noisy.shape[2])
+        return self._put(self.denoiser(self._put(noisy), times.masked_fill(self.known, 0.0)))
+
+    def _put(self, x: Tensor) -> Tensor:
+        return torch.where(self.known[:, None, None], self.latents.to(x.dtype), x)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is known of a block before it is made."""
+
+    latents: Tensor
+    """(b, c, f, h, w)."""
+    strength: float = 1.0
+    """Diffusion time at which the block starts from `latents`, with noise on them; 1 = from noise alone."""
+    known: Tensor | None = None
+    """(f,) bool, the frames of `latents` to keep as they are; None = none."""
+
+    def start(self, noise: Tensor, diffusion: Diffusion) -> Tensor:
+        """The noisy latents at `strength`."""
+        if self.strength == 1:  # where DDPM's path would leave some signal
+            return noise
+        t = torch.full((len(noise),), self.strength, device=noise.device)
+        return diffusion.add_noise(self.latents.expand_as(noise), noise, t)
+
+    def times(self, times: Tensor) -> Tensor:
+        """Of a falling schedule from 1 to 0 the part below `strength`, which comes first."""
+        return torch.cat([times.new_tensor([self.strength]), times[times < self.strength]])
+
+    def hold(self, denoiser: Denoiser) -> Denoiser:
+        return denoiser if self.known is None else KnownFrames(denoiser, self.latents, self.known)
+
+
+# -------------------- a last frame, a loop
+
+
+def ending(pipe: "VideoPipeline", pictures: np.ndarray, size: int) -> Draft:
+    """A block of `size` latent frames whose last one is a still picture.
+
+    A latent frame stands for `temporal_stride` frames: the picture is encoded as the second latent frame of a still video,
+    so the model is shown a video that comes to rest there.
+
+    Args: pictures: uint8 (b or 1, h, w, 3), at the model's size.
+    """
+    still = np.repeat(pictures[:, None], pipe.vae.num_frames(2), axis=1)
+    last = pipe.encode(still)[:, :, -1:]
+    known = torch.arange(size, device=last.device) == size - 1
+    return Draft(last.expand(-1, -1, size, -1, -1), known=known)
+
+
+def plan_ending(sizes: list[int], start: int, stride: int) -> list[int]:
+    """Sizes of blocks from latent frame `start`, with the shorter one early: the last frame is in a block with others.
+
+    Raises: ShapeError if it is not.
+    """
+    lead = 1 if start == 0 and len(sizes) > 1 else 0
+    sizes = sizes[:lead] + sizes[lead:][::-1]
+    if sizes[-1] < 2:
+        raise ShapeError(
+            f"the last frame stands for a latent frame ({stride} frames), and its block has no other to lead to it; "
+            f"ask for at least {1 + (max(start, 1) + 1) * stride} frames, and block_frames of 2 or more"
+        )
+    return sizes
+
+
+# -------------------- a source, at a strength
+
+
+def check(source: np.ndarray | None, strength: float, others: dict[str, Any]) -> None:
+    """Raises: ShapeError for what does not go together; `others` are the values that are given beside a source."""
+    clashing = [name for name, value in others.items() if value is not None and value is not False]
+    if source is not None and clashing:
+        raise ShapeError(f"both source and {clashing[0]}; a source gives every frame: leave the other out")
+    if source is None and strength != 1:
+        raise ShapeError(f"strength is {strength}, but there is no source to start from; give source=")
+    if not 0 <= strength <= 1:
+        raise ShapeError(f"strength is {strength}; it must be from 0, the source itself, to 1, nothing of it")
+    if "last_image" in clashing and "loop" in clashing:
+        raise ShapeError("both last_image and loop; a loop ends with its first frame: leave last_image out")
+
+
+def cut(source: np.ndarray, num_frames: int | None, stride: int) -> np.ndarray:
+    """The first `num_frames` of a source, None = all. Raises: ShapeError, with the nearest numbers that fit."""
+    wanted = len(source) if num_frames is None else num_frames
+    if wanted > len(source) or wanted < 1 or (wanted - 1) % stride:
+        below = 1 + (max(1, min(wanted, len(source))) - 1) // stride * stride
+        near = [n for n in (below, below + stride) if n <= len(source)]
+        raise ShapeError(
+            f"num_frames is {wanted}, of a source of {len(source)}: it must be 1 + a multiple of {stride} and no more "
+            f"than there are; give num_frames {' or '.join(str(n) for n in near)}"
+        )
+    return source[:wanted]
+
+
+# -------------------- a higher frame rate
+
+
+def interpolate(
+    pipe: "VideoPipeline", video: np.ndarray, factor: int, *, prompt: str, seed: int, strength: float, **settings: Any
+) -> np.ndarray:
+    """See `VideoPipeline.interpolate`."""
+    if factor < 2 or len(video) < 2:
+        raise ShapeError(
+            f"factor {factor} and {len(video)} frames; give a whole factor of 2 or more, and 2 frames or more"
+        )
+    given = pipe.fit(video)
+    blended = blend(given, factor)
+    stride = pipe.vae.config.temporal_stride
+    padded = np.concatenate([blended, np.repeat(blended[-1:], -(len(blended) - 1) % stride, axis=0)])
+    made = pipe.generate([prompt], seeds=[seed], source=padded, strength=strength, **settings)[0, : len(blended)]
+    made[::factor] = given
+    return made
+
+
+def blend(frames: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 (f, h, w, 3) to (1 + (f - 1) * factor, h, w, 3): between two frames the weighted means of both."""
+    share = np.arange(factor, dtype=np.float32)[:, None, None, None] / factor
+    first, second = frames[:-1, None].astype(np.float32), frames[1:, None].astype(np.float32)
+    between = (first + share * (second - first)).round().astype(np.uint8)
+    return np.concatenate([between.reshape(-1, *frames.shape[1:]), frames[-1:]])
