@@ -179,7 +179,8 @@ class SpatiotemporalAttention(nn.Module):
 
     def __init__(self, width: int, head_dim: int, kind: Kind):
         super().__init__()
-        self.kind, self.head_dim = kind, head_dim
+        self.kind: Kind = kind
+        self.head_dim = head_dim
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.q_gain = nn.Parameter(torch.ones(head_dim))

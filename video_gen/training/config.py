@@ -116,9 +116,10 @@ class ParallelConfig(Config):
 
     def sizes(self, processes: int) -> tuple[int, int, int]:
         """(replicate, shard, context) of so many processes. Raises: ConfigError if they don't multiply to it."""
-        given = [self.replicate, self.shard, self.context]
+        given = (self.replicate, self.shard, self.context)
         known = math.prod(size for size in given if size > 0)
-        sizes = tuple(processes // known if size == -1 else size for size in given)
+        replicate, shard, context = (processes // known if size == -1 else size for size in given)
+        sizes = (replicate, shard, context)
         if math.prod(sizes) != processes:
             raise ConfigError(
                 f"parallel: replicate {self.replicate}, shard {self.shard}, context {self.context} do not multiply to "

@@ -112,7 +112,7 @@ class Muon(torch.optim.Optimizer):
             updates = orthogonalise(direction)
         else:
             matrices = rows_to_matrices(direction, like.shape[0], group)
-            updates = matrices_to_rows(orthogonalise(matrices), direction.shape[:2], group)
+            updates = matrices_to_rows(orthogonalise(matrices), (direction.shape[0], direction.shape[1]), group)
         if self.found_inf is not None:
             new = torch.where(self.found_inf > 0, momenta, new)
             updates = torch.where(self.found_inf > 0, torch.zeros_like(updates), updates)

@@ -235,6 +235,7 @@ def _mesh(sizes: tuple[int, int, int], device: torch.device, gather_dtype: torch
         of_data = init_device_mesh(device.type, (replicate * shard, context), mesh_dim_names=("data", "context"))
         ulysses = Ulysses(of_data.get_group("context"), rank % context, context)
     talk = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert isinstance(talk, dist.ProcessGroup)  # every process is of it
     return Mesh(device, rank, sizes, gather_dtype, sharding["shard"] if replicate == 1 else sharding, ulysses, talk)
 
 
@@ -322,11 +323,11 @@ def sharded_like(p: Tensor, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(
         rows,
-        p.device_mesh,
-        p.placements,
+        p.device_mesh,  # type: ignore[attr-defined]
+        p.placements,  # type: ignore[attr-defined]
         run_check=False,
         shape=torch.Size(shape),
-        stride=stride,  # type: ignore[attr-defined]
+        stride=stride,
     )
 
 

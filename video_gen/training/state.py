@@ -116,7 +116,9 @@ class Saver:
         self.run_dir, self.config_yaml, self.keep, self.mesh = run_dir, config_yaml, keep, mesh
         self.pending: Future[None] | None = None
         if mesh.world > 1:
-            self.group = dist.new_group(backend="gloo")  # its own, since the thread talks beside the steps
+            group = dist.new_group(backend="gloo")  # its own, since the thread talks beside the steps
+            assert isinstance(group, dist.ProcessGroup)  # every process is of it
+            self.group = group
             self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 
     def save(self, state: TrainState) -> None:
@@ -134,7 +136,8 @@ class Saver:
             new.mkdir(parents=True)
         self.mesh.wait()
         writer = HuggingFaceStorageWriter(str(new), save_distributed=True)
-        written = async_save(_flat(state), storage_writer=writer, async_stager=Copies(), process_group=self.group)
+        stager: Any = Copies()
+        written = async_save(_flat(state), storage_writer=writer, async_stager=stager, process_group=self.group)
         scalars = _scalars(state, self.config_yaml)
         self.pending = self.thread.submit(self._finish, written, new, folder, scalars)
 
