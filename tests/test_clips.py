@@ -12,7 +12,18 @@ import torch
 from PIL import Image
 
 from video_gen.data.check import check
-from video_gen.data.clips import Clips, content_hash, fit, quarantined, scan, split, to_frames, to_video, windows
+from video_gen.data.clips import (
+    Clips,
+    content_hash,
+    fit,
+    quarantined,
+    scan,
+    split,
+    spread,
+    to_frames,
+    to_video,
+    windows,
+)
 from video_gen.data.config import ClipConfig
 from video_gen.data.video_file import all_frames, probe, read_frames, read_metadata, write_video
 from video_gen.errors import ConfigError, DataError, ShapeError
@@ -321,3 +332,9 @@ def test_text_that_is_not_utf8_and_a_quarantine_without_names(tmp_path):
     (tmp_path / "quarantine.jsonl").write_text('{"reason": "?"}\n')
     with pytest.raises(DataError, match="entry 1: has no file_name"):
         quarantined(tmp_path)
+
+
+def test_what_stands_for_a_data_set_are_its_longest_clips():
+    still, clip = (1, 16, 16), (9, 16, 16)
+    assert spread([still, clip, still, still, clip, still], 8) == [1, 4]
+    assert spread([still] * 5, 3) == [0, 2, 4]

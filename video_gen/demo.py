@@ -12,11 +12,11 @@ from PIL import Image
 
 from video_gen.config import load_yaml
 from video_gen.data.captions import random_captions
-from video_gen.data.clips import Clips
+from video_gen.data.clips import Clips, spread
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.video_file import contact_sheet, write_video
 from video_gen.data.worlds import render_world
-from video_gen.evaluate import chosen_clips, evaluate_motion, evaluate_vae, motion_floors
+from video_gen.evaluate import evaluate_motion, evaluate_vae, motion_floors
 from video_gen.evaluation import report
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
@@ -113,7 +113,7 @@ def galleries(pipeline: VideoPipeline, run: DiffusionRun, folder: Path) -> list[
     captions = random_captions(GALLERY, seed=20_000)
     text = list(pipeline.generate(captions, seeds=list(range(GALLERY))))
     clips = Clips(run.data, "validation")
-    given = [clips[i] for i in chosen_clips(clips, GALLERY)][: GALLERY // 2]
+    given = [clips[i] for i in spread(clips.buckets, GALLERY)][: GALLERY // 2]
     frames = pipeline.config.clip.num_frames
     half = 1 + (frames - 1) // 2
     from_image = [pipeline(c.caption, image=c.video[0], seed=i) for i, c in enumerate(given)]

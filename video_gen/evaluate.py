@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from video_gen.data.captions import random_captions
-from video_gen.data.clips import Clips, to_frames, to_video
+from video_gen.data.clips import Clips, spread, to_frames, to_video
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import simulate
 from video_gen.errors import ConfigError
@@ -69,7 +69,7 @@ def motion_floors(vae: Path, data: ClipConfig, num_clips: int, device: Device = 
     clips = Clips(data, "validation")
     if not any(clips.captions):
         raise ConfigError(f"{data.folder}: has no captions of the world 'bounce'; render it with `video-gen worlds`")
-    indices = chosen_clips(clips, num_clips)
+    indices = spread(clips.buckets, num_clips)
     true: list[VideoMeasures] = []
     made: list[VideoMeasures] = []
     for start in range(0, len(indices), BATCH):
@@ -176,16 +176,7 @@ def report_of(measures: list[VideoMeasures]) -> dict[str, Any]:
 def held_out(data: ClipConfig, count: int) -> np.ndarray:
     """Held-out clips, evenly spread, (n, f, h, w, 3) uint8."""
     clips = Clips(data, "validation")
-    return np.stack([clips[i].video for i in chosen_clips(clips, count)])
-
-
-def chosen_clips(clips: Clips, count: int) -> list[int]:
-    """Evenly spread clips of the most common shape."""
-    bucket = max(set(clips.buckets), key=clips.buckets.count)
-    indices = [i for i in range(len(clips)) if clips.buckets[i] == bucket]
-    return [
-        indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
-    ]
+    return np.stack([clips[i].video for i in spread(clips.buckets, count)])
 
 
 def show_drift(found: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from video_gen.data.batches import BatchSampler
-from video_gen.data.clips import Clips, to_video
+from video_gen.data.clips import Clips, spread, to_video
 from video_gen.data.config import bucket_name
 from video_gen.data.latents import LatentSet
 from video_gen.model.pretrained import local_folder
@@ -45,7 +45,7 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
         for size in run.data.sizes:
             vae.latent_shape(*size)  # refuses what does not fit, before a file is read
         parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
-        vae.fit_linear_path(spread(parts["train"], LINEAR_CLIPS))
+        vae.fit_linear_path(linear_clips(parts["train"]))
         task = VAETask(run, vae, parts["train"], parts["validation"], mesh)
         return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)
 
@@ -149,12 +149,9 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> di
     return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
 
 
-def spread(clips: Clips, count: int) -> torch.Tensor:
-    """Evenly spread clips of the most common shape as one batch (b, c, f, h, w)."""
-    bucket = max(set(clips.buckets), key=clips.buckets.count)
-    indices = [i for i in range(len(clips)) if clips.buckets[i] == bucket]
-    chosen = np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
-    return to_video(torch.from_numpy(np.stack([clips[indices[i]].video for i in chosen])))
+def linear_clips(clips: Clips) -> torch.Tensor:
+    """Clips to measure the linear path on, as one batch (b, c, f, h, w)."""
+    return to_video(torch.from_numpy(np.stack([clips[i].video for i in spread(clips.buckets, LINEAR_CLIPS)])))
 
 
 if __name__ == "__main__":

@@ -264,6 +264,16 @@ def best_bucket(info: VideoInfo, config: ClipConfig) -> Bucket | None:
     return min((size for size in sizes if size[0] <= frames_at(info, config.fps)), key=misfit, default=None)
 
 
+def spread(buckets: list[Bucket], count: int) -> list[int]:
+    """At most `count` evenly spread indices of the longest clips, and among those of the most common size: what stands for
+    a data set of clips does not become one of stills by adding some."""
+    chosen = max(set(buckets), key=lambda bucket: (bucket[0], buckets.count(bucket)))
+    indices = [i for i, bucket in enumerate(buckets) if bucket == chosen]
+    return [
+        indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
+    ]
+
+
 def windows(info: VideoInfo, config: ClipConfig, bucket: Bucket) -> list[float]:
     """Start times in seconds of a file's clips of the size `bucket`."""
     starts = range(0, frames_at(info, config.fps) - bucket[0] + 1, config.stride or bucket[0])

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from video_gen.data.batches import BatchSampler
-from video_gen.data.clips import Clips, to_frames, to_video
+from video_gen.data.clips import Clips, spread, to_frames, to_video
 from video_gen.data.video_file import contact_sheet
 from video_gen.errors import ConfigError
 from video_gen.evaluation.reconstruction import psnr
@@ -106,7 +106,7 @@ class VAETask:
 
     def validate(self, step: int) -> dict[str, float]:
         own: dict[str, list[float]] = {"psnr": [], "psnr_linear": []}
-        chosen = spread(self.validation, VALIDATION_CLIPS)[self.mesh.data_rank :: self.mesh.data_ranks]
+        chosen = spread(self.validation.buckets, VALIDATION_CLIPS)[self.mesh.data_rank :: self.mesh.data_ranks]
         for video in self._batches(self.validation, chosen):
             own["psnr"] += psnr(self.vae.decode(self.vae.encode(video).mean).float(), video).tolist()
             if self.vae.linear is not None:
@@ -117,7 +117,7 @@ class VAETask:
     def sample(self, step: int, folder: Path) -> None:
         """Held-out clips and their reconstructions, row under row."""
         rows: list[np.ndarray] = []
-        for video in self._batches(self.validation, spread(self.validation, SHEET_CLIPS)):
+        for video in self._batches(self.validation, spread(self.validation.buckets, SHEET_CLIPS)):
             made = self.vae.decode(self.vae.encode(video).mean).float()
             for pair in zip(video, made):
                 rows += [to_frames(v) for v in pair]
@@ -127,7 +127,7 @@ class VAETask:
     def save(self, folder: Path) -> None:
         """Measure the latents' statistics, so that whoever uses the VAE gets zero mean and unit variance."""
         count, total, squares = 0, torch.zeros(1), torch.zeros(1)
-        for video in self._batches(self.train, spread(self.train, self.run.statistics_clips)):
+        for video in self._batches(self.train, spread(self.train.buckets, self.run.statistics_clips)):
             latents = self.vae.encode(video).mean.double().cpu()
             count += latents[:, 0].numel()
             total = total + latents.sum((0, 2, 3, 4))
@@ -150,11 +150,6 @@ class VAETask:
             for start in range(0, len(indices), size):
                 videos = np.stack([clips[i].video for i in indices[start : start + size]])
                 yield to_video(torch.from_numpy(videos)).to(device)
-
-
-def spread(clips: Clips, count: int) -> list[int]:
-    """Evenly spread indices of at most `count` clips."""
-    return np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int)).tolist()
 
 
 def sampled(posterior: Posterior, generators: Sequence[torch.Generator]) -> Tensor:
