@@ -10,8 +10,8 @@ from video_gen.errors import ConfigError
 Checkpointing = Literal["off", "selective", "full"]
 
 NEIGHBOURS = 3
-"""A token sees its word and the two before it: in "a red circle" the last one is of a red circle. Left to attention, which
-word belongs to which was learned far later than all else: two objects in one caption swapped their colours."""
+"""A token sees its word and the two before it: in "a red circle" the last one is of a red circle, so that attention need not
+find out first which words belong together."""
 
 
 class TextConfig(Config):

@@ -16,8 +16,8 @@ from video_gen.training.monitor import say
 Result = TypeVar("Result")
 
 LONG_RUN = 5000
-"""Steps from which `auto` compiles on a CPU. Compiling the demo's transformer takes one to two minutes on an idle
-machine for all its kinds of step, and gains about 0.05 s per step of 0.2 s: docs/speed.md."""
+"""Steps from which `auto` compiles on a CPU: a judgement, not a measured break-even. Every kind of step is compiled anew, which
+takes minutes, and a step of the demo's size gains a quarter at most: docs/speed.md."""
 VARIANTS = 128
 """Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
 would have later ones run eagerly without a word."""
