@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from threadpoolctl import threadpool_limits
 
 from video_gen.errors import TrainingError
 
@@ -129,11 +130,18 @@ def prefetched(task: Task, first: int, end: int, device: torch.device) -> Iterat
             batch = waiting.popleft().result()
             yield {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=_without_helpers)
     try:
         yield consume()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _without_helpers() -> None:
+    """Have this thread do its operators alone. A second team of OpenMP threads would be more threads than cores: then all of
+    them sleep and wake around every operator of the training thread, too, which makes a compiled step 1.5 times as long."""
+    torch.get_num_threads()  # torch sets a new thread's count at its first question; ours must come after
+    threadpool_limits(1, user_api="openmp")
 
 
 def _part(name: str, value: Any, index: int, parts: int) -> Any:
