@@ -27,7 +27,7 @@ class Blocks(nn.Module):
     ("choice", "device", "steps", "want"),
     [
         ("auto", "cpu", 1700, False),
-        ("auto", "cpu", 5000, True),
+        ("auto", "cpu", 2000, True),
         ("auto", "cuda", 10, True),
         ("on", "cpu", 10, True),
         ("off", "cuda", 9000, False),

@@ -13,8 +13,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
 
 from video_gen.errors import TrainingError
 
