@@ -8,7 +8,8 @@ from test_guidance import Gaussians
 from test_pipeline import tiny_pipeline
 
 from video_gen.cli import main
-from video_gen.data.video_file import probe, write_video
+from video_gen.data.video_file import probe
+from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.diffusion import Diffusion
 from video_gen.sample import sample_to_files

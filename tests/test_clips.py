@@ -25,7 +25,8 @@ from video_gen.data.clips import (
     windows,
 )
 from video_gen.data.config import ClipConfig
-from video_gen.data.video_file import all_frames, probe, read_frames, read_metadata, write_video
+from video_gen.data.video_file import all_frames, probe, read_frames, read_metadata
+from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError, ShapeError
 
 

@@ -17,7 +17,7 @@ from video_gen.data.clips import Clips, to_video
 from video_gen.data.config import ClipConfig
 from video_gen.data.latents import LatentSet, encode_clips, known_latents, read_index, stamp_of
 from video_gen.data.store import Store, fill
-from video_gen.data.video_file import write_video
+from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
 
 

@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from video_gen.data.captions import COLOURS
 from video_gen.data.config import WorldConfig
-from video_gen.data.video_file import read_frames, write_video
+from video_gen.data.video_file import read_frames
+from video_gen.data.video_writer import write_video
 from video_gen.data.worlds import draw, simulate
 from video_gen.evaluation.physics import measure_video, per_frame, summarise
 

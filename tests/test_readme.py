@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from video_gen.cli import main
-from video_gen.data.video_file import probe, write_video
+from video_gen.data.video_file import probe
+from video_gen.data.video_writer import write_video
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 SHORT = {

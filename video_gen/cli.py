@@ -3,294 +3,35 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from video_gen.arguments import (
+    Bench,
+    DataCheck,
+    DataEncode,
+    Demo,
+    EvaluateDrift,
+    EvaluateMotion,
+    EvaluateSteps,
+    EvaluateVAE,
+    PlanDiffusion,
+    PlanVAE,
+    Sample,
+    StreamVideo,
+    TrainDiffusion,
+    TrainDistill,
+    TrainVAE,
+    Worlds,
+)
 from video_gen.config import Config, explain, load_yaml
-from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.errors import ConfigError, VideoGenError
-from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
-
-Flat = tyro.conf.arg(name="")
-"""The fields of a part without its name in front."""
-
-
-class Worlds(Config):
-    """Render a built-in world, whose true motion is known, as a folder of mp4 files with captions."""
-
-    world: Annotated[WorldConfig, Flat] = WorldConfig()
-    output: Path = Path("data/bounce")
-    """Folder to fill; what is there of the same world is kept."""
-
-
-class DataCheck(Config):
-    """Read every frame of a folder, print what is in it and what is wrong, and write its quarantine.jsonl."""
-
-    data: Annotated[ClipConfig, Flat] = ClipConfig()
-    quarantine: tuple[Literal["unreadable", "too short", "near-duplicate", "still"], ...] = ("unreadable",)
-    """Kinds of trouble that training is to skip."""
-
-
-class DataEncode(Config):
-    """Encode a folder's clips with a VAE, and its captions with a frozen text encoder, ahead of `train diffusion` (which does
-    it, too). Several of these at once, in several shells or by torchrun, share the work."""
-
-    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
-
-
-class TrainVAE(Config):
-    """Train a VAE. Go on after an interruption with the same command."""
-
-    recipe: Annotated[VAERun, Flat] = VAERun()
-    run: Path = Path("runs/vae")
-    """The run's folder; its model/ is the result."""
-    resume: Literal["auto", "never"] = "auto"
-    """`never` sets an earlier run of the folder aside."""
-    profile: int = Field(default=0, ge=0)
-    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
-
-
-class TrainDiffusion(Config):
-    """Train a transformer on the latents of a VAE. Go on after an interruption with the same command."""
-
-    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
-    run: Path = Path("runs/diffusion")
-    """The run's folder; its model/ is the result."""
-    resume: Literal["auto", "never"] = "auto"
-    """`never` sets an earlier run of the folder aside."""
-    profile: int = Field(default=0, ge=0)
-    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
-
-
-class PlanSettings(Config):
-    """What both plans can be told."""
-
-    devices: int = Field(default=1, ge=1)
-    """Tell the memory for so many devices, too, between which weights, gradients and states are divided."""
-    steps: int = Field(default=3, ge=0)
-    """Real steps to measure, of each kind that the run makes; 0 = measure nothing."""
-    output: Path | None = None
-    """A JSON file for the figures."""
-
-
-class PlanVAE(Config):
-    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
-
-    recipe: Annotated[VAERun, Flat] = VAERun()
-    plan: Annotated[PlanSettings, Flat] = PlanSettings()
-
-
-class PlanDiffusion(Config):
-    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
-
-    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
-    plan: Annotated[PlanSettings, Flat] = PlanSettings()
-    vae_yaml: Path | None = None
-    """The YAML of the VAE's training, where the VAE is not trained yet."""
-
-
-class TrainDistill(Config):
-    """Distil a trained model into one that takes 1 to 4 steps without guidance."""
-
-    recipe: Annotated[DistillRun, Flat] = DistillRun()
-    run: Path = Path("runs/distill")
-    """The run's folder; its model/ is the result."""
-    resume: Literal["auto", "never"] = "auto"
-    """`never` sets an earlier run of the folder aside."""
-
-
-class Sample(Config):
-    """Make videos from a text, an image or a video."""
-
-    prompt: tyro.conf.Positional[str] = ""
-    """What to show; may be empty."""
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
-    image: Path | None = None
-    """A picture to start from; it becomes the first frame."""
-    video: Path | None = None
-    """A video to continue."""
-    last_image: Path | None = None
-    """A picture to end with; it becomes the last frame."""
-    loop: bool = False
-    """Lead back to the first frame, so that the video closes when it is played round; one frame less than asked for."""
-    source: Path | None = None
-    """A video to change; its first --num-frames, default all."""
-    strength: float | None = Field(default=None, ge=0, le=1)
-    """How much to change the source, from 0, its reconstruction, to 1, nothing of it; default 0.6."""
-    interpolate: int | None = Field(default=None, ge=2)
-    """Factor by which to raise the source's frame rate: its frames are kept, and others made between them."""
-    num_frames: int | None = None
-    """Frames of the whole video, with what is given; default that of the training clips."""
-    seed: int = 0
-    """Of the first video; the next have the next. The same seed gives the same video, whatever else is made with it."""
-    n: Annotated[int, tyro.conf.arg(name="num-videos", aliases=["-n"])] = Field(default=1, ge=1)
-    """How many videos."""
-    output: Path = Path("out")
-    """Folder for the videos, their settings and a contact sheet."""
-    format: Literal["mp4", "gif", "png"] = "mp4"
-    enlarge: int = Field(default=1, ge=1)
-    """Whole factor by which the pictures are enlarged."""
-    block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default: a short clip at once, a longer one in blocks of half a clip."""
-    num_steps: int | None = Field(default=None, ge=1)
-    """Solver steps; default the model's."""
-    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    """How closely to follow the text; 1 = guidance off."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class StreamVideo(Config):
-    """Make a video without end, block after block, into a file or a player, until Ctrl-C."""
-
-    prompt: tyro.conf.Positional[str | None] = None
-    """What to show."""
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
-    image: Path | None = None
-    """A picture to start from; it becomes the first frame."""
-    video: Path | None = None
-    """A video to continue."""
-    output: Path = Path("out/stream.mp4")
-    """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
-    format: Literal["mp4", "raw"] = "mp4"
-    """`raw`: RGB bytes, on standard output."""
-    seconds: float | None = Field(default=None, gt=0)
-    """How much to make, up to the end of a block; default: until Ctrl-C, which closes the file properly."""
-    script: Path | None = None
-    """A file of lines such as {"time": 2.5, "prompt": "a blue square", "guidance_scale": 3.0, "speed": 0.5}."""
-    seed: int | None = None
-    """Default 0."""
-    save: Path | None = None
-    """A file for the state at the end, to go on from with --resume."""
-    resume: Path | None = None
-    """A saved state to go on from."""
-    enlarge: int = Field(default=1, ge=1)
-    """Whole factor by which the pictures are enlarged."""
-    block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default half a training clip."""
-    num_steps: int | None = Field(default=None, ge=1)
-    """Solver steps per block; default the model's."""
-    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    """How closely to follow the text; 1 = guidance off."""
-    speed: float | None = Field(default=None, gt=0)
-    """Of playback; default 1."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class EvaluateVAE(Config):
-    """Measure a VAE's reconstructions of held-out clips."""
-
-    data: Annotated[ClipConfig, Flat] = ClipConfig()
-    vae: Path = Path("runs/vae/model/vae")
-    """The VAE's folder."""
-    num_clips: int = Field(default=128, ge=1)
-    output: Path | None = None
-    """A JSON file for the figures."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class EvaluateMotion(Config):
-    """Sample from captions of the built-in world `bounce` and measure whether objects persist, match, and move right."""
-
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
-    num_videos: int = Field(default=64, ge=1)
-    num_frames: int | None = None
-    """Default: that of the training clips."""
-    split: Literal["train", "held_out"] = "train"
-    """`held_out` captions have combinations of colour and shape that training never showed."""
-    seed: int = 10_000
-    block_frames: int | None = Field(default=None, ge=1)
-    num_steps: int | None = Field(default=None, ge=1)
-    guidance_scale: float | None = Field(default=None, ge=0)
-    output: Path | None = None
-    """A JSON file for the figures."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class EvaluateDrift(Config):
-    """Make long videos of a built-in world and measure how they change with the frame index, with a report to look at."""
-
-    model: tuple[Path, ...] = (Path("runs/demo/diffusion/model"),)
-    """Model folders or Hub ids; several are compared."""
-    world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce"
-    """The world that the models were trained on."""
-    frames: int = Field(default=1024, ge=16)
-    """Index of the last frame; figures are for windows that end at 16, 32, 64, ... and there."""
-    num_videos: int = Field(default=32, ge=1)
-    seed: int = 10_000
-    """Of the world's captions and of the noise."""
-    block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default half a clip of training."""
-    num_steps: int | None = Field(default=None, ge=1)
-    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    output: Path = Path("runs/drift")
-    """Folder for drift.html, drift.json and videos."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class EvaluateSteps(Config):
-    """Measure quality against model calls: each solver at each number of steps, of one or several models."""
-
-    model: tuple[Path, ...] = (Path("runs/demo/diffusion/model"),)
-    """Model folders or Hub ids; the first one's first solver at the most steps is the reference."""
-    world: Literal["bounce", "kicks"] = "bounce"
-    """The world that the models were trained on."""
-    solver: tuple[Literal["euler", "heun", "two_step", "renoise"], ...] = ("euler", "heun", "two_step", "renoise")
-    num_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    num_videos: int = Field(default=64, ge=1)
-    seed: int = 10_000
-    guidance_scale: float | None = Field(default=None, ge=0)
-    """Default: each model's own."""
-    output: Path = Path("runs/steps")
-    """Folder for steps.html and steps.json."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-
-class Demo(Config):
-    """The whole of it: render a world, train a VAE and a transformer, sample, measure, and write a report."""
-
-    output: Path = Path("runs/demo")
-    """Folder for everything; a second run goes on from what is there."""
-    short: bool = False
-    """A minute's run that shows that all parts work; what it makes is noise."""
-
-
-class Bench(Config):
-    """Measure Video Gen beside diffusers' models, from a checkout, and write tables."""
-
-    tables: tuple[Literal["transformer", "training", "sampling", "vae", "decode_memory", "growth", "mfu"], ...] = (
-        "transformer",
-        "training",
-        "sampling",
-        "vae",
-        "decode_memory",
-        "growth",
-        "mfu",
-    )
-    """Which tables; all of them take about an hour on two cores, most of it for compiling the peers."""
-    quick: bool = False
-    """Tiny sizes and one round: shows that the tables work, and no more."""
-    compile: bool = True
-    """Measure compiled models too."""
-    seconds: float = Field(default=60.0, gt=0)
-    """No more rounds are added to a group of rows after so long; at least two are measured."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    output: Path = Path("benchmarks/results")
-    """Folder for the tables, as Markdown and JSON."""
-
+from video_gen.training.recipes import VAERun
 
 C = TypeVar("C", bound=Config)
-
-
-# -------------------- what each command does
 
 
 def worlds(args: Worlds) -> None:

@@ -14,7 +14,7 @@ from video_gen.config import load_yaml
 from video_gen.data.captions import random_captions
 from video_gen.data.clips import Clips, spread
 from video_gen.data.config import ClipConfig, WorldConfig
-from video_gen.data.video_file import contact_sheet, write_video
+from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.data.worlds import render_world
 from video_gen.evaluate import evaluate_motion, evaluate_vae, motion_floors
 from video_gen.evaluation import report

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from video_gen.data.video_file import all_frames, contact_sheet, probe, read_frames, write_video
+from video_gen.data.video_file import all_frames, probe, read_frames
+from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError, DataError
 from video_gen.sampling.pipeline import VideoPipeline
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import av
 import numpy as np
 
-from video_gen.data.video_file import check_frames, h264_stream, to_yuv420
+from video_gen.data.video_writer import check_frames, h264_stream, to_yuv420
 from video_gen.errors import DataError
 
 TICK = Fraction(1, 90_000)

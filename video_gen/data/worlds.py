@@ -17,7 +17,7 @@ import numpy as np
 from video_gen.data.captions import BACKGROUND, COLOURS, SPEEDS, Scene, caption, random_scene
 from video_gen.data.config import WorldConfig
 from video_gen.data.mechanics import advance
-from video_gen.data.video_file import write_video
+from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError
 
 RADIUS = 0.14

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from video_gen.data.video_file import contact_sheet, write_video
+from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.evaluation import report
 from video_gen.evaluation.drift import LongVideos
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from video_gen.config import Config, validate
-from video_gen.data.video_file import replacing
+from video_gen.data.video_writer import replacing
 from video_gen.errors import DataError, ShapeError
 from video_gen.model.attention import KeyValue
 from video_gen.model.transformer import History

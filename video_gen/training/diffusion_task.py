@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
-from video_gen.data.video_file import contact_sheet, write_video
+from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError
 from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.flops import BACKWARD, text_flops, transformer_flops

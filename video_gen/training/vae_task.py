@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_frames, to_video
-from video_gen.data.video_file import contact_sheet
+from video_gen.data.video_writer import contact_sheet
 from video_gen.errors import ConfigError
 from video_gen.evaluation.reconstruction import psnr
 from video_gen.model.flops import vae_training_flops
