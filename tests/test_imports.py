@@ -7,14 +7,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
 LAYERS = {
-    "errors": -1, "config": 0, "progress": 0,
+    "errors": -1, "config": 0, "progress": 0, "interrupt": 0,
     "model": 1, "data": 1,
     "sampling": 2,
     "training": 3, "evaluation": 3,
     "train": 4, "sample": 4, "evaluate": 4, "plan": 4,
     "stream": 5,
     "demo": 5,
-    "cli": 6,
+    "arguments": 6,
+    "cli": 7,
 }  # fmt: skip
 APART = {("model", "data"), ("data", "model")}
 MAY = {

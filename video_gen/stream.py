@@ -2,12 +2,9 @@
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +15,7 @@ from pydantic import Field, model_validator
 from video_gen.config import Config, validate
 from video_gen.data.live_video import LiveMP4, LiveRaw, LiveWriter
 from video_gen.errors import ConfigError, DataError
+from video_gen.interrupt import stop_signals
 from video_gen.sample import read_given
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.stream import Stream
@@ -131,7 +129,7 @@ def show(
     progress = Progress()
     writer = _writer(stream, output, format, clip.height * enlarge, clip.width * enlarge)
     try:
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             if stream.given is not None:
                 writer.write(stream.given.repeat(enlarge, axis=1).repeat(enlarge, axis=2), stream.fps)
             while not stop.is_set() and (seconds is None or stream.seconds - start < seconds):
@@ -199,27 +197,6 @@ class Progress:
         first = f", first frame after {self.first_after:.2f} s" if self.first_after else ""
         rate = f"{self.frames / taken:.1f} frames/s, {self.seconds / taken:.2f} x real time"
         return f"{self.frames} frames, {self.seconds:.1f} s of video in {taken:.1f} s: {rate}{first}"
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second one stops at once. Outside the main thread it is never set."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def share_cores(device: torch.device) -> None:

@@ -9,11 +9,10 @@ of the samples and of the state; rank 0 writes the run folder.
 import ctypes
 import json
 import platform
-import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from video_gen.errors import TrainingError, VideoGenError
+from video_gen.interrupt import stop_signals
 from video_gen.training.compiling import compile_blocks, or_eagerly
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import open_run_folder, whole_folder
@@ -348,30 +348,10 @@ def _start(task: Task, loop: LoopConfig, optim: OptimConfig, run_dir: Path, conf
     return state
 
 
-@contextmanager
-def _stop_signals(monitor: Monitor, mesh: Mesh) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second one stops at once. Outside the main thread it is never set.
+def _stop_signals(monitor: Monitor, mesh: Mesh) -> AbstractContextManager[threading.Event]:
+    """Of several processes each gets a Ctrl-C twice, from the terminal and from torchrun, which ends them 30 s later."""
 
-    Of several processes each gets a Ctrl-C twice, from the terminal and from torchrun, which ends them 30 s later.
-    """
-    stop, first = threading.Event(), 0.0
+    def first(name: str) -> None:
+        monitor.say(f"{name}: finishing the step and saving; once more stops at once")
 
-    def handle(number: int, frame: Any) -> None:
-        nonlocal first
-        if stop.is_set() and (mesh.world == 1 or time.monotonic() - first > SIGNAL_SECONDS):
-            raise KeyboardInterrupt
-        if stop.is_set():
-            return
-        first = time.monotonic()
-        stop.set()
-        monitor.say(f"{signal.Signals(number).name}: finishing the step and saving; once more stops at once")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return stop_signals(first, SIGNAL_SECONDS if mesh.world > 1 else 0.0)
