@@ -56,7 +56,7 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     Source: Keller Jordan 2024, https://kellerjordan.github.io/posts/muon; Newton-Schulz in bfloat16.
     """
     a, b, c = NEWTON_SCHULZ
-    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = matrices.bfloat16() / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     for _ in range(iterations):
@@ -96,27 +96,28 @@ class Muon(torch.optim.Optimizer):
             rows, like = members[0].shape[0], members[0]
             grads = torch.stack([local(torch.zeros_like(p) if p.grad is None else p.grad) for p in members])
             updates = self._updates(grads.flatten(2).float(), momenta, group["momentum"], like)
-            decay = 1 - group["lr"] * group["weight_decay"] * self._go()
-            scale = group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2]))
-            for p, update in zip((local(p) for p in members), updates, strict=True):
-                p.mul_(decay).sub_(update.reshape(p.shape).to(p.dtype), alpha=scale)
+            weights, scale = [local(p) for p in members], group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2]))
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"] * self._go())
+            for weight, update in zip(weights, updates, strict=True):
+                weight.sub_(update.view(weight.shape), alpha=scale)
 
     def _updates(self, grads: Tensor, momenta: Tensor, momentum: float, like: nn.Parameter) -> Tensor:
         """(n, rows, cols) orthogonal updates, moving `momenta` in place; zeros and no move when the step is skipped.
 
-        Args: like: one of the n parameters; the rows are those of its shard.
+        Args: like: one of the n parameters; the rows are those of its shard. `grads` is used up.
         """
-        new = momenta.lerp(grads, 1 - momentum)
-        direction, group = grads.lerp(new, momentum), sharding_of(like)  # Nesterov
+        if self.found_inf is not None:  # a momentum that stays where it is, and a direction of zero length
+            grads = torch.where(self.found_inf > 0, momenta, grads)
+        momenta.lerp_(grads, 1 - momentum)
+        direction, group = grads.lerp_(momenta, momentum), sharding_of(like)  # Nesterov
         if group is None:
             updates = orthogonalise(direction)
         else:
             matrices = rows_to_matrices(direction, like.shape[0], group)
             updates = matrices_to_rows(orthogonalise(matrices), (direction.shape[0], direction.shape[1]), group)
         if self.found_inf is not None:
-            new = torch.where(self.found_inf > 0, momenta, new)
             updates = torch.where(self.found_inf > 0, torch.zeros_like(updates), updates)
-        momenta.copy_(new)
         return updates
 
     def _go(self) -> float | Tensor:
