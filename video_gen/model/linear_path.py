@@ -5,6 +5,7 @@ starts from, and the floor that a trained one must beat.
 """
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -28,15 +29,10 @@ class LinearPath(nn.Module):
         rest = video[:, :, 1:] if video.shape[2] > 1 else video.expand(-1, -1, self.temporal_stride, -1, -1)
         for name, patches in (("first", first), ("later", self._patches(rest, self.temporal_stride))):
             flat = patches.flatten(0, 3).double()
-            mean = flat.mean(0)
-            covariance = (flat - mean).T @ (flat - mean) / len(flat)
-            values, vectors = torch.linalg.eigh(covariance)
-            channels = self.get_buffer(f"{name}_scale").numel()
-            order = values.argsort(descending=True)[:channels]
-            basis, scale = vectors[:, order], values[order].clamp(min=1e-6).sqrt()
-            if basis.shape[1] < channels:  # fewer pixels than channels: the others stay silent
-                basis = torch.nn.functional.pad(basis, (0, channels - basis.shape[1]))
-                scale = torch.nn.functional.pad(scale, (0, channels - scale.numel()), value=1.0)
+            mean, channels = flat.mean(0), self.get_buffer(f"{name}_scale").numel()
+            basis, scale = principal_components(flat - mean, channels)
+            missing = channels - scale.numel()  # fewer pixels or patches than channels: the others stay silent
+            basis, scale = F.pad(basis, (0, missing)), F.pad(scale, (0, missing), value=1.0)
             self.get_buffer(f"{name}_mean").copy_(mean)
             self.get_buffer(f"{name}_basis").copy_(basis)
             self.get_buffer(f"{name}_scale").copy_(scale)
@@ -68,3 +64,18 @@ class LinearPath(nn.Module):
     def _patches(self, video: Tensor, stride: int) -> Tensor:
         p = self.spatial_stride
         return rearrange(video, "b c (f t) (h p) (w q) -> b f h w (t c p q)", t=stride, p=p, q=p)
+
+
+def principal_components(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """At most `count` directions (features, found) of largest variance of (samples, features), and their deviations (found,).
+
+    From the samples' products where samples are fewer than features: the same directions from a smaller matrix.
+    """
+    samples, features = centred.shape
+    few = samples < features
+    square = (centred @ centred.T if few else centred.T @ centred) / samples
+    values, vectors = (x.flip(-1)[..., :count] for x in torch.linalg.eigh(square))
+    if few:
+        kept = values > 1e-12 * values[:1]  # beyond the rank a direction is anyone's
+        values, vectors = values[kept], centred.T @ vectors[:, kept] / (samples * values[kept]).sqrt()
+    return vectors, values.clamp(min=1e-6).sqrt()
