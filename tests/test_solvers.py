@@ -68,7 +68,18 @@ def test_renoise_recovers_the_distribution():
         SOLVERS["renoise"](draw, noise, timesteps(8), diffusion, None)
 
 
-@pytest.mark.parametrize(("solver", "calls"), [("euler", 5), ("heun", 9), ("two_step", 5), ("renoise", 5)])
+@pytest.mark.parametrize("path", ["straight", "cosine", "ddpm"])
+def test_sde_recovers_the_distribution(path):
+    diffusion = Diffusion(DiffusionConfig(path=path))
+    generators = generators_for(list(range(32)), "cpu")
+    noise = sample_noise((32, 1, 1, 16, 16), generators)
+    made = SOLVERS["sde"](gaussian_denoiser(diffusion), noise, timesteps(40), diffusion, generators)
+    assert abs(made.mean() - MEAN) < 0.02 and abs(made.std() - STD) < 0.02
+    with pytest.raises(ValueError, match="generator"):
+        SOLVERS["sde"](gaussian_denoiser(diffusion), noise, timesteps(8), diffusion, None)
+
+
+@pytest.mark.parametrize(("solver", "calls"), [("euler", 5), ("heun", 9), ("two_step", 5), ("sde", 5), ("renoise", 5)])
 def test_calls_per_solver(solver, calls):
     diffusion, seen = Diffusion(), []
     generators = generators_for([0, 1], "cpu")

@@ -134,7 +134,7 @@ class Sample(Config):
     """Latent frames made at once; default: a short clip at once, a longer one in blocks of half a clip."""
     num_steps: int | None = Field(default=None, ge=1)
     """Solver steps; default the model's."""
-    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
+    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     """How closely to follow the text; 1 = guidance off."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -171,7 +171,7 @@ class StreamVideo(Config):
     """Latent frames made at once; default half a training clip."""
     num_steps: int | None = Field(default=None, ge=1)
     """Solver steps per block; default the model's."""
-    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
+    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     """How closely to follow the text; 1 = guidance off."""
     speed: float | None = Field(default=None, gt=0)
@@ -204,6 +204,7 @@ class EvaluateMotion(Config):
     seed: int = 10_000
     block_frames: int | None = Field(default=None, ge=1)
     num_steps: int | None = Field(default=None, ge=1)
+    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     output: Path | None = None
     """A JSON file for the figures."""
@@ -225,7 +226,7 @@ class EvaluateDrift(Config):
     block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once; default half a clip of training."""
     num_steps: int | None = Field(default=None, ge=1)
-    solver: Literal["euler", "heun", "two_step", "renoise"] | None = None
+    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     output: Path = Path("runs/drift")
     """Folder for drift.html, drift.json and videos."""
@@ -239,7 +240,13 @@ class EvaluateSteps(Config):
     """Model folders or Hub ids; the first one's first solver at the most steps is the reference."""
     world: Literal["bounce", "kicks"] = "bounce"
     """The world that the models were trained on."""
-    solver: tuple[Literal["euler", "heun", "two_step", "renoise"], ...] = ("euler", "heun", "two_step", "renoise")
+    solver: tuple[Literal["euler", "heun", "two_step", "sde", "renoise"], ...] = (
+        "euler",
+        "heun",
+        "two_step",
+        "sde",
+        "renoise",
+    )
     num_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     num_videos: int = Field(default=64, ge=1)
     seed: int = 10_000

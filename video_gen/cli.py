@@ -142,7 +142,7 @@ def evaluate_vae(args: EvaluateVAE) -> None:
 def evaluate_motion(args: EvaluateMotion) -> None:
     from video_gen.evaluate import evaluate_motion, show
 
-    names = ("num_frames", "block_frames", "num_steps", "guidance_scale")
+    names = ("num_frames", "block_frames", "num_steps", "solver", "guidance_scale")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     show(evaluate_motion(args.model, args.num_videos, args.split, args.seed, args.device, **settings), args.output)
 

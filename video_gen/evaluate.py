@@ -129,7 +129,7 @@ def evaluate_steps(
     models: Sequence[Path],
     output: Path,
     world: Literal["bounce", "kicks"] = "bounce",
-    solvers: Sequence[str] = ("euler", "heun", "two_step", "renoise"),
+    solvers: Sequence[str] = ("euler", "heun", "two_step", "sde", "renoise"),
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32),
     num_videos: int = 64,
     seed: int = 10_000,

@@ -10,7 +10,7 @@ from video_gen.config import Config
 class SamplingConfig(Config):
     """Solver, steps and guidance."""
 
-    solver: Literal["euler", "heun", "two_step", "renoise"] = "two_step"
+    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] = "two_step"
     """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `renoise`
     draws new noise at each step."""
     num_steps: int = Field(default=20, ge=1)

@@ -73,15 +73,33 @@ def two_step(
 ) -> Tensor:
     """Second order, one call per step: the estimate is extrapolated in `logsnr` from that of the step before
     (DPM-Solver++ 2M, arXiv:2211.01095, algorithm 2). The first step, and the one to t = 0, are plain."""
-    x, before, step_before = noisy, None, None
+    x, extrapolated = noisy, _Extrapolation(diffusion)
     for now, then in zip(times, times[1:]):
-        estimate = _call(denoiser, x, now)
-        step = (diffusion.logsnr(then) - diffusion.logsnr(now)) / 2 if then > 0 and now < 1 else None
-        used = estimate
-        if before is not None and step is not None and step_before is not None:
-            used = estimate + step / (2 * step_before) * (estimate - before)
-        x = diffusion.move(x, used, now, then)
-        before, step_before = estimate, step
+        x = diffusion.move(x, extrapolated(_call(denoiser, x, now), now, then), now, then)
+    return x
+
+
+def sde(
+    denoiser: Denoiser,
+    noisy: Tensor,
+    times: Tensor,
+    diffusion: Diffusion,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Tensor:
+    """Stochastic, one call per step, as exact as its steps are many: `two_step` for the reverse stochastic equation
+    (DPM-Solver++ SDE 2M, arXiv:2211.01095, section 6). New noise lets later steps mend what earlier ones got wrong: a scene's
+    count and colours come out right more often than by any solver of the flow, given 50 steps or more (docs/sampling.md)."""
+    if generators is None:
+        raise ValueError("the solver 'sde' draws noise: it needs one generator per sample")
+    x, extrapolated = noisy, _Extrapolation(diffusion)
+    for now, then in zip(times, times[1:]):
+        estimate = extrapolated(_call(denoiser, x, now), now, then)
+        ratio = diffusion.sigma(then) / diffusion.sigma(now)
+        kept = ratio * diffusion.alpha(now) / diffusion.alpha(then)  # exp(-h), h the step in logsnr / 2
+        fresh = 1 - kept**2
+        x = ratio * kept * x + diffusion.alpha(then) * fresh * estimate
+        if then > 0:
+            x = x + diffusion.sigma(then) * fresh.sqrt() * sample_noise(tuple(x.shape), generators)
     return x
 
 
@@ -104,8 +122,26 @@ def renoise(
     return x
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "two_step": two_step, "renoise": renoise}
+SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "two_step": two_step, "sde": sde, "renoise": renoise}
 
 
 def _call(denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
     return denoiser(x, t.expand(len(x))).float()
+
+
+class _Extrapolation:
+    """A step's estimate, carried on in `logsnr` from that of the step before to the middle of this one."""
+
+    def __init__(self, diffusion: Diffusion):
+        self.diffusion = diffusion
+        self.before: Tensor | None = None
+        self.step_before: Tensor | None = None
+
+    def __call__(self, estimate: Tensor, now: Tensor, then: Tensor) -> Tensor:
+        logsnr = self.diffusion.logsnr
+        step = (logsnr(then) - logsnr(now)) / 2 if then > 0 and now < 1 else None
+        used = estimate
+        if self.before is not None and step is not None and self.step_before is not None:
+            used = estimate + step / (2 * self.step_before) * (estimate - self.before)
+        self.before, self.step_before = estimate, step
+        return used

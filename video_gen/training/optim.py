@@ -96,7 +96,10 @@ class Muon(torch.optim.Optimizer):
             rows, like = members[0].shape[0], members[0]
             grads = torch.stack([local(torch.zeros_like(p) if p.grad is None else p.grad) for p in members])
             updates = self._updates(grads.flatten(2).float(), momenta, group["momentum"], like)
-            weights, scale = [local(p) for p in members], group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2]))
+            weights, scale = (
+                [local(p) for p in members],
+                group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2])),
+            )
             if group["weight_decay"]:
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"] * self._go())
             for weight, update in zip(weights, updates, strict=True):
