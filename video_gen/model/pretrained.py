@@ -53,12 +53,17 @@ class Pretrained:
             raise ConfigError(f"{weights}: does not fit {file}: {reason}") from None
         return model.eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors; each file appears whole."""
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors; each file appears whole.
+
+        Args: dtype: of the floating-point numbers in the file, which loading turns back into float32; None = as they are.
+        """
         assert isinstance(self, nn.Module)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        if dtype is not None:
+            state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
         save_file(state, folder / ".model.safetensors")
         os.replace(folder / ".model.safetensors", folder / "model.safetensors")
         (folder / ".config.json").write_text(self.config.model_dump_json(indent=1))

@@ -88,11 +88,11 @@ class VideoPipeline:
         )
         return pipeline.to(device)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write vae/, transformer/, text/ and model.json into `folder`."""
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write vae/, transformer/, text/ and model.json into `folder`; `dtype` is that of the transformer's file."""
         folder = Path(folder)
         self.vae.save_pretrained(folder / "vae")
-        self.transformer.save_pretrained(folder / "transformer")
+        self.transformer.save_pretrained(folder / "transformer", dtype)
         self.text.save_pretrained(folder / "text")
         (folder / "model.json").write_text(self.config.model_dump_json(indent=1))
 
