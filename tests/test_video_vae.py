@@ -7,6 +7,7 @@ from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.model import video_vae
 from video_gen.model.linear_path import LinearPath
 from video_gen.model.vae_config import PRESETS, VAEConfig
+from video_gen.model.vae_layers import CausalConv, Stream
 from video_gen.model.video_vae import VideoVAE
 
 STRIDES = [(1, 4), (2, 4), (4, 4), (4, 8), (8, 16)]
@@ -220,3 +221,22 @@ def test_wrong_chunks_latents_and_folders(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"123")
     with pytest.raises(DataError, match="damaged"):
         VideoVAE.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "frames", "depth"), [(32, 64, 1, 1), (32, 64, 3, 3), (48, 96, 3, 6), (16, 96, 3, 4)]
+)
+def test_gradients_of_a_bfloat16_convolution_are_those_of_float32(channels, size, frames, depth):
+    torch.manual_seed(0)
+    conv = CausalConv(channels, channels, frames)
+    video = torch.randn(2, depth, size, size, channels)
+    found = []
+    for enabled in (False, True):
+        x = video.clone().requires_grad_()
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            made = conv(x, Stream(None, keep=False))
+        made.float().backward(torch.randn(made.shape, generator=torch.Generator().manual_seed(1)))
+        found.append([made.detach().float(), x.grad, *(p.grad.clone() for p in conv.parameters())])
+    for exact, rounded in zip(*found, strict=True):
+        assert (exact - rounded).norm() < 0.01 * exact.norm()

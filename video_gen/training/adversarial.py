@@ -33,10 +33,11 @@ class PatchDiscriminator(nn.Module):
         self.out = nn.Conv3d(widths[-1], 1, 1)
 
     def forward(self, video: Tensor) -> Tensor:
-        x = video
-        for block in self.blocks:
-            x = F.leaky_relu(block(x), 0.2)
-        return self.out(x)
+        with torch.autocast("cpu", enabled=False):  # see `TapwiseGradient`: there bfloat16 gradients are wrong
+            x = video.float() if video.is_cpu else video
+            for block in self.blocks:
+                x = F.leaky_relu(block(x), 0.2)
+            return self.out(x)
 
 
 def hinge_loss(discriminator: nn.Module, made: Tensor, video: Tensor, strength: float) -> Tensor:
