@@ -107,7 +107,8 @@ class CausalConv(nn.Module):
         x = stream.before(x, self.frames - 1) if self.frames > 1 else x
         x, conv = x.permute(0, 4, 1, 2, 3), self.conv
         if x.is_cpu and torch.is_grad_enabled() and _computes_in_bfloat16(x):
-            made = TapwiseGradient.apply(*(part.bfloat16() for part in (x, conv.weight, conv.bias)))
+            assert conv.bias is not None
+            made = TapwiseGradient.apply(x.bfloat16(), conv.weight.bfloat16(), conv.bias.bfloat16())
         else:
             made = conv(x)
         return made.permute(0, 2, 3, 4, 1)
