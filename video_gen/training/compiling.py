@@ -16,8 +16,8 @@ from video_gen.training.monitor import say
 Result = TypeVar("Result")
 
 LONG_RUN = 2000
-"""Steps from which `auto` compiles on a CPU. The demo's model pays 85 s of compiling for .06 s less of .26 a step on two cores:
-even after 1,500 steps."""
+"""Steps from which `auto` compiles on a CPU. The demo's model pays 78 s of compiling for .06 s less of .27 a step on two cores:
+docs/speed.md."""
 VARIANTS = 128
 """Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
 would have later ones run eagerly without a word."""

@@ -96,10 +96,8 @@ class Muon(torch.optim.Optimizer):
             rows, like = members[0].shape[0], members[0]
             grads = torch.stack([local(torch.zeros_like(p) if p.grad is None else p.grad) for p in members])
             updates = self._updates(grads.flatten(2).float(), momenta, group["momentum"], like)
-            weights, scale = (
-                [local(p) for p in members],
-                group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2])),
-            )
+            weights = [local(p) for p in members]
+            scale = group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2]))
             if group["weight_decay"]:
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"] * self._go())
             for weight, update in zip(weights, updates, strict=True):
@@ -110,7 +108,7 @@ class Muon(torch.optim.Optimizer):
 
         Args: like: one of the n parameters; the rows are those of its shard. `grads` is used up.
         """
-        if self.found_inf is not None:  # a momentum that stays where it is, and a direction of zero length
+        if self.found_inf is not None:  # between equal ends the momenta stay where they are
             grads = torch.where(self.found_inf > 0, momenta, grads)
         momenta.lerp_(grads, 1 - momentum)
         direction, group = grads.lerp_(momenta, momentum), sharding_of(like)  # Nesterov
