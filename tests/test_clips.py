@@ -276,6 +276,14 @@ def test_the_split_goes_by_content(tmp_path):
     names = [{clips.name(i) for i in range(len(clips))} for clips in halves]
     assert len(names[0] | names[1]) == 7 and not names[0] & names[1]
     assert any({"again.mp4", "3.mp4"} <= side for side in names)
+    told: list[tuple[int, int]] = []
+    whole = Clips(config(tmp_path, validation_fraction=0.4), progress=lambda *at: told.append(at))
+    assert told == [(i, 7) for i in range(1, 8)]
+    for side, clips in zip(("train", "validation"), halves):
+        assert (whole.only(side).ids, whole.only(side).parts) == (clips.ids, clips.parts)
+        assert (whole.only(side)[0].video == clips[0].video).all()
+    with pytest.raises(DataError, match="for validation"):
+        Clips(config(tmp_path, validation_fraction=0)).only("validation")
     assert content_hash(tmp_path / "again.mp4") == content_hash(tmp_path / "3.mp4")
 
 

@@ -44,9 +44,10 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
         vae = VideoVAE(run.vae)
         for size in run.data.sizes:
             vae.latent_shape(*size)  # refuses what does not fit, before a file is read
-        parts = {part: open_clips(run.data, part) for part in ("train", "validation")}
-        vae.fit_linear_path(linear_clips(parts["train"]))
-        task = VAETask(run, vae, parts["train"], parts["validation"], mesh)
+        clips = open_clips(run.data)
+        train_clips, held_out = clips.only("train"), clips.only("validation")
+        vae.fit_linear_path(linear_clips(train_clips))
+        task = VAETask(run, vae, train_clips, held_out, mesh)
         return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)
 
 

@@ -4,13 +4,15 @@ Nothing is skipped in silence: what `video-gen data check` quarantined, and what
 any other bad file is an error.
 """
 
+import copy
 import csv
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo,
 from video_gen.errors import DataError, ShapeError
 
 QUARANTINE = "quarantine.jsonl"
+Side = Literal["train", "validation"]
 
 
 @dataclass(frozen=True)
@@ -167,15 +170,21 @@ class Clips:
 
     Args:
         part: `train`, `validation` (held out by content), or `all`.
+        progress: is told (done, total) files; each is read whole, for its hash.
     Raises: DataError if a file cannot be read that is not in quarantine, or if no clip is left.
     """
 
-    def __init__(self, config: ClipConfig, part: Literal["train", "validation", "all"] = "all"):
+    def __init__(
+        self,
+        config: ClipConfig,
+        part: Literal["train", "validation", "all"] = "all",
+        progress: Callable[[int, int], None] | None = None,
+    ):
         self.config = config
         self.messages: list[str] = []
         self.captions: list[str] = []
         self.ids: list[str] = []
-        self.parts: list[Literal["train", "validation"]] = []
+        self.parts: list[Side] = []
         """On which side of the split each clip is."""
         self.buckets: list[Bucket] = []
         """(frames, height, width) of each clip."""
@@ -189,17 +198,13 @@ class Clips:
                 sources.append(source)
         hashes = {s.name: content_hash(s.path) for s in sources}
         held = split(list(hashes.values()), config.validation_fraction, config.split_seed)
-        for source in sources:
+        for done, source in enumerate(sources, 1):
             side = "validation" if hashes[source.name] in held else "train"
             if part in ("all", side):
                 self._add(source, hashes[source.name], side)
-        if not self.ids:
-            why = f"; for example: {self.messages[0]}" if self.messages else ""
-            frames = min(size[0] for size in config.sizes)
-            raise DataError(
-                f"{config.folder}: no clip of {frames} frames at {config.fps:g} fps for {part}{why}; lower "
-                "num_frames or add files"
-            )
+            if progress:
+                progress(done, len(sources))
+        self._check_not_empty(part)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -218,7 +223,27 @@ class Clips:
         """The file of a clip, relative to the folder."""
         return self._windows[index][0].name
 
-    def _add(self, source: Source, digest: str, part: Literal["train", "validation"]) -> None:
+    def only(self, side: Side) -> Self:
+        """Those of one side, without reading the files again. Raises: DataError if there is none."""
+        other = copy.copy(self)
+        kept = [i for i, found in enumerate(self.parts) if found == side]
+        for name in ("captions", "ids", "parts", "buckets", "_windows"):
+            values = getattr(self, name)
+            setattr(other, name, [values[i] for i in kept])
+        other._check_not_empty(side)
+        return other
+
+    def _check_not_empty(self, part: str) -> None:
+        if self.ids:
+            return
+        why = f"; for example: {self.messages[0]}" if self.messages else ""
+        frames = min(size[0] for size in self.config.sizes)
+        raise DataError(
+            f"{self.config.folder}: no clip of {frames} frames at {self.config.fps:g} fps for {part}{why}; lower "
+            "num_frames or add files"
+        )
+
+    def _add(self, source: Source, digest: str, part: Side) -> None:
         config = self.config
         try:
             info = probe(source.path)

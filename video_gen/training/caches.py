@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     entries = known_latents(folder, run.data)
     if entries is None:
         stamp = stamp_of(run.data)
-        clips = open_clips(run.data, "all")
+        clips = open_clips(run.data)
         with bar("latents", "clips") as progress:
             progress(0, len(clips))
             entries = encode_clips(clips, _encoder(run, vae), folder, stamp, progress)
@@ -101,12 +100,13 @@ def load_vae(run: DiffusionRun) -> VideoVAE:
     return VideoVAE.from_pretrained(run.vae).requires_grad_(False)
 
 
-def open_clips(config: ClipConfig, part: Literal["train", "validation", "all"]) -> Clips:
-    """The clips of a part, saying what is left out of it and why."""
-    clips = Clips(config, part)
-    for message in clips.messages[:5] if part != "validation" else ():
+def open_clips(config: ClipConfig) -> Clips:
+    """All clips of a folder, saying what is left out and why."""
+    with bar("reading", "files") as progress:
+        clips = Clips(config, progress=progress)
+    for message in clips.messages[:5]:
         say(f"skipped {message}")
-    if part != "validation" and len(clips.messages) > 5:
+    if len(clips.messages) > 5:
         say(f"skipped {len(clips.messages) - 5} more files for such reasons; `video-gen data check` lists all")
     return clips
 
