@@ -22,6 +22,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from video_gen.model.layers import rotate
 
 Kind = Literal["joint", "space", "time"]
+Bias = Tensor | BlockMask | None
+"""Added to the scores of attention: a tensor, on a GPU in training perhaps a block mask that says the same, or nothing."""
 DENSE_TOKENS = 2048
 """Up to so many query tokens one masked product over all blocks is faster than a product per block."""
 
@@ -42,19 +44,35 @@ class KeyValue(NamedTuple):
 
 
 class Context(Protocol):
-    """Processes that share the tokens of the same samples. Each holds some places of every frame; to attend over places
-    they exchange: then each holds all places for some of the heads (DeepSpeed Ulysses, arXiv:2309.14509)."""
+    """Processes that share the tokens of the same samples. Each holds some places of every frame; how they attend over the
+    places of all is theirs: see `training.context`."""
 
     def part(self, x: Tensor, axis: int) -> Tensor:
         """This process's equal share of what all of them hold."""
         ...
 
-    def exchange(self, x: Tensor, split: int, join: int) -> Tensor:
-        """Deal out axis `split`, and join what is dealt to this process along axis `join`."""
-        ...
-
     def gather(self, x: Tensor, axis: int) -> Tensor:
         """All shares along `axis`, on every process."""
+        ...
+
+    def attended(self, table: Tensor) -> Tensor:
+        """Of a table (..., places, n) those places for which this process attends."""
+        ...
+
+    def enter(self, q: Tensor, own: KeyValue) -> tuple[Tensor, KeyValue]:
+        """From what a process projects, (b, heads, f, s, head_dim) for its places, to that with which it attends."""
+        ...
+
+    def leave(self, mixed: Tensor) -> Tensor:
+        """The way back, for the result."""
+        ...
+
+    def text(self, text: KeyValue) -> KeyValue:
+        """Of the text's keys and values, which every process has, those that it needs."""
+        ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Bias, words: int, places_bias: Bias) -> Tensor:
+        """`attend` over the places of all. `words` keys in front are text; `places_bias`: `bias` without them."""
         ...
 
 
@@ -65,9 +83,11 @@ class Span:
     own: slice
     history: tuple[slice, ...]
     position: int
-    joint_bias: Tensor | BlockMask | None = None
+    joint_bias: Bias = None
     """(b or 1, 1, query tokens or 1, text + key tokens), added to the scores of joint attention; None = all allowed. On a
     GPU in training the same as a `BlockMask`, which takes no memory and skips what is not allowed."""
+    places_bias: Bias = None
+    """The same for the key tokens alone, where a context asks for it."""
     time_bias: Tensor | None = None
     """(b or 1, 1, 1, own frames, history + own frames), the same for attention over time."""
 
@@ -89,9 +109,11 @@ class Plan:
 
     def tables(self, kind: Kind) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the places at which attention of this kind works."""
-        if self.context is None or kind != "time":
-            return self.cos, self.sin
-        return self.context.part(self.cos, -2), self.context.part(self.sin, -2)
+        context, tables = self.context, (self.cos, self.sin)
+        if context is None:
+            return tables
+        cos, sin = (context.part(x, -2) if kind == "time" else context.attended(x) for x in tables)
+        return cos, sin
 
 
 def kept_frames(total: int, sink: int, window: int | None) -> tuple[slice, ...]:
@@ -145,7 +167,7 @@ def plan_video(
         context: see `Plan`; `tables` are of all places all the same.
     """
     cos, sin = tables
-    s, dtype = cos.shape[-2], cos.dtype
+    s, dtype = (cos if context is None else context.attended(cos)).shape[-2], cos.dtype
     starts = list(accumulate(blocks, initial=0))[:-1]
     forgets = window is not None and first + starts[-1] > sink + window
     chosen = []
@@ -163,9 +185,10 @@ def plan_video(
         visible = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
         time_bias = None if visible is None else _bias(visible, dtype)[:, :, None]
         words = text_visible if text_padded or visible is not None else None
-        keys = count(pieces) + own.stop - own.start
-        joint_bias = (_block_mask if flex else _joint_bias)(visible, words, (own.stop - own.start, keys), s, dtype)
-        result.append(Span(own, pieces, position, joint_bias, time_bias))
+        sizes, make = (own.stop - own.start, count(pieces) + own.stop - own.start), _block_mask if flex else _joint_bias
+        joint_bias = make(visible, words, sizes, s, dtype)
+        places_bias = None if context is None else make(visible, None, sizes, s, dtype)
+        result.append(Span(own, pieces, position, joint_bias, places_bias, time_bias))
     words = text_visible if text_padded else None
     space_bias = None if words is None else _bias(_beside_text(words, None, s), dtype)[:, :, None]
     return Plan(tuple(result), cos, sin, space_bias, self_history, context)
@@ -195,15 +218,9 @@ class SpatiotemporalAttention(nn.Module):
         return q, KeyValue(k, v)
 
     def exchanged(self, x: Tensor, plan: Plan) -> tuple[Tensor, KeyValue]:
-        """`project`; where a context shares the places, of all places for this process's heads.
-
-        Over time a place sees itself alone, so there nothing is exchanged.
-        """
+        """`project`, and what a context makes of it. Over time a place sees itself alone, so nothing is exchanged there."""
         q, own = self.project(x)
-        if plan.context is None or self.kind == "time":
-            return q, own
-        q, k, v = plan.context.exchange(torch.stack([q, *own]), split=2, join=4).unbind(0)
-        return q, KeyValue(k, v)
+        return (q, own) if plan.context is None or self.kind == "time" else plan.context.enter(q, own)
 
     def forward(
         self, x: Tensor, plan: Plan, text: KeyValue | None, history: KeyValue | None
@@ -215,8 +232,8 @@ class SpatiotemporalAttention(nn.Module):
         Returns: (b, f, s, d), and the stream's own keys and values.
         """
         q, own = self.exchanged(x, plan)
-        if plan.context is not None and text is not None:  # every process has made all of it
-            text = KeyValue(*(plan.context.part(y, 1) for y in text))
+        if plan.context is not None and text is not None:
+            text = plan.context.text(text)
         if self.kind == "space":
             mixed = self._space(q, own, plan, text)
         else:
@@ -225,17 +242,18 @@ class SpatiotemporalAttention(nn.Module):
             parts = [self._span(q, own, span, plan, text, history) for span in plan.spans]
             mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         if plan.context is not None and self.kind != "time":
-            mixed = plan.context.exchange(mixed, split=3, join=1)
+            mixed = plan.context.leave(mixed)
         return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(3)), own
 
     def _space(self, q: Tensor, own: KeyValue, plan: Plan, text: KeyValue | None) -> Tensor:
-        cos, sin = plan.cos[..., :1, :, :], plan.sin[..., :1, :, :]
+        cos, sin = (table[..., :1, :, :] for table in plan.tables(self.kind))
         k, v = rotate(own.k, cos, sin), own.v
         if text is not None:
             frames = (-1, -1, q.shape[2], -1, -1)
             k = torch.cat([text.k.expand(frames), k], dim=3)
             v = torch.cat([text.v.expand(frames), v], dim=3)
-        return attend(rotate(q, cos, sin), k, v, plan.space_bias)
+        words = 0 if text is None else text.k.shape[3]
+        return self._attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
 
     def _span(
         self, q: Tensor, own: KeyValue, span: Span, plan: Plan, text: KeyValue | None, history: KeyValue | None
@@ -258,10 +276,18 @@ class SpatiotemporalAttention(nn.Module):
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
         if text is not None:
             k, v = torch.cat([text.k[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
-        return attend(q, k, v, span.joint_bias).unflatten(2, (f, -1))
+        words = 0 if text is None else text.k.shape[3]
+        return self._attend(q, k, v, plan, span.joint_bias, words, span.places_bias).unflatten(2, (f, -1))
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None
+    ) -> Tensor:
+        if plan.context is None:
+            return attend(q, k, v, bias)
+        return plan.context.attend(q, k, v, bias, words, places_bias)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | BlockMask | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
     """Scaled dot-product attention of `(b, heads, [groups,] n, head_dim)` with an additive bias, a block mask or None.
 
     In training on a CPU as plain products: there the fused kernel's backward is 2 to 4 times slower at such lengths.

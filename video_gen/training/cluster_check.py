@@ -16,7 +16,8 @@ import torch.distributed as dist
 
 from video_gen.errors import VideoGenError
 from video_gen.training.config import LoopConfig, ParallelConfig
-from video_gen.training.parallel import Mesh, Ulysses, processes, world_size
+from video_gen.training.context import Ulysses
+from video_gen.training.parallel import Mesh, processes, world_size
 
 MEBIBYTES = 64
 SECONDS_TO_SEE = 30.0

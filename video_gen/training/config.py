@@ -99,8 +99,8 @@ class ParallelConfig(Config):
     shard: int = -1
     """Processes over which weights, gradients, optimiser state and averages are spread, each fed with other samples."""
     context: int = 1
-    """Processes that share the tokens of the same samples (Ulysses), for long clips; must divide the heads, and the
-    tokens of a frame. Only for the transformer."""
+    """Processes that share the tokens of the same samples, for long clips: by heads where it divides them (Ulysses), else in
+    a ring. It must divide the tokens of a frame. Only for the transformer."""
     gather: Literal["float32", "bf16"] = "float32"
     """Precision in which shards are gathered for use; gradients are summed, and all that is kept stays, in float32."""
 

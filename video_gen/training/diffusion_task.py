@@ -14,6 +14,7 @@ from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError
+from video_gen.model.attention import Context
 from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.flops import BACKWARD, text_flops, transformer_flops
 from video_gen.model.routing import Route, draw_places
@@ -22,6 +23,7 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
 from video_gen.training.compiling import wants_compilation
+from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import DiffusionRun
 from video_gen.training.task import normal, sample_generators, uniform
@@ -73,7 +75,7 @@ class DiffusionTask:
             work=lambda bucket: sizes.forward_flops(*bucket),
             accumulation=run.loop.accumulation,
         )
-        self._check_context()
+        self.context = self._context()
         self.tokens_per_step: float | None = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
         self.text_multiple = TEXT_MULTIPLE if wants_compilation(run.loop, self.mesh.device) else 1
 
@@ -160,8 +162,8 @@ class DiffusionTask:
         noisy = self.diffusion.add_noise(latents, noise, t)
         extra = self._history(batch, blocks, generators) if history else {}
         text, visible = self.text(batch["text"])
-        context = self.mesh.context
-        output = self.transformer(noisy, t, text, visible, blocks=blocks, route=route, context=context, **extra)
+        extra |= {"route": route, "context": self.context}
+        output = self.transformer(noisy, t, text, visible, blocks=blocks, **extra)
         return self.diffusion.loss(output, latents, noise, noisy, t)
 
     def _history(
@@ -195,7 +197,7 @@ class DiffusionTask:
         text, visible = self.text(batch["text"])
         for step in range(RESAMPLING_STEPS):
             now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
-            output = self.transformer(noisy, now, text, visible, context=self.mesh.context, **extra)
+            output = self.transformer(noisy, now, text, visible, context=self.context, **extra)
             noisy = self.diffusion.move(noisy, self.diffusion.to_denoised(output, noisy, now), now, then)
         return noisy
 
@@ -254,11 +256,9 @@ class DiffusionTask:
         other.text = cast(TextEncoder, modules["text"])
         return other
 
-    def _check_context(self) -> None:
+    def _context(self) -> Context | None:
+        """How this process and others attend over the tokens that they share. Raises: ConfigError if these don't divide."""
         config, context = self.transformer.config, self.mesh.sizes[2]
-        heads = config.width // config.head_dim
-        if heads % context:
-            raise ConfigError(f"parallel.context {context} must divide the transformer's {heads} heads")
         for _, h, w in self.train.buckets:
             places = (h // config.patch_size) * (w // config.patch_size)
             if places % context:
@@ -266,6 +266,14 @@ class DiffusionTask:
                     f"parallel.context {context} must divide the tokens of a frame: latents of {h}x{w} with patch_size "
                     f"{config.patch_size} have {places}"
                 )
+        if self.mesh.context is None:
+            return None
+        heads = config.width // config.head_dim
+        if heads % context:
+            say(
+                f"{heads} heads cannot be dealt out to a context of {context}: keys and values go round (ring attention)"
+            )
+        return self.mesh.context.context(heads)
 
     def pipeline(self) -> VideoPipeline:
         data = self.run.data

@@ -3,8 +3,7 @@
 torchrun starts the processes and says by environment variables which is which; without it a run is one process, and
 nothing here does anything. Rank `(r * shard + s) * context + c` of the mesh: neighbours share a sample's tokens.
 
-Every process computes the same function of (state, step) on its own samples. Gradients are averaged over all processes by
-FSDP2, so whatever `context` processes compute twice (the text, the loss) must be a true derivative on each: see `Ulysses`.
+Every process computes the same function of (state, step) on its own samples.
 """
 
 import copy
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from video_gen.errors import ConfigError
 from video_gen.training.config import LoopConfig, ParallelConfig
+from video_gen.training.context import Group
 
 PATIENCE = timedelta(days=2)
 """How long processes wait for what only rank 0 does (encoding, samples); a dead process is torchrun's to notice."""
@@ -42,34 +42,6 @@ def world_size() -> int:
 
 
 @dataclass(frozen=True)
-class Ulysses:
-    """A `model.attention.Context`: places of tokens against heads, by one all-to-all of equal parts.
-
-    Its backward is the same exchange the other way. `gather` hands every process everything, so its backward adds up what
-    each did with it: gradients are those of the sum of all processes' losses, and their mean that of the mean loss.
-    Source: DeepSpeed Ulysses, arXiv:2309.14509, section 3.
-    """
-
-    group: dist.ProcessGroup
-    rank: int
-    size: int
-
-    def part(self, x: Tensor, axis: int) -> Tensor:
-        return x.chunk(self.size, axis)[self.rank]
-
-    def exchange(self, x: Tensor, split: int, join: int) -> Tensor:
-        from torch.distributed._functional_collectives import all_to_all_single_autograd
-
-        dealt = torch.stack(x.chunk(self.size, split))
-        received = all_to_all_single_autograd(dealt, None, None, self.group)  # type: ignore[arg-type]  # None = equal
-        return torch.cat(received.unbind(0), join)
-
-    def gather(self, x: Tensor, axis: int) -> Tensor:
-        everything = x[None].expand(self.size, *x.shape)
-        return self.exchange(everything, split=0, join=axis + 1)[0]
-
-
-@dataclass(frozen=True)
 class Mesh:
     """This process's place in the mesh; `Mesh()` is a run of one process."""
 
@@ -80,7 +52,8 @@ class Mesh:
     gather_dtype: torch.dtype | None = None
     sharding: Any = None
     """The DeviceMesh of FSDP: (shard,) or (replicate, shard), the context's processes counted to `shard`."""
-    context: Ulysses | None = None
+    context: Group | None = None
+    """Who shares this process's samples."""
     talk: dist.ProcessGroup | None = None
     """All processes, on the CPU: for flags, and for waiting as long as it takes."""
 
@@ -230,13 +203,13 @@ def _mesh(sizes: tuple[int, int, int], device: torch.device, gather_dtype: torch
     rank, (replicate, shard, context) = dist.get_rank(), sizes
     names = ("replicate", "shard")
     sharding = init_device_mesh(device.type, (replicate, shard * context), mesh_dim_names=names)
-    ulysses = None
+    group = None
     if context > 1:
         of_data = init_device_mesh(device.type, (replicate * shard, context), mesh_dim_names=("data", "context"))
-        ulysses = Ulysses(of_data.get_group("context"), rank % context, context)
+        group = Group(of_data.get_group("context"), rank % context, context)
     talk = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(talk, dist.ProcessGroup)  # every process is of it
-    return Mesh(device, rank, sizes, gather_dtype, sharding["shard"] if replicate == 1 else sharding, ulysses, talk)
+    return Mesh(device, rank, sizes, gather_dtype, sharding["shard"] if replicate == 1 else sharding, group, talk)
 
 
 def _units(module: nn.Module) -> list[nn.Module]:
