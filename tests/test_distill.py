@@ -1,6 +1,7 @@
 """Learning from a model: the exact consistency function of a Gaussian has no loss, guidance is that of sampling."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.diffusion_task import DiffusionTask
-from video_gen.training.distill_task import DistillTask, pseudo_huber
-from video_gen.training.recipes import DiffusionRun, DistillConfig, ModeConfig
+from video_gen.training.distill_task import ConsistencyTask, pseudo_huber
+from video_gen.training.matching_task import MatchingTask
+from video_gen.training.recipes import DiffusionRun, DistillConfig, DistillRun, ModeConfig
 from video_gen.training.task import normal, sample_generators
 
 DEVIATION = 0.5
@@ -75,7 +77,7 @@ def task(teacher=None, student=None, **distill):
         loop={"batch_size": 4},
     )
     model = copy.transformer if student is None else student
-    return DistillTask(run, DistillConfig(**distill), pipeline, model, copy.text, Latents(), Latents())
+    return ConsistencyTask(run, DistillConfig(**distill), pipeline, model, copy.text, Latents(), Latents())
 
 
 def loss_of(made, blocks=(3,)):
@@ -134,6 +136,69 @@ def test_gradients_reach_the_student_and_not_the_teacher():
     assert set(made.modules()) == {"transformer", "text"}
 
 
+# -------------------- matching distributions
+
+
+def matching(student=None, critic=None, teacher=None, **distill):
+    pipeline, copy = tiny_pipeline(), tiny_pipeline()
+    for p in copy.transformer.parameters():
+        p.data += 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    pipeline.transformer = teacher or pipeline.transformer
+    run = DiffusionRun(
+        modes=ModeConfig(history_dropout=0.0, teacher_forcing=1.0, block_sizes=(1,)),
+        sampling=DistillRun().sampling,
+        loop={"batch_size": 4},
+    )
+    models = (student or copy.transformer, critic or deepcopy(copy.transformer), copy.text)
+    return MatchingTask(run, DistillConfig(method="matching", **distill), pipeline, *models, Latents(), Latents())
+
+
+@pytest.mark.parametrize("blocks", [(1, 1, 1), (1, 2), (3,)])
+def test_a_rollout_is_what_one_pass_over_its_own_history_makes(blocks):
+    """Where the step drawn is a block's last, its estimate is the finished block."""
+    made = matching()
+    batch = made.batch(0)
+    noisy, t, clip = made.rollout(batch, blocks, generators())
+    answer = made._answer(noisy, t, batch, {"blocks": blocks, "clean": clip})
+    last = along(t == 0.25, clip).expand_as(clip)
+    assert 0 < last.float().mean() < 1 and set(t.unique().tolist()) <= {0.25, 0.5, 0.75, 1.0}
+    torch.testing.assert_close(answer[last], clip[last], rtol=1e-4, atol=1e-5)
+    assert (answer - clip)[~last].abs().mean() > 0.01
+    again = made.rollout(batch, blocks, generators())[2]
+    assert torch.equal(clip, again) and clip.std() > 0.1
+
+
+def test_what_is_made_moves_towards_the_teachers_distribution():
+    """Gaussians of too much and of too little spread, with exact critics."""
+
+    def known(deviation):
+        return lambda noisy, alpha, sigma: alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2) * noisy
+
+    for deviation in (0.25, DEVIATION, 1.0):
+        task = matching(critic=Exact(known(deviation)), teacher=Exact(known(DEVIATION)), guidance_scale=1.0)
+        noise = normal(generators(), 4, 3, 4, 4)
+        direction = task.direction(deviation * noise, task.batch(0), {"blocks": (1, 2)}, generators())
+        slope = float((direction * noise).mean())  # of the loss as the spread grows
+        assert (slope > 0.05) - (slope < -0.05) == (deviation > DEVIATION) - (deviation < DEVIATION)
+
+
+def test_the_student_moves_at_some_steps_and_the_critic_at_each():
+    made = matching(critic_steps=2)
+    for step in range(2):
+        batch = made.batch(step)
+        loss, parts = made.loss(batch, step, generators(len(batch["latents"])))
+        loss.backward()
+        reached = {
+            name: any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
+            for name, module in made.modules().items()
+        }
+        assert reached == {"transformer": step == 1, "text": step == 1, "critic": True}
+        assert ("gap" in parts) == (step == 1)
+        for module in made.modules().values():
+            module.zero_grad()
+    assert all(p.grad is None for p in made.teacher.transformer.parameters())
+
+
 def test_a_move_per_frame_is_that_of_each_frame():
     diffusion = Diffusion(DiffusionConfig(path="cosine"))
     noisy, denoised = torch.randn(2, 2, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -182,7 +247,8 @@ def test_resampled_history_is_what_the_model_makes_of_the_noisy_truth():
     )
 
 
-def test_distilling_from_the_command_line(tmp_path):
+@pytest.mark.parametrize("method", ["consistency", "matching"])
+def test_distilling_from_the_command_line(tmp_path, method):
     tiny_pipeline().save_pretrained(tmp_path / "teacher")
     size = ["--height", "16", "--width", "16"]
     world = [
@@ -201,6 +267,7 @@ def test_distilling_from_the_command_line(tmp_path):
     data = {"folder": str(tmp_path / "d"), "num_frames": 9, "height": 16, "width": 16, "validation_fraction": 0.4}
     loop = {"train_steps": 2, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "tensorboard": False}
     recipe = {"teacher": str(tmp_path / "teacher"), "data": data, "latents": str(tmp_path / "z"), "loop": loop}
+    recipe |= {"distill": {"method": method}, "init": str(tmp_path / "teacher")}
     (tmp_path / "distill.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     assert main(["train", "distill", str(tmp_path / "distill.yaml"), "--run", str(tmp_path / "run")]) == 0
     student = VideoPipeline.from_pretrained(tmp_path / "run" / "model")
@@ -208,4 +275,5 @@ def test_distilling_from_the_command_line(tmp_path):
     assert (sampling.solver, sampling.num_steps, sampling.guidance_scale) == ("renoise", 4, 1.0)
     assert student("a red circle, fast", seed=1).shape == (9, 16, 16, 3)
     text = (tmp_path / "run" / "log.jsonl").read_text()
-    assert "loss_t0.75-1.00" in text and "loss_causal" in text
+    expected = {"consistency": ("loss_t0.75-1.00", "loss_causal"), "matching": ("loss_critic", "gap")}
+    assert all(f'"{name}"' in text for name in expected[method])

@@ -24,9 +24,10 @@ from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.caches import encode_latents, encode_texts, load_vae, load_weights, open_clips
 from video_gen.training.diffusion_task import DiffusionTask
-from video_gen.training.distill_task import DistillTask
+from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.folder import open_run_folder, whole_folder
 from video_gen.training.loop import train
+from video_gen.training.matching_task import MatchingTask
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh, pick_device, processes
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
@@ -131,6 +132,7 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> di
     """Distil a trained model into `run_dir`, whose model/ is a whole pipeline at the end, for few steps without guidance."""
     teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
+    critic = copy.deepcopy(student)
     block_frames = run.sampling.block_frames or teacher.config.sampling.block_frames
     student_run = DiffusionRun(
         data=run.data,
@@ -145,8 +147,13 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> di
         loop=run.loop,
         optim=run.optim,
     )
-    train_set, validation_set = encode_latents(student_run)
-    task = DistillTask(student_run, run.distill, teacher, student, text, train_set, validation_set)
+    if run.init is not None:
+        load_weights(student_run, run.init, student, text)
+    sets = encode_latents(student_run)
+    parts = (student_run, run.distill, teacher, student)
+    task = ConsistencyTask(*parts, text, *sets)
+    if run.distill.method == "matching":
+        task = MatchingTask(*parts, critic, text, *sets)
     return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
 
 

@@ -216,12 +216,8 @@ class DiffusionTask:
 
     def _held_out_losses(self, clips: list[int]) -> dict[str, Tensor]:
         """Figure -> losses of some held-out clips of one shape."""
-        device = next(self.transformer.parameters()).device
-        batch = {
-            "latents": torch.stack([self.validation[i] for i in clips]).to(device),
-            "text": self.text.tokenise([self.validation.caption(i) for i in clips]).to(device),
-        }
-        f = batch["latents"].shape[2]
+        batch = self._held_out(clips)
+        f, device = batch["latents"].shape[2], batch["latents"].device
         blocks = block_sizes(f, min(self.run.modes.block_sizes))
         figures, causal = {}, []
         for band in range(BANDS):
@@ -232,6 +228,14 @@ class DiffusionTask:
             if f > 1:
                 causal.append(self._losses_at(batch, t, blocks, generators, history=True))
         return figures | ({"loss_causal": torch.stack(causal).mean(0)} if causal else {})
+
+    def _held_out(self, clips: list[int]) -> dict[str, Tensor]:
+        """A batch of held-out clips."""
+        device = next(self.transformer.parameters()).device
+        return {
+            "latents": torch.stack([self.validation[i] for i in clips]).to(device),
+            "text": self.text.tokenise([self.validation.caption(i) for i in clips]).to(device),
+        }
 
     def sample(self, step: int, folder: Path) -> None:
         """A few held-out captions as video files and one contact sheet."""

@@ -1,5 +1,7 @@
 """Distilling a trained model into one that takes few steps: causal consistency distillation, guidance folded in.
 
+What all ways of distilling have in common is here too; the other way is in `matching_task.py`.
+
 A consistency model maps noisy latents at any `t` to the point at t = 0 of the probability-flow trajectory through them
 (Song et al. 2023, arXiv:2303.01469). Its target at `t` is its own answer a little later, after one guided step of the
 teacher along the trajectory (LCM, arXiv:2310.04378, which also folds guidance into the student). All blocks of a clip are
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from video_gen.data.latents import LatentSet
 from video_gen.model.diffusion import EPSILON, along
+from video_gen.model.flops import BACKWARD
 from video_gen.model.routing import Route
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
@@ -25,12 +28,12 @@ from video_gen.training.task import normal
 
 
 class DistillTask(DiffusionTask):
-    """A `training.task.Task`: a student that begins as a copy of the teacher.
+    """What a student and its teacher need, whatever the one learns from the other.
 
     Args:
         run: of the student: its `sampling` is what the student is for, its `diffusion` says how `t` is drawn.
         teacher: on the device that the student will be trained on; left as it is.
-        student, text: copies of the teacher's parts.
+        student, text: copies of the teacher's parts, or of an earlier student's.
     """
 
     def __init__(
@@ -47,6 +50,34 @@ class DistillTask(DiffusionTask):
         self.distill, self.teacher = distill, teacher
         scale = distill.guidance_scale
         self.guidance_scale = teacher.config.sampling.guidance_scale if scale is None else scale
+
+    def _answer(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
+        """The student's estimate of where the trajectory ends."""
+        text, visible = self.text(batch["text"])
+        return self.diffusion.to_denoised(self.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
+
+    def _guided(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
+        """The teacher's guided estimate; a sample without caption is guided by nothing."""
+        teacher = self.teacher
+        empty = teacher.text.tokenise([""] * len(noisy)).to(noisy.device)
+
+        def estimate(texts: Tensor) -> Tensor:
+            text, visible = teacher.text(texts)
+            return self.diffusion.to_denoised(teacher.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
+
+        full = estimate(batch["text"])
+        if self.guidance_scale == 1:
+            return full
+        return full + (self.guidance_scale - 1) * (full - estimate(empty))
+
+
+class ConsistencyTask(DistillTask):
+    """A `training.task.Task`: the student answers alike at two neighbouring times of the teacher's trajectory."""
+
+    def flops(self, batch: Mapping[str, Any], step: int) -> int:
+        """The student's step, its answer for the target, and the teacher's estimates."""
+        estimates = 1 if self.guidance_scale == 1 else 2
+        return super().flops(batch, step) * (1 + BACKWARD + 1 + estimates) // (1 + BACKWARD)
 
     def _losses_at(
         self,
@@ -67,25 +98,6 @@ class DistillTask(DiffusionTask):
             moved = self.diffusion.move(noisy, self._guided(noisy, t, batch, extra), t, then)
             target = torch.where(along(then, moved) > 0, self._answer(moved, then, batch, extra), moved)
         return pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber).mean(dim=1)
-
-    def _answer(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
-        """The student's estimate of where the trajectory ends."""
-        text, visible = self.text(batch["text"])
-        return self.diffusion.to_denoised(self.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
-
-    def _guided(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
-        """The teacher's guided estimate; a sample without caption is guided by nothing."""
-        teacher = self.teacher
-        empty = teacher.text.tokenise([""] * len(noisy)).to(noisy.device)
-
-        def estimate(texts: Tensor) -> Tensor:
-            text, visible = teacher.text(texts)
-            return self.diffusion.to_denoised(teacher.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
-
-        full = estimate(batch["text"])
-        if self.guidance_scale == 1:
-            return full
-        return full + (self.guidance_scale - 1) * (full - estimate(empty))
 
 
 def pseudo_huber(made: Tensor, target: Tensor, size: float) -> Tensor:

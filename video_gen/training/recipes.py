@@ -1,7 +1,7 @@
 """The whole configuration of a training run: what `configs/*.yaml` hold and the command line overrides. No torch here."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -179,21 +179,28 @@ class DiffusionRun(Config):
 class DistillConfig(Config):
     """How a student learns from its teacher."""
 
+    method: Literal["consistency", "matching"] = "consistency"
+    """`consistency`: alike answers along the teacher's trajectory, fast and stable (training/distill_task.py). `matching`: the
+    student's own videos become as likely under it as under the teacher (training/matching_task.py); best after the other."""
     guidance_scale: float | None = Field(default=None, ge=0)
     """Guidance of the teacher by text, which the student has built in; None = the teacher's own default. What else a teacher's
     guidance is set to (by history, interval, rescale) is not."""
     teacher_steps: int = Field(default=32, ge=2)
-    """Steps of the teacher from noise to latents: the student's answers are compared one such step apart. Few are learned
-    sooner, many are more exact."""
+    """`consistency`: steps of the teacher from noise to latents; the student's answers are compared one such step apart. Few
+    are learned sooner, many are more exact."""
     huber: float = Field(default=0.1, gt=0)
-    """Distance of frames, in latents of unit variance, above which the loss is linear."""
+    """`consistency`: distance of frames, in latents of unit variance, above which the loss is linear."""
+    critic_steps: int = Field(default=2, ge=1)
+    """`matching`: the student moves at one step in so many, the critic at each."""
 
 
 class DistillRun(Config):
     """Distil a trained model into one that takes few steps, one call each."""
 
     teacher: Path = Path("runs/diffusion/model")
-    """The teacher's model folder. The student is as large, and starts from its weights."""
+    """The teacher's model folder. The student is as large, and starts from its weights unless `init` is given."""
+    init: Path | None = None
+    """A model folder from whose weights the student starts, such as an earlier student of the same teacher."""
     data: ClipConfig = ClipConfig()
     latents: Path = Path("runs/latents")
     """Where latents are kept; what is missing is encoded first."""
