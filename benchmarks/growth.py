@@ -15,6 +15,7 @@ PIXELS, PIXELS_FRAMES = (64, 128, 256, 512), 17
 MEMORY_FRAMES, MEMORY_PIXELS = (65, 257, 1025), 128
 LARGE, LARGE_FRAMES = (1080, 1920), (5, 9)
 STRIDE, SPATIAL = 4, 8
+VAE = ("vae", "eager")
 
 
 def growth_table(setting: Setting, peak: float) -> Table:
@@ -51,11 +52,11 @@ def grown(models: dict, frames: int, pixels: int, size: Size, setting: Setting) 
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             model(latents.bfloat16(), t, text.bfloat16())
 
-    jobs = {name: (lambda model=model: forward(model)) for name, model in models.items()}
+    jobs = {(name, "eager"): (lambda model=model: forward(model)) for name, model in models.items()}
     timings = interleaved(jobs, setting)
-    decoded = interleaved({"vae": lambda: decode_all(vae, latents)}, setting, flops=False)["vae"]
+    decoded = interleaved({VAE: lambda: decode_all(vae, latents)}, setting, flops=False)[VAE]
     rows, tokens = [], latent_frames * (side // 2) ** 2
-    for name, timing in timings.items():
+    for (name, _), timing in timings.items():
         row = {"frames": frames, "pixels": pixels, "tokens": tokens, "attention": name}
         row["forward ms"] = timing.milliseconds or f"not measured: {timing.reason}"
         if timing.milliseconds and timing.flops:

@@ -47,13 +47,12 @@ def measure(config: TransformerConfig, grid: tuple[int, int, int], form: str, se
     size = Size(grid, width=config.width, depth=config.depth, text_tokens=TEXT_TOKENS)
     flops = None
     if form == "compiled":
-        flops = interleaved({"eager": training_step(module, size, setting)}, Setting(setting.device, quick=True))[
-            "eager"
-        ].flops
+        once, key = Setting(setting.device, quick=True), ("model", "eager")
+        flops = interleaved({key: training_step(module, size, setting)}, once)[key].flops
         compile_blocks(module)
     if setting.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    timing = interleaved({"step": training_step(module, size, setting)}, setting)["step"]
+    timing = interleaved({("model", form): training_step(module, size, setting)}, setting)["model", form]
     if not timing.milliseconds:
         return {"ms": f"not measured: {timing.reason}"}
     flops = timing.flops if form == "eager" else flops

@@ -58,9 +58,28 @@ def test_a_job_that_fails_says_why_and_the_others_go_on():
     def fail():
         raise ValueError("no such kernel")
 
-    results = interleaved({"bad": fail, "good": lambda: torch.ones(3, 3) @ torch.ones(3, 3)}, QUICK)
-    assert results["bad"].milliseconds is None and results["bad"].reason == "ValueError: no such kernel"
-    assert results["good"].milliseconds is not None and results["good"].flops == 2 * 27
+    bad, good = ("bad", "eager"), ("good", "eager")
+    results = interleaved({bad: fail, good: lambda: torch.ones(3, 3) @ torch.ones(3, 3)}, QUICK)
+    assert results[bad].milliseconds is None and results[bad].reason == "ValueError: no such kernel"
+    assert results[good].milliseconds is not None and results[good].flops == 2 * 27
+
+
+def test_a_compiled_job_runs_compiled():
+    """As many calls of what the compiler made as of the job: nothing falls back, then or later."""
+    calls: list[str] = []
+
+    class Layer(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    def backend(graph, inputs):
+        return lambda *args: [calls.append("compiled"), graph(*args)][1]
+
+    layer, x = Layer(3, 3), torch.ones(2, 3)
+    layer.compile(backend=backend)
+    jobs = {("layer", "compiled"): lambda: [calls.append("called"), layer(x)]}
+    assert interleaved(jobs, QUICK)["layer", "compiled"].milliseconds is not None
+    assert calls.count("compiled") == calls.count("called") > 1
 
 
 def test_attention_on_a_cpu_is_counted():
