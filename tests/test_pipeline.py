@@ -192,6 +192,7 @@ def test_resume_is_bit_for_bit_after_a_kill(trained, tmp_path):
         (["train", "diffusion", "--vae", "nowhere"], "is no folder"),
         (["worlds", "--num-clips", "-1"], "num_clips' is -1"),
         (["train", "vae", "--data.num-frames", "10"], "nearest are 9 and 13"),
+        (["train", "vae", "--crop", "20"], "crop 20 must be a multiple of the VAE's spatial stride 8, and at most 64"),
     ],
 )
 def test_bad_input_gives_one_line_and_code_2(words, message, capsys, tmp_path, monkeypatch):

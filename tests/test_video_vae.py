@@ -1,5 +1,6 @@
 """The VAE: causal, chunked equals whole, tiled equals whole, image equals first frame, starts at its linear floor."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,10 @@ from video_gen.model.linear_path import LinearPath
 from video_gen.model.vae_config import PRESETS, VAEConfig
 from video_gen.model.vae_layers import CausalConv, Stream
 from video_gen.model.video_vae import VideoVAE
+from video_gen.plan import RandomClips
+from video_gen.training.parallel import Mesh
+from video_gen.training.recipes import VAERun
+from video_gen.training.vae_task import VAETask
 
 STRIDES = [(1, 4), (2, 4), (4, 4), (4, 8), (8, 16)]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -240,3 +245,22 @@ def test_gradients_of_a_bfloat16_convolution_are_those_of_float32(channels, size
         found.append([made.detach().float(), x.grad, *(p.grad.clone() for p in conv.parameters())])
     for exact, rounded in zip(*found, strict=True):
         assert (exact - rounded).norm() < 0.01 * exact.norm()
+
+
+def test_crops_are_squares_of_their_clips_dealt_out_over_processes():
+    run = VAERun(
+        data={"height": 32, "width": 48}, crop=16, image_fraction=0.0, loop={"batch_size": 4}, vae={"preset": "tiny"}
+    )
+    clips, vae = RandomClips((5, 32, 48)), VideoVAE(run.vae)
+
+    def video(step, **place):
+        return VAETask(run, vae, clips, clips, Mesh(**place)).batch(step)["video"].numpy()
+
+    whole = video(0)
+    assert whole.shape == (4, 5, 16, 16, 3)
+    every = np.lib.stride_tricks.sliding_window_view(clips[0].video, (5, 16, 16, 3))[0, :, :, 0]
+    places = [np.argwhere((every == crop).all(axis=(2, 3, 4, 5))).tolist() for crop in whole]
+    assert all(len(found) == 1 for found in places) and len({str(found) for found in places}) > 1
+    assert not np.array_equal(whole, video(1)) and np.array_equal(whole, video(0))
+    parts = [video(0, rank=rank, sizes=(1, 2, 1)) for rank in range(2)]
+    assert np.array_equal(np.concatenate(parts), whole)

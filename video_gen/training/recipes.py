@@ -56,6 +56,9 @@ class VAERun(Config):
     loss: VAELossConfig = VAELossConfig()
     image_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps that train on single frames, as images; images of the data set come on top."""
+    crop: int | None = Field(default=None, ge=8)
+    """Side in pixels of the square cut out of each clip, anew at each step: more samples a second, and more to see in few
+    clips. Validation sees them whole. None = whole clips."""
     statistics_clips: int = Field(default=256, ge=1)
     """Clips of which the latents' mean and standard deviation are measured after training."""
     loop: LoopConfig = LoopConfig()
@@ -66,6 +69,17 @@ class VAERun(Config):
     @classmethod
     def _presets(cls, values: Any) -> Any:
         return expand_preset(values, "vae", VAE_PRESETS)
+
+    @model_validator(mode="after")
+    def _crop(self):
+        if self.crop is not None:
+            stride, least = self.vae.spatial_stride, min(min(size[1:]) for size in self.data.sizes)
+            if self.crop % stride or self.crop > least:
+                raise ValueError(
+                    f"crop {self.crop} must be a multiple of the VAE's spatial stride {stride}, and at most {least}, the "
+                    "smallest side of a clip"
+                )
+        return self
 
 
 class ModeConfig(Config):

@@ -79,7 +79,16 @@ class VAETask:
             size = len(videos) * self.mesh.data_ranks
             frame = rng.integers(videos.shape[1], size=size)[self.mesh.share(size)]
             videos = videos[np.arange(len(videos)), frame][:, None]
+        if self.run.crop is not None:
+            videos = self._cropped(videos, rng)
         return {"video": torch.from_numpy(videos)}
+
+    def _cropped(self, videos: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A square of each, of side `crop`, anywhere; this process's share of the places that are drawn for all."""
+        side, (height, width), size = self.run.crop, videos.shape[2:4], len(videos) * self.mesh.data_ranks
+        assert side is not None
+        places = rng.integers((height - side + 1, width - side + 1), size=(size, 2))[self.mesh.share(size)]
+        return np.stack([video[:, y : y + side, x : x + side] for video, (y, x) in zip(videos, places)])
 
     def loss(
         self, batch: Mapping[str, Any], step: int, generators: Sequence[torch.Generator]
