@@ -34,6 +34,8 @@ from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
 
 Resume = Literal["auto", "never"]
+KEPT_BYTES = 1 << 30
+"""Of decoded clips that the training of a VAE keeps in memory."""
 LINEAR_CLIPS = 256
 """Clips on which the VAE's linear path is measured."""
 
@@ -46,7 +48,7 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
         for size in run.data.sizes:
             vae.latent_shape(*size)  # refuses what does not fit, before a file is read
         clips = open_clips(run.data)
-        train_clips, held_out = clips.only("train"), clips.only("validation")
+        train_clips, held_out = clips.only("train", KEPT_BYTES), clips.only("validation", KEPT_BYTES // 8)
         vae.fit_linear_path(linear_clips(train_clips))
         task = VAETask(run, vae, train_clips, held_out, mesh)
         return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)

@@ -189,6 +189,8 @@ class Clips:
         self.buckets: list[Bucket] = []
         """(frames, height, width) of each clip."""
         self._windows: list[tuple[Source, float]] = []
+        self._room = 0
+        self._kept: dict[int, np.ndarray] = {}
         bad = quarantined(config.folder)
         sources = []
         for source in scan(config.folder):
@@ -210,6 +212,16 @@ class Clips:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Clip:
+        video = self._kept.get(index)
+        if video is None:
+            video = self._decode(index)
+            if video.nbytes <= self._room:
+                self._room -= video.nbytes
+                video.flags.writeable = False  # whoever gets it next must find it as it was
+                self._kept[index] = video
+        return Clip(video, self.captions[index], self.ids[index], self._windows[index][0].path)
+
+    def _decode(self, index: int) -> np.ndarray:
         source, start = self._windows[index]
         config, (frames, height, width) = self.config, self.buckets[index]
         times = [start + i / config.fps for i in range(frames)]
@@ -217,15 +229,19 @@ class Clips:
             video = np.stack([fit(frame, height, width) for frame in iterate_frames(source.path, times)])
         except DataError as error:
             raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
-        return Clip(video, self.captions[index], self.ids[index], source.path)
+        return video
 
     def name(self, index: int) -> str:
         """The file of a clip, relative to the folder."""
         return self._windows[index][0].name
 
-    def only(self, side: Side) -> Self:
-        """Those of one side, without reading the files again. Raises: DataError if there is none."""
+    def only(self, side: Side, keep_bytes: int = 0) -> Self:
+        """Those of one side, without reading the files again. Raises: DataError if there is none.
+
+        Args: keep_bytes: keep so much of what is decoded in memory, so that a small folder is decoded once, not every epoch.
+        """
         other = copy.copy(self)
+        other._room, other._kept = keep_bytes, {}
         kept = [i for i, found in enumerate(self.parts) if found == side]
         for name in ("captions", "ids", "parts", "buckets", "_windows"):
             values = getattr(self, name)
