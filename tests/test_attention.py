@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from video_gen.model import ring
 from video_gen.model.attention import SpatiotemporalAttention, attend, plan_text, plan_video
 from video_gen.model.layers import RotaryEmbedding
+from video_gen.model.ring import ring_attend
 
 
 @pytest.mark.parametrize(("blocks", "window"), [((1, 2, 3), None), ((1, 2, 3), 2), ((6,), None)])
@@ -41,3 +44,30 @@ def test_text_without_padding_has_no_mask():
     visible = torch.ones(2, 3, dtype=torch.bool)
     assert plan_text(visible, 8, torch.float32, padded=False).spans[0].joint_bias is None
     assert plan_text(visible, 8, torch.float32).spans[0].joint_bias is not None
+
+
+@pytest.mark.parametrize("words", [0, 3])
+def test_keys_that_go_round_are_those_of_one_softmax(words):
+    """Three shares of the keys, the text in front of the first; some keys of each hidden."""
+    draw = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 2, 5, 8, generator=draw)
+    text, *shares = (torch.randn(2, 2, 2, n, 8, generator=draw) for n in (words, 4, 4, 4))
+    seen = torch.rand(5, 4, generator=draw) > 0.3
+    seen[:, 0] = True
+    bias = torch.zeros(5, 4).masked_fill(~seen, float("-inf"))
+    first = torch.cat([torch.zeros(5, words), bias], dim=1)
+    coming = iter(shares[1:])
+    k, v = torch.cat([text, shares[0]], dim=3)
+    made = ring_attend(q, k, v, first, words, bias, lambda places: next(coming), 3)
+    k, v = torch.cat([text, *shares], dim=3)
+    whole = torch.cat([first, bias, bias], dim=1)
+    torch.testing.assert_close(made, F.scaled_dot_product_attention(q, k, v, attn_mask=whole))
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_a_share_by_flex_attention_equals_products(groups):
+    """The answer and the logarithm of its divisor; flex_attention has no backward on a CPU."""
+    draw = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, 2, *groups, 16, 8, generator=draw) for _ in range(3))
+    torch.testing.assert_close(ring._flex(q, k, v, None), ring._share(q, k, v, None), rtol=1e-4, atol=1e-5)
