@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask
 
 from video_gen.model.attention import Bias, flex_kernel
 
@@ -59,8 +59,8 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | None) -> tuple[Tens
     groups = q.shape[2:-2]  # none, or frames: as samples
     if groups:
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    mixed, logsum = flex_kernel()(q, k, v, block_mask=mask, return_lse=True)
-    mixed, logsum = mixed.float(), logsum[..., None]
+    mixed, others = flex_kernel()(q, k, v, block_mask=mask, return_aux=AuxRequest(lse=True))
+    mixed, logsum = mixed.float(), others.lse[..., None]
     if groups:
         mixed, logsum = (x.unflatten(0, (-1, *groups)).transpose(1, 2) for x in (mixed, logsum))
     return mixed, logsum
