@@ -5,6 +5,7 @@ over both (Milakov and Gimelshein 2018, arXiv:1805.02867; in a ring: Liu et al. 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +60,8 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask | None) -> tuple[Tens
     groups = q.shape[2:-2]  # none, or frames: as samples
     if groups:
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    mixed, others = flex_kernel()(q, k, v, block_mask=mask, return_aux=AuxRequest(lse=True))
-    mixed, logsum = mixed.float(), others.lse[..., None]
+    made: Any = flex_kernel()(q, k, v, block_mask=mask, return_aux=AuxRequest(lse=True))
+    mixed, logsum = made[0].float(), made[1].lse[..., None]
     if groups:
         mixed, logsum = (x.unflatten(0, (-1, *groups)).transpose(1, 2) for x in (mixed, logsum))
     return mixed, logsum
