@@ -5,6 +5,7 @@ so that `--help` answers at once.
 """
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -69,7 +70,12 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
         return f"unknown key '{where}'; {hint}"
     if error["type"] == "missing":
         return f"'{where}' is required"
-    return f"'{where}' is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(
+        error["input"], Mapping | BaseModel
+    ):  # a rule about several keys, which names them and their values itself
+        return f"{where}: {message}" if error["loc"] else message
+    return f"'{where}' is {error['input']!r}: {message}"
 
 
 def _known_keys(kind: Any, path: tuple[Any, ...]) -> list[str]:

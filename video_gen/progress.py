@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def bar(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
-    """A bar named `what`; yields the callback. What was done before the first call does not count in the rate."""
+    """A bar named `what`, shown from the callback's first call on; yields the callback. What was done before that call does not
+    count in the rate."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -19,15 +20,21 @@ def bar(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
-        task = progress.add_task(what, total=None, rate="")
-        started: tuple[float, int] | None = None
+    progress = Progress(*columns)
+    task = progress.add_task(what, total=None, rate="")
+    started: tuple[float, int] | None = None
 
-        def update(done: int, total: int) -> None:
-            nonlocal started
-            now = time.monotonic()
-            started = started or (now, done)
-            rate = (done - started[1]) / (now - started[0]) if now > started[0] else 0.0
-            progress.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s" if rate else "")
+    def update(done: int, total: int) -> None:
+        nonlocal started
+        now = time.monotonic()
+        if started is None:
+            started = now, done
+            progress.start()
+        rate = (done - started[1]) / (now - started[0]) if now > started[0] else 0.0
+        progress.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s" if rate else "")
 
+    try:
         yield update
+    finally:
+        if started is not None:
+            progress.stop()
