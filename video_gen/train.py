@@ -134,7 +134,6 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> di
     """Distil a trained model into `run_dir`, whose model/ is a whole pipeline at the end, for few steps without guidance."""
     teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
-    critic = copy.deepcopy(student)
     block_frames = run.sampling.block_frames or teacher.config.sampling.block_frames
     student_run = DiffusionRun(
         data=run.data,
@@ -153,9 +152,11 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> di
         load_weights(student_run, run.init, student, text)
     sets = encode_latents(student_run)
     parts = (student_run, run.distill, teacher, student)
-    task = ConsistencyTask(*parts, text, *sets)
     if run.distill.method == "matching":
+        critic = VideoTransformer.from_pretrained(run.teacher / "transformer")
         task = MatchingTask(*parts, critic, text, *sets)
+    else:
+        task = ConsistencyTask(*parts, text, *sets)
     return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
 
 
