@@ -20,7 +20,7 @@ from video_gen.sampling.solvers import SOLVERS, generators_for
 
 
 class Model(Gaussians):
-    def append(self, history, latents):
+    def append(self, history, latents, t):
         return None
 
 

@@ -22,6 +22,7 @@ from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.sampling.rollout import advance, begin
 from video_gen.sampling.solvers import SOLVERS, generators_for, sample_noise, timesteps
 
 LAST = 64
@@ -155,6 +156,36 @@ def test_drift_from_the_command_line(tmp_path, capsys):
     assert main([*words, "--frames", "31", "--output", str(tmp_path / "no")]) == 2
     assert main(["evaluate", "drift", "--model", models[0], models[0], "--output", str(tmp_path / "no")]) == 2
     assert "same name" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+class Remembers:
+    """A `BlockModel` that estimates zeros and keeps what it is given as history."""
+
+    def branches(self, history):
+        return ("full",)
+
+    def denoiser(self, history, branches):
+        return lambda noisy, t: [torch.zeros_like(noisy)]
+
+    def append(self, history, latents, t):
+        return (*(history or ()), (latents, t))
+
+
+@pytest.mark.parametrize("noise_time", [0.0, 0.3])
+def test_made_frames_get_noise_as_history_which_the_model_is_told_and_those_at_the_start_none(noise_time):
+    model, diffusion, sampling = Remembers(), Diffusion(), SamplingConfig(num_steps=2, history_noise=noise_time)
+    given = torch.ones(2, 3, 1, 8, 8)
+    for start in (None, given):
+        state = begin(model, start, (1,), generators_for([0, 1], "cpu"))
+        for _ in range(3):
+            state = advance(model, state, (3, 4, 8, 8), diffusion, sampling)
+        (first, first_t), *made = state.history
+        assert torch.equal(first, torch.zeros(2, 3, 4, 8, 8) if start is None else given) and not first_t.any()
+        assert len(made) == (1 if start is None else 2)
+        for latents, t in made:
+            assert torch.equal(t, torch.full((2,), noise_time))
+            assert latents.std() == pytest.approx(noise_time, abs=0.02)  # the estimate is 0: what is left is noise
+            assert not noise_time or not torch.equal(latents[0], latents[1])
 
 
 # -------------------- few steps

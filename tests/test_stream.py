@@ -62,15 +62,24 @@ def video(frames: int) -> np.ndarray:
 # -------------------- a stream is a long clip
 
 
-@pytest.mark.parametrize("solver", ["renoise", "two_step"])
+@pytest.mark.parametrize("solver, history_noise", [("renoise", 0.0), ("two_step", 0.3)])
 @pytest.mark.parametrize("block_frames", [1, 2, 3])
-def test_blocks_of_a_stream_equal_a_clip(pipe, block_frames, solver):
-    settings = dict(seed=3, block_frames=block_frames, solver=solver)
+def test_blocks_of_a_stream_equal_a_clip(pipe, block_frames, solver, history_noise):
+    settings = dict(seed=3, block_frames=block_frames, solver=solver, history_noise=history_noise)
     with pipe.stream(PROMPT, **settings) as stream:
         chunks = [next(stream) for _ in range(6)]
     assert [len(chunk) for chunk in chunks] == [1] + 5 * [4 * block_frames] and chunks[0].dtype == np.uint8
     whole = pipe(PROMPT, num_frames=1 + 20 * block_frames, **settings)
     assert np.array_equal(np.concatenate(chunks), whole)
+
+
+def test_a_model_has_a_block_size_of_its_own_for_what_is_longer_than_its_training_clips(pipe):
+    settings = dict(seed=3, long_block_frames=3)
+    with pipe.stream(PROMPT, **settings) as stream:
+        chunks = [next(stream) for _ in range(3)]
+    assert [len(chunk) for chunk in chunks] == [1, 12, 12]
+    assert np.array_equal(np.concatenate(chunks), pipe(PROMPT, num_frames=25, **settings))
+    assert np.array_equal(pipe(PROMPT, num_frames=25, seed=3, block_frames=3), pipe(PROMPT, num_frames=25, **settings))
 
 
 @pytest.mark.parametrize("frames", [1, 13])
@@ -188,7 +197,7 @@ def test_a_model_without_window_sees_in_a_clip_of_its_training_all_there_is():
 
 
 def test_a_state_goes_on_from_wherever_it_was_taken(pipe, tmp_path):
-    with pipe.stream(PROMPT, seed=5, video=video(5)) as stream:
+    with pipe.stream(PROMPT, seed=5, video=video(5), history_noise=0.2) as stream:
         states = []
         for number in range(4):
             states.append(stream.state())

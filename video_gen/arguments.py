@@ -168,12 +168,14 @@ class StreamVideo(Config):
     enlarge: int = Field(default=1, ge=1)
     """Whole factor by which the pictures are enlarged."""
     block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default half a training clip."""
+    """Latent frames made at once; default the model's (`sampling.long_block_frames`)."""
     num_steps: int | None = Field(default=None, ge=1)
     """Solver steps per block; default the model's."""
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     """How closely to follow the text; 1 = guidance off."""
+    history_noise: float | None = Field(default=None, ge=0, le=1)
+    """Noise on made frames as they become history, of which the network is told: against drift."""
     speed: float | None = Field(default=None, gt=0)
     """Of playback; default 1."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -224,10 +226,12 @@ class EvaluateDrift(Config):
     seed: int = 10_000
     """Of the world's captions and of the noise."""
     block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default half a clip of training."""
+    """Latent frames made at once; default the model's (`sampling.long_block_frames`)."""
     num_steps: int | None = Field(default=None, ge=1)
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
+    history_noise: float | None = Field(default=None, ge=0, le=1)
+    """Noise on made frames as they become history, of which the network is told."""
     output: Path = Path("runs/drift")
     """Folder for drift.html, drift.json and videos."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

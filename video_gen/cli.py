@@ -126,8 +126,8 @@ def stream(args: StreamVideo) -> None:
     share_cores(device)
     pipeline = VideoPipeline.from_pretrained(args.model, device)
     cues = read_script(args.script) if args.script else []
-    names = ("resume", "image", "video", "seed", "block_frames", "num_steps", "solver", "guidance_scale", "speed")
-    options = {name: getattr(args, name) for name in names}
+    names = ("resume", "image", "video", "seed", "block_frames", "num_steps", "solver", "guidance_scale")
+    options = {name: getattr(args, name) for name in (*names, "history_noise", "speed")}
     shown = {name: getattr(args, name) for name in ("seconds", "format", "enlarge", "save")}
     with open_stream(pipeline, args.prompt, cues=cues, **options) as made:
         show(made, args.output, cues=cues, **shown)
@@ -150,7 +150,7 @@ def evaluate_motion(args: EvaluateMotion) -> None:
 def evaluate_drift(args: EvaluateDrift) -> None:
     from video_gen.evaluate import evaluate_drift, show_drift
 
-    names = ("block_frames", "num_steps", "solver", "guidance_scale")
+    names = ("block_frames", "num_steps", "solver", "guidance_scale", "history_noise")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     common = (args.world, args.frames, args.num_videos, args.seed, args.device)
     show_drift(evaluate_drift(args.model, args.output, *common, **settings))

@@ -79,13 +79,13 @@ def roll_out(
 
     Args:
         progress: called with (frames done, `num_frames`).
-        block_frames: latent frames per block; default half a clip of training.
+        block_frames: latent frames per block; default `sampling.long_block_frames`.
         settings: fields of the model's `SamplingConfig` to change.
     Raises: ShapeError if `num_frames` does not fit the VAE; ConfigError for an unknown setting.
     """
     sampling, clip = pipeline.config.sampling.replace(**settings), pipeline.config.clip
     c, total, h, w = pipeline.vae.latent_shape(num_frames, clip.height, clip.width)
-    block_frames = block_frames or pipeline.long_block_frames()
+    block_frames = block_frames or pipeline.long_block_frames(sampling)
     latents, chunks, decoder, done = [], [], None, 0
     with pipeline.inference():
         model = pipeline.block_model(captions, sampling, block_frames)

@@ -52,8 +52,9 @@ class TextConditioned:
 
         return denoise
 
-    def append(self, history: History | None, latents: Tensor) -> History:
-        return self.transformer.encode_history(latents, history=history).last(self.transformer.config.sink, self.window)
+    def append(self, history: History | None, latents: Tensor, t: Tensor) -> History:
+        kept = self.transformer.encode_history(latents, t, history)
+        return kept.last(self.transformer.config.sink, self.window)
 
 
 def join_texts(memories: list[TextMemory]) -> TextMemory:

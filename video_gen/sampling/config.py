@@ -17,6 +17,8 @@ class SamplingConfig(Config):
     """Solver steps per block."""
     block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in a clip as long as those of training; None = the whole clip. Its first frame comes first."""
+    long_block_frames: int | None = Field(default=None, ge=1)
+    """Latent frames made at once in longer videos and streams; None = half a clip of training, the rest being history."""
     shift: float = Field(default=1.0, gt=0)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
     guidance_scale: float = Field(default=2.0, ge=0)
@@ -24,6 +26,10 @@ class SamplingConfig(Config):
     history_scale: float = Field(default=1.0, ge=0)
     """The same for the estimates without and with history (history guidance, arXiv:2502.06764); 1 = off. Beside guidance by
     text it costs half as much again."""
+    history_noise: float = Field(default=0.0, ge=0, le=1)
+    """Diffusion time of the noise that is put on made frames as they become history, of which the network is told: it hides
+    their small faults, which would feed on themselves in a long video (Chen et al. 2024, arXiv:2407.01392). 0 = off. What a
+    video begins with stays clean. For models trained with `modes.noisy_history`, up to their `modes.history_noise`."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Diffusion times at which guidance of either kind is applied (arXiv:2404.07724)."""
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)

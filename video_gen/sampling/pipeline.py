@@ -145,8 +145,8 @@ class VideoPipeline:
                 `num_frames`, closes when it is played round.
             source: (f, h, w, 3) uint8, a video to change; its first `num_frames`, default all. `strength`: how much, from 0,
                 its reconstruction, to 1, nothing of it: the diffusion time from which it is made anew.
-            block_frames: latent frames per block; default: the model's for a clip as long as those of training, and half
-                a clip for longer ones.
+            block_frames: latent frames per block; default `sampling.block_frames` for a clip as long as those of training,
+                and `sampling.long_block_frames` for longer ones.
             sampling, settings: how to sample, and fields of it to change, such as `guidance_scale=3.0`.
         Returns: uint8 (n, f, h, w, 3).
         Raises: ShapeError if the number of frames does not fit; ConfigError for an unknown setting.
@@ -167,7 +167,7 @@ class VideoPipeline:
         total, trained = (self._latent_frames(n) for n in (num_frames, self.config.clip.num_frames))
         chosen = (sampling or self.config.sampling).replace(**settings)
         if block_frames is None:
-            block_frames = chosen.block_frames if total <= trained else self.long_block_frames()
+            block_frames = chosen.block_frames if total <= trained else self.long_block_frames(chosen)
         done, ends = 0 if given is None else self._latent_frames(kept), loop or last is not None
         sizes = plan_blocks(done, total, block_frames)
         if ends:  # a loop's first frame, where it is not given, is made by itself
@@ -221,7 +221,7 @@ class VideoPipeline:
 
         Args:
             image, video: to start from, as for `generate`; these frames are not repeated.
-            block_frames: latent frames per block; default half a training clip.
+            block_frames: latent frames per block; default `sampling.long_block_frames`.
             speed: of playback; see `Streams.steer`.
             sampling, others: how to sample, and fields of it to change.
         Returns: an iterator of uint8 (n, f, h, w, 3); see `Streams`.
@@ -250,7 +250,7 @@ class VideoPipeline:
         chosen = (sampling or self.config.sampling).replace(**settings)
         values = {"prompts": tuple(prompts), "sampling": chosen, "speed": speed}
         steering = validate(Steering, values, source="stream()")
-        block_frames = block_frames or self.long_block_frames()
+        block_frames = block_frames or self.long_block_frames(chosen)
         with self.inference():
             model = self.block_model(prompts, chosen, block_frames)
             rollout, decoder = self._begin(model, given, seeds, block_frames)
@@ -281,9 +281,9 @@ class VideoPipeline:
         left = self._latent_frames(self.config.clip.num_frames) - config.sink - block_frames
         return config.window or max(1, left)
 
-    def long_block_frames(self) -> int:
-        """Latent frames per block of a video longer than the training clips: half such a clip, the rest being history."""
-        return max(1, self._latent_frames(self.config.clip.num_frames) // 2)
+    def long_block_frames(self, sampling: SamplingConfig) -> int:
+        """Latent frames per block of a video longer than the training clips."""
+        return sampling.long_block_frames or max(1, self._latent_frames(self.config.clip.num_frames) // 2)
 
     def _text(self, texts: Sequence[str]) -> TextMemory:
         tokens, visible = self.text(self.text.tokenise(list(texts)).to(self.device))

@@ -17,8 +17,9 @@ from video_gen.sampling.solvers import SOLVERS, sample_noise, timesteps
 class BlockModel(Branches, Protocol):
     """What a rollout needs of a model: estimates for a block, and a history to append to. A history is a plain value."""
 
-    def append(self, history: Any, latents: Tensor) -> Any:
-        """The history with finished frames (b, c, f, h, w) at its end; `history` None is the empty one."""
+    def append(self, history: Any, latents: Tensor, t: Tensor) -> Any:
+        """The history with finished frames (b, c, f, h, w) at its end, which have noise of time `t` (b,) on them; `history`
+        None is the empty one."""
         ...
 
 
@@ -47,7 +48,7 @@ def begin(
     history = None
     if given is not None:
         for part in given.split(list(sizes), dim=2):
-            history = model.append(history, part)
+            history = model.append(history, part, part.new_zeros(len(part)))
     return RolloutState(history, None, tuple(generator.get_state() for generator in generators))
 
 
@@ -67,10 +68,10 @@ def advance(
         draft: what is known of it beforehand, None = nothing.
     Returns: the state after it, whose `block` it is.
     """
-    history = state.history if state.block is None else model.append(state.history, state.block)
     generators = [torch.Generator(device) for _ in state.randomness]
     for generator, randomness in zip(generators, state.randomness):
         generator.set_state(randomness)
+    history = _history(model, state, diffusion, sampling.history_noise, generators)
     denoiser: Denoiser = GuidedDenoiser(model, history, sampling, diffusion)
     times = timesteps(sampling.num_steps, sampling.shift).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
@@ -78,3 +79,20 @@ def advance(
         denoiser, noisy, times = draft.hold(denoiser), draft.start(noisy, diffusion), draft.times(times)
     block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators)
     return RolloutState(history, block, tuple(generator.get_state() for generator in generators))
+
+
+def _history(
+    model: BlockModel,
+    state: RolloutState,
+    diffusion: Diffusion,
+    noise_time: float,
+    generators: Sequence[torch.Generator],
+) -> Any:
+    """The history with the block made last, with noise on it unless it is the first of all."""
+    latents = state.block
+    if latents is None:
+        return state.history
+    t = latents.new_full((len(latents),), noise_time if state.history is not None else 0.0)
+    if noise_time and state.history is not None:
+        latents = diffusion.add_noise(latents, sample_noise(latents.shape, generators), t)
+    return model.append(state.history, latents, t)
