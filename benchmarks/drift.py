@@ -1,10 +1,9 @@
-"""What holds drift off: short trainings that differ in one choice each, measured to frame 1,024 side by side.
+"""What holds drift off: a trained model, fine-tuned with one choice changed each, measured to frame 1,024 side by side.
 
-    python benchmarks/drift.py --world bounce --output runs/drift-bounce
+    python benchmarks/drift.py --model models/bounce --world bounce --output runs/drift-bounce
 
-For the world: clips, a VAE (`configs/demo-vae.yaml`) and, per variant, a transformer (`configs/demo-diffusion.yaml` with 33-frame
-clips, blocks of 1, 2 and 4). Then one report with all variants: OUTPUT/report/drift.html, and the table as text. Interrupted, the
-same command goes on. A variant costs as much as the demo's transformer; --train-steps says how long.
+Rows: the model with the settings of SAMPLED, and with the weights that each of TRAINED leads to on long clips of its world. One
+report with all of them: OUTPUT/report/drift.html, and the table as text. Interrupted, the same command goes on.
 """
 
 from pathlib import Path
@@ -13,15 +12,25 @@ from typing import Any, Literal
 import tyro
 
 from video_gen.config import Config
-from video_gen.data.config import WorldConfig
+from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
-from video_gen.demo import recipes
 from video_gen.evaluate import evaluate_drift, show_drift
 from video_gen.progress import bar
-from video_gen.train import train_diffusion, train_vae
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.train import train_diffusion
+from video_gen.training.config import LoopConfig, OptimConfig
+from video_gen.training.recipes import DiffusionRun, ModeConfig
 
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "base": {},
+SAMPLED: dict[str, dict[str, Any]] = {
+    "as-it-is": {},
+    "blocks-of-1": {"long_block_frames": 1},
+    "history-noise-0.1": {"history_noise": 0.1},
+    "history-noise-0.2": {"history_noise": 0.2},
+    "history-scale-1.5": {"history_scale": 1.5},
+}
+"""Changes of how the model samples."""
+TRAINED: dict[str, dict[str, dict[str, Any]]] = {
+    "trained": {},
     "no-noise": {"modes": {"noisy_history": 0.0}},
     "more-noise": {"modes": {"noisy_history": 0.8, "history_noise": 0.7}},
     "resampled": {"modes": {"resampled_history": 0.5}},
@@ -29,50 +38,83 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "window-1": {"transformer": {"window": 1}},
     "window-4": {"transformer": {"window": 4}},
 }
-"""Changes of the base, which is: noise up to t = 0.4 on half of the histories, sink 1, window 2."""
+"""Changes of the fine-tuning, which else is: noise up to t = 0.4 on half of the histories, and the model's sink and window."""
 
 
 class Settings(Config):
-    """Train variants and compare their drift."""
+    """Fine-tune variants of a model and compare their drift."""
 
+    model: Path = Path("models/bounce")
     world: Literal["bounce", "kicks", "digits"] = "bounce"
+    """The world that the model was trained on."""
     output: Path = Path("runs/drift-table")
-    variants: tuple[str, ...] = tuple(VARIANTS)
-    """Which rows; see VARIANTS."""
-    num_clips: int = 3000
-    num_frames: int = 33
+    variants: tuple[str, ...] = (*SAMPLED, *TRAINED)
+    """Which rows; see SAMPLED and TRAINED."""
+    num_clips: int = 2000
+    num_frames: int = 65
     """Of a training clip."""
-    vae_steps: int = 1300
-    train_steps: int = 1700
+    train_steps: int = 600
     frames: int = 1024
     num_videos: int = 32
+    num_steps: int | None = None
+    """Solver steps per block; default the model's."""
 
 
 def main(settings: Settings) -> None:
-    vae_run, run = recipes(settings.output, short=False)
-    size = {"num_frames": settings.num_frames, "height": run.data.height, "width": run.data.width}
-    data = run.data.replace(**size)
-    world = WorldConfig(kind=settings.world, num_clips=settings.num_clips, fps=data.fps, **size)
-    with bar("rendering", "clips") as progress:
-        render_world(world, data.folder, progress)
-    vae_run = vae_run.replace(loop=vae_run.loop.replace(train_steps=settings.vae_steps))
-    train_vae(vae_run, settings.output / "vae")  # on clips of 17 frames, as in the demo: two windows a file
-    run = run.replace(
-        data=data,
-        modes=run.modes.replace(block_sizes=(1, 2, 4)),
-        loop=run.loop.replace(train_steps=settings.train_steps),
-    )
-    unknown = sorted(set(settings.variants) - set(VARIANTS))
+    unknown = sorted(set(settings.variants) - set(SAMPLED) - set(TRAINED))
     if unknown:
-        raise SystemExit(f"variants: no '{unknown[0]}'; there are {', '.join(VARIANTS)}")
+        raise SystemExit(f"variants: no '{unknown[0]}'; there are {', '.join((*SAMPLED, *TRAINED))}")
     models = []
     for name in settings.variants:
-        changes = {part: getattr(run, part).replace(**values) for part, values in VARIANTS[name].items()}
         folder = settings.output / name
-        train_diffusion(run.replace(**changes), folder)
+        if name in SAMPLED:
+            save(settings.model, folder, settings.model, SAMPLED[name])
+        elif not (folder / "model").is_dir():
+            train_diffusion(recipe(settings, TRAINED[name]), folder / "run")
+            save(folder / "run" / "model", folder, settings.model, {})
         models.append(folder / "model")
-    found = evaluate_drift(models, settings.output / "report", settings.world, settings.frames, settings.num_videos)
-    show_drift(found)
+    sampling = {} if settings.num_steps is None else {"num_steps": settings.num_steps}
+    report = settings.output / "report"
+    show_drift(evaluate_drift(models, report, settings.world, settings.frames, settings.num_videos, **sampling))
+
+
+def recipe(settings: Settings, changes: dict[str, dict[str, Any]]) -> DiffusionRun:
+    """The fine-tuning of one variant, whose clips are rendered if they are not there."""
+    pipe = VideoPipeline.from_pretrained(settings.model)
+    clip = pipe.config.clip
+    size = {"num_frames": settings.num_frames, "fps": clip.fps, "height": clip.height, "width": clip.width}
+    data = ClipConfig(folder=settings.output / "data", **size)
+    with bar("rendering", "clips") as progress:
+        render_world(WorldConfig(kind=settings.world, num_clips=settings.num_clips, **size), data.folder, progress)
+    run = DiffusionRun(
+        init=settings.model,
+        data=data,
+        vae=settings.model / "vae",
+        latents=settings.output / "latents",
+        transformer=pipe.transformer.config,
+        text=pipe.text.config,
+        diffusion=pipe.config.diffusion,
+        sampling=pipe.config.sampling,
+        modes=ModeConfig(teacher_forcing=0.95, block_sizes=(1, 2, 2)),
+        loop=LoopConfig(train_steps=settings.train_steps, batch_size=8, ema_decay=0.98, compile="off"),
+        optim=OptimConfig(
+            optimizer="muon",
+            learning_rate=1e-3,
+            adam_learning_rate=1.5e-3,
+            adam_names=("embed", "modulation"),
+            schedule="linear",
+            final_lr=0,
+        ),
+    )
+    return run.replace(**{part: getattr(run, part).replace(**values) for part, values in changes.items()})
+
+
+def save(source: Path, folder: Path, model: Path, sampling: dict[str, Any]) -> None:
+    """The model `source` in `folder`/model, which samples like `model` but for these settings: rows differ in nothing else."""
+    config = VideoPipeline.from_pretrained(model).config
+    pipe = VideoPipeline.from_pretrained(source)
+    parts = (pipe.vae, pipe.transformer, pipe.text, config.diffusion, config.clip)
+    VideoPipeline(*parts, config.sampling.replace(**sampling)).save_pretrained(folder / "model")
 
 
 if __name__ == "__main__":
