@@ -209,7 +209,7 @@ def test_branches_in_one_pass_equal_separate_passes():
     pipe = tiny_pipeline()
     model = conditioned(pipe)
     latents = torch.randn(2, 4, 6, 4, 4)
-    history = model.append(None, latents[:, :, :4])
+    history = model.append(None, latents[:, :, :4], torch.zeros(2))
     noisy, t = latents[:, :, 4:], torch.tensor([0.3, 0.9])
     separate = [model.denoiser(history, (branch,))(noisy, t)[0] for branch in ALL]
     for one, other in zip(model.denoiser(history, ALL)(noisy, t), separate, strict=True):
@@ -221,7 +221,7 @@ def test_branches_in_one_pass_equal_separate_passes():
 def test_which_branches_differ():
     pipe = tiny_pipeline()
     model = conditioned(pipe)
-    history = model.append(None, torch.randn(2, 4, 1, 4, 4))
+    history = model.append(None, torch.randn(2, 4, 1, 4, 4), torch.zeros(2))
     assert model.branches(history) == ALL and model.branches(None) == ("full", "history")
     no_prompt = TextConditioned(pipe.transformer, pipe.diffusion, pipe._text([""]), None, 4)
     assert no_prompt.branches(history) == ("full", "alone") and no_prompt.branches(None) == ("full",)
