@@ -69,7 +69,7 @@ def main(settings: Settings) -> None:
         folder = settings.output / name
         if name in SAMPLED:
             save(settings.model, folder, settings.model, SAMPLED[name])
-        elif not (folder / "model").is_dir():
+        else:
             train_diffusion(recipe(settings, TRAINED[name]), folder / "run")
             save(folder / "run" / "model", folder, settings.model, {})
         models.append(folder / "model")

@@ -1,6 +1,8 @@
 """The built-in worlds: exact mechanics, deterministic clips, captions that read back, files that hold what was drawn."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -155,6 +157,16 @@ def test_files_hold_what_was_drawn_and_a_second_run_goes_on(tmp_path):
     again = read_frames(tmp_path / "clip_000002.mp4", times)
     assert abs(again - content).max() <= 8  # the same scene; x264 does not always choose the same bits
     assert (tmp_path / "clip_000000.mp4").stat().st_mtime_ns == before
+
+
+def test_two_processes_make_the_same_files(tmp_path):
+    """The split goes by content, so it would move with a byte. Many clips: not every one shows it."""
+    for name in ("one", "two"):
+        options = ["--num-clips", "300", "--num-frames", "17", "--height", "32", "--width", "32", "--output", name]
+        command = [sys.executable, "-c", "from video_gen.cli import main; main()", "worlds", *options]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).glob("*.mp4")} for name in ("one", "two"))
+    assert len(one) == 300 and [name for name in one if one[name] != two[name]] == []
 
 
 def test_images_show_further_scenes(tmp_path):

@@ -71,9 +71,7 @@ def _explain(kind: type[BaseModel], error: Any) -> str:
     if error["type"] == "missing":
         return f"'{where}' is required"
     message = error["msg"].removeprefix("Value error, ")
-    if isinstance(
-        error["input"], Mapping | BaseModel
-    ):  # a rule about several keys, which names them and their values itself
+    if isinstance(error["input"], Mapping | BaseModel):  # a rule about several keys names them and their values itself
         return f"{where}: {message}" if error["loc"] else message
     return f"'{where}' is {error['input']!r}: {message}"
 

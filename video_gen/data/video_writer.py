@@ -19,9 +19,7 @@ from video_gen.errors import DataError, ShapeError
 
 WRITABLE_SUFFIXES = (".mp4", ".gif", ".png")
 GOP = 16  # frames between key frames: random access 2.2 to 2.8 times as fast as with x264's 250 (DESIGN.md)
-REPEATABLE = (
-    "no-mbtree=1:rc-lookahead=0"  # with its look-ahead, x264 makes other bytes of the same small frames now and then
-)
+REPEATABLE = "no-mbtree=1:rc-lookahead=0"  # x264 looking ahead makes now and then other bytes of the same small frames
 BT709 = 1  # the code of ITU-R BT.709 for matrix, primaries and transfer alike (ITU-T H.273)
 
 
