@@ -6,6 +6,7 @@ Rows: the model with the settings of SAMPLED, and with the weights that each of 
 report with all of them: OUTPUT/report/drift.html, and the table as text. Interrupted, the same command goes on.
 """
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import tyro
 from video_gen.config import Config
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
+from video_gen.errors import ConfigError, exit_code
 from video_gen.evaluate import evaluate_drift, show_drift
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
@@ -63,7 +65,7 @@ class Settings(Config):
 def main(settings: Settings) -> None:
     unknown = sorted(set(settings.variants) - set(SAMPLED) - set(TRAINED))
     if unknown:
-        raise SystemExit(f"variants: no '{unknown[0]}'; there are {', '.join((*SAMPLED, *TRAINED))}")
+        raise ConfigError(f"variants: no '{unknown[0]}'; there are {', '.join((*SAMPLED, *TRAINED))}")
     models = []
     for name in settings.variants:
         folder = settings.output / name
@@ -118,4 +120,4 @@ def save(source: Path, folder: Path, model: Path, sampling: dict[str, Any]) -> N
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    sys.exit(exit_code("drift", lambda: main(tyro.cli(Settings, description=__doc__))))

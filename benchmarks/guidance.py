@@ -7,9 +7,11 @@ Every row has the same captions and seeds. The model's own settings hold for wha
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
+from video_gen.errors import exit_code
 from video_gen.evaluate import evaluate_motion
 
 TEXT: list[dict[str, Any]] = [{"guidance_scale": scale} for scale in (1.0, 1.5, 2.0, 3.0, 5.0)]
@@ -51,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("guidance", main))

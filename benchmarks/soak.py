@@ -9,12 +9,14 @@ beside that of the clock, since others may use the machine. Without a model: a r
 
 import argparse
 import html
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from video_gen.errors import exit_code
 from video_gen.evaluation.report import chart, table
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.text import ByteTextEncoder
@@ -106,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("soak", main))

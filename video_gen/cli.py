@@ -28,7 +28,7 @@ from video_gen.arguments import (
     Worlds,
 )
 from video_gen.config import Config, explain, load_yaml
-from video_gen.errors import ConfigError, VideoGenError
+from video_gen.errors import ConfigError, exit_code
 from video_gen.training.recipes import VAERun
 
 C = TypeVar("C", bound=Config)
@@ -211,20 +211,14 @@ WITH_YAML = {name: "recipe" for name in ("plan", "encode", "vae", "diffusion", "
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns: the exit code, 0, or 2 after one line about what was wrong with the input."""
+    """Run a command. Returns: its exit code (`errors.exit_code`)."""
     words = sys.argv[1:] if argv is None else argv
-    try:
-        names, kind, run = find(words)
-        run(parse(names, kind, words[len(names) :]))
-    except VideoGenError as error:
-        print(f"video-gen: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("video-gen: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
-    return 0
+
+    def run() -> None:
+        names, kind, command = find(words)
+        command(parse(names, kind, words[len(names) :]))
+
+    return exit_code("video-gen", run)
 
 
 def find(words: list[str]) -> tuple[tuple[str, ...], type[Config], Callable[[Any], None]]:

@@ -1,5 +1,8 @@
 """The errors a user can meet. Every message names the field or file, the value found, and the remedy."""
 
+import sys
+from collections.abc import Callable
+
 
 class VideoGenError(Exception):
     """Base of all expected errors: the command line prints them as one line and exits with code 2."""
@@ -19,3 +22,18 @@ class ShapeError(VideoGenError, ValueError):
 
 class TrainingError(VideoGenError):
     """Training cannot go on: a NaN, a checkpoint that does not fit, an interrupted stage that is missing."""
+
+
+def exit_code(program: str, run: Callable[[], object]) -> int:
+    """Run a program. Returns: 0, or, after one line about what was wrong with the input, 2; 130 after Ctrl-C."""
+    try:
+        run()
+    except VideoGenError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0

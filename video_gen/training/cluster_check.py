@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from video_gen.errors import VideoGenError
+from video_gen.errors import VideoGenError, exit_code
 from video_gen.training.config import LoopConfig, ParallelConfig
 from video_gen.training.context import Ulysses
 from video_gen.training.parallel import Mesh, processes, world_size
@@ -102,8 +102,4 @@ def shared_folder(mesh: Mesh, folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        check(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"))
-    except VideoGenError as error:
-        print(f"cluster check: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code("cluster check", lambda: check(Path(sys.argv[1] if len(sys.argv) > 1 else "runs"))))

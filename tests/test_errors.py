@@ -1,0 +1,38 @@
+"""Every program ends with one line and a code, never a traceback, on what a user can do wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from video_gen.errors import ConfigError, exit_code
+
+ROOT = Path(__file__).parents[1]
+
+
+def raises(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error, code, line", [(ConfigError("seed: -1"), 2, "prog: seed: -1"), (KeyboardInterrupt(), 130, "prog: stopped")]
+)
+def test_the_code_and_the_line(error, code, line, capsys):
+    assert exit_code("prog", lambda: raises(error)) == code
+    assert capsys.readouterr().err.strip() == line
+
+
+def test_what_is_no_user_error_is_not_hidden():
+    assert exit_code("prog", lambda: None) == 0
+    with pytest.raises(ZeroDivisionError):
+        exit_code("prog", lambda: raises(ZeroDivisionError()))
+
+
+def test_a_benchmark_says_what_is_wrong_in_one_line():
+    words = [sys.executable, "benchmarks/drift.py", "--variants", "nope"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "no 'nope'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
