@@ -252,6 +252,6 @@ def test_steps_of_several_models(tmp_path):
 def test_steps_from_the_command_line(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "model")
     words = ["evaluate", "steps", "--model", str(tmp_path / "model"), "--num-videos", "2", "--num-steps", "1", "2"]
-    assert main([*words, "--solver", "euler", "--output", str(tmp_path / "out")]) == 0
+    assert main([*words, "--solver", "euler", "--num-frames", "5", "--output", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "steps.json").read_text())
     assert [row["calls"] for row in rows] == [2, 4] and (tmp_path / "out" / "steps.html").exists()

@@ -21,7 +21,7 @@ CAPTIONS = (
 
 def test_objects_are_those_of_the_caption_and_persist():
     pipeline = VideoPipeline.from_pretrained(MODEL)
-    videos = pipeline.generate(CAPTIONS, seeds=list(range(len(CAPTIONS))), num_steps=20)
+    videos = pipeline.generate(CAPTIONS, seeds=list(range(len(CAPTIONS))), num_frames=17, num_steps=20)
     measures = [measure_video(video, caption) for video, caption in zip(videos, CAPTIONS)]
     assert sum(m.persists and m.caption_right for m in measures) >= 4
     assert np.median(np.concatenate([m.residuals for m in measures])) < 0.5

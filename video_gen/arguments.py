@@ -253,6 +253,8 @@ class EvaluateSteps(Config):
     )
     num_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     num_videos: int = Field(default=64, ge=1)
+    num_frames: int | None = None
+    """Default: that of the training clips."""
     seed: int = 10_000
     guidance_scale: float | None = Field(default=None, ge=0)
     """Default: each model's own."""
@@ -266,6 +268,8 @@ class Demo(Config):
 
     output: Path = Path("runs/demo")
     """Folder for everything; a second run goes on from what is there."""
+    steps: float = Field(default=1.0, gt=0, le=10)
+    """How much of the training, both models': 0.4 is quicker, 2 is better."""
     short: bool = False
     """A minute's run that shows that all parts work; what it makes is noise."""
 

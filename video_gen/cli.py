@@ -160,7 +160,8 @@ def evaluate_drift(args: EvaluateDrift) -> None:
 def evaluate_steps(args: EvaluateSteps) -> None:
     from video_gen.evaluate import evaluate_steps, show_steps
 
-    settings = {} if args.guidance_scale is None else {"guidance_scale": args.guidance_scale}
+    names = ("num_frames", "guidance_scale")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     common = (args.world, args.solver, args.num_steps, args.num_videos, args.seed, args.device)
     show_steps(evaluate_steps(args.model, args.output, *common, **settings))
     print(args.output / "steps.html")
@@ -169,7 +170,7 @@ def evaluate_steps(args: EvaluateSteps) -> None:
 def demo(args: Demo) -> None:
     from video_gen.demo import run_demo
 
-    run_demo(args.output, args.short)
+    run_demo(args.output, args.steps, args.short)
 
 
 def bench(args: Bench) -> None:

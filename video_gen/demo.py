@@ -21,6 +21,7 @@ from video_gen.evaluation import report
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion, train_vae
+from video_gen.training.config import LoopConfig
 from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
 from video_gen.training.recipes import DiffusionRun, VAERun
@@ -31,10 +32,10 @@ GALLERY = 8
 ENLARGE = 4
 
 
-def run_demo(output: Path, short: bool = False) -> None:
-    """Render, train both models, sample, measure, report; all under `output`."""
+def run_demo(output: Path, steps: float = 1.0, short: bool = False) -> None:
+    """Render, train both models for `steps` times their training steps, sample, measure, report; all under `output`."""
     started = time.monotonic()
-    vae_run, run = recipes(output, short)
+    vae_run, run = recipes(output, steps, short)
     world = WorldConfig(
         kind="bounce",
         num_clips=48 if short else NUM_CLIPS,
@@ -71,18 +72,25 @@ def run_demo(output: Path, short: bool = False) -> None:
     say(f'make your own:  video-gen sample "a red circle and a blue square, fast" --model {model} --enlarge 8')
 
 
-def recipes(output: Path, short: bool) -> tuple[VAERun, DiffusionRun]:
-    """The shipped configurations, with their paths under `output`."""
+def recipes(output: Path, steps: float, short: bool) -> tuple[VAERun, DiffusionRun]:
+    """The shipped configurations, with their paths under `output` and `steps` times their training steps."""
     vae_run = load_yaml(VAERun, CONFIGS / "demo-vae.yaml")
     run = load_yaml(DiffusionRun, CONFIGS / "demo-diffusion.yaml")
     data = run.data.replace(folder=output / "data")
     vae_run = vae_run.replace(data=data)
     run = run.replace(data=data, vae=output / "vae" / "model" / "vae", latents=output / "latents")
+    vae_run = vae_run.replace(loop=longer(vae_run.loop, steps))
+    run = run.replace(loop=longer(run.loop, steps))
     if short:
         few = {"train_steps": 6, "validate_every": 6, "checkpoint_every": 6, "log_every": 2, "batch_size": 4}
         vae_run = vae_run.replace(loop=vae_run.loop.replace(**few))
         run = run.replace(loop=run.loop.replace(**few), sampling=run.sampling.replace(num_steps=4))
     return vae_run, run
+
+
+def longer(loop: LoopConfig, times: float) -> LoopConfig:
+    """A run of `times` as many steps, whose average of the weights spans the same share of it."""
+    return loop.replace(train_steps=max(1, round(times * loop.train_steps)), ema_decay=loop.ema_decay ** (1 / times))
 
 
 def measure(model: Path, run: DiffusionRun, count: int) -> dict[str, Any]:

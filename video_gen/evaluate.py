@@ -138,7 +138,9 @@ def evaluate_steps(
 ) -> list[dict[str, Any]]:
     """Quality of each model against calls, from a world's captions alone; see `evaluation.steps.measure_steps`.
 
-    Args: output: folder for `steps.json` and `steps.html`.
+    Args:
+        output: folder for `steps.json` and `steps.html`.
+        settings: `num_frames`, and fields of `SamplingConfig`.
     """
     pipelines = open_models(models, device)
     captions = [simulate(WorldConfig(kind=world, num_frames=1, seed=seed), i).caption for i in range(num_videos)]

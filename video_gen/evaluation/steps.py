@@ -25,14 +25,25 @@ def calls_per_block(sampling: SamplingConfig) -> int:
 
 
 def measure_setting(
-    pipeline: VideoPipeline, captions: Sequence[str], seed: int, solver: str, num_steps: int, **settings: Any
+    pipeline: VideoPipeline,
+    captions: Sequence[str],
+    seed: int,
+    solver: str,
+    num_steps: int,
+    num_frames: int | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """`solver`, `num_steps`, `calls` per block, and the figures of `physics.summarise` of one video per caption."""
+    """`solver`, `num_steps`, `calls` per block, and the figures of `physics.summarise` of one video per caption.
+
+    `num_frames`: default that of the training clips. `settings`: fields of `SamplingConfig`.
+    """
     measures = []
     for start in range(0, len(captions), BATCH):
         chosen = list(captions[start : start + BATCH])
         seeds = [seed + start + i for i in range(len(chosen))]
-        videos = pipeline.generate(chosen, seeds=seeds, solver=solver, num_steps=num_steps, **settings)
+        videos = pipeline.generate(
+            chosen, seeds=seeds, solver=solver, num_steps=num_steps, num_frames=num_frames, **settings
+        )
         measures += [measure_video(v, c.removesuffix(", kicked")) for v, c in zip(videos, chosen)]
     sampling = pipeline.config.sampling.replace(solver=solver, num_steps=num_steps, **settings)
     return {"solver": solver, "num_steps": num_steps, "calls": calls_per_block(sampling)} | summarise(measures)

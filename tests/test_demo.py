@@ -1,0 +1,21 @@
+"""The demo's own arithmetic; that it runs is tests/test_slow.py."""
+
+import pytest
+
+from video_gen.cli import main
+from video_gen.demo import recipes
+
+
+def test_a_share_of_the_steps_keeps_the_share_that_the_average_spans(tmp_path):
+    whole, part = recipes(tmp_path, 1.0, short=False), recipes(tmp_path, 0.4, short=False)
+    for one, other in zip(whole, part):
+        assert other.loop.train_steps == pytest.approx(0.4 * one.loop.train_steps, abs=1)
+        spans = [1 / (1 - run.loop.ema_decay) / run.loop.train_steps for run in (one, other)]
+        assert spans[1] == pytest.approx(spans[0], rel=0.02)
+
+
+def test_no_steps_are_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--steps", "0"])
+    assert stopped.value.code == 2
+    assert "steps" in "".join(capsys.readouterr())
