@@ -25,6 +25,7 @@ from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.parallel import pick_device
 
 Device = Literal["auto", "cpu", "cuda"]
+SETTINGS_SHOWN = 4
 BATCH = 8
 
 
@@ -194,14 +195,19 @@ def show_drift(found: dict[str, Any]) -> None:
 
 
 def show_steps(rows: list[dict[str, Any]]) -> None:
-    """Print the table."""
+    """Print the table: a row per measure, a column per setting, in pieces of few columns."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns(rows))
-    for row in rows:
-        table.add_row(*(f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns(rows)))
-    Console().print(table)
+    for start in range(0, len(rows), SETTINGS_SHOWN):
+        chosen = rows[start : start + SETTINGS_SHOWN]
+        heads = (Column(f"{row['model']}\n{row['solver']}", overflow="fold") for row in chosen)
+        table = Table(Column(no_wrap=True), *heads)
+        for name in columns(rows)[2:]:
+            table.add_row(
+                name, *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for row in chosen)
+            )
+        Console().print(table)
 
 
 def show(found: dict[str, Any], output: Path | None) -> None:
