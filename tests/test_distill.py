@@ -127,6 +127,22 @@ def test_the_last_step_learns_the_teachers_own_estimate():
     torch.testing.assert_close(losses, pseudo_huber(answer, target, made.distill.huber).mean(1))
 
 
+def test_below_its_stop_it_learns_the_teachers_own_estimate_too():
+    made, plain = task(teacher_steps=16, stop=0.5), task(teacher_steps=16)
+    batch = made.batch(0)
+    t = torch.tensor([0.2, 0.55, 0.8]).expand(4, 3)
+    found, other = (each._losses_at(batch, t, (3,), generators(), history=False) for each in (made, plain))
+    noisy = made.diffusion.add_noise(batch["latents"], normal(generators(), 4, 3, 4, 4), t)
+    with torch.no_grad():
+        guided = made._guided(noisy, t, batch, {"blocks": (3,)})
+        then = t - 1 / 16
+        later = made._answer(made.diffusion.move(noisy, guided, t, then), then, batch, {"blocks": (3,)})
+        target = torch.where(along(t == 0.8, guided), later, guided)
+        expected = pseudo_huber(made._answer(noisy, t, batch, {"blocks": (3,)}), target, made.distill.huber).mean(1)
+    torch.testing.assert_close(found, expected)
+    assert (other - expected).abs().max() > 1e-4
+
+
 def test_gradients_reach_the_student_and_not_the_teacher():
     made = task()
     loss, parts = made.loss(batch := made.batch(0), 0, generators(len(batch["latents"])))

@@ -232,6 +232,8 @@ def test_what_cannot_be_measured_is_worse():
     good = dict.fromkeys((*names, "residual_px", "acceleration_px", "speed_drift"), 1.0)
     bad = good | {"residual_px": np.nan}
     assert worsening(bad, good)["residual_px"] == np.inf and worsening(bad, bad)["residual_px"] == 0
+    still = good | {"motion": 0.0}
+    assert worsening(good, still)["motion"] == np.inf and worsening(still, still)["motion"] == 0
 
 
 def test_steps_of_several_models(tmp_path):
@@ -254,4 +256,8 @@ def test_steps_from_the_command_line(tmp_path):
     words = ["evaluate", "steps", "--model", str(tmp_path / "model"), "--num-videos", "2", "--num-steps", "1", "2"]
     assert main([*words, "--solver", "euler", "--num-frames", "5", "--output", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "steps.json").read_text())
-    assert [row["calls"] for row in rows] == [2, 4] and (tmp_path / "out" / "steps.html").exists()
+    assert [row["calls"] for row in rows] == [row["first_calls"] for row in rows] == [2, 4]
+    assert (tmp_path / "out" / "steps.html").exists()
+    assert main([*words, "--solver", "heun", "--first-steps", "3", "--output", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "steps.json").read_text())
+    assert [row["calls"] for row in rows] == [2, 6] and [row["first_calls"] for row in rows] == [10, 10]

@@ -34,6 +34,8 @@ def test_true_renders_pass(size):
     assert found["persistence"] == found["caption_accuracy"] == found["colour_identity"] == 1
     assert found["residual_px"] < 0.1 and found["acceleration_px"] < 0.1
     assert abs(found["motion"] - 1) < 0.1 and abs(found["speed_drift"]) < 0.1
+    places = np.concatenate([w.positions[0] for w in chosen])
+    assert found["spread_px"] == pytest.approx(places.std(axis=0).mean(), abs=0.2) and found["spread_px"] > size / 8
 
 
 def test_positions_are_those_of_the_simulator():

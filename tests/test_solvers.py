@@ -79,6 +79,32 @@ def test_sde_recovers_the_distribution(path):
         SOLVERS["sde"](gaussian_denoiser(diffusion), noise, timesteps(8), diffusion, None)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.7, 1.0])
+def test_noise_drawn_anew_is_scaled(scale):
+    """Two steps of the exact consistency function: the second starts from what the first made and so much noise."""
+    diffusion = Diffusion()
+    generators = generators_for(list(range(32)), "cpu")
+
+    def end(x, t):
+        alpha, sigma = 1 - t[0], t[0]
+        return MEAN + STD * (x - alpha * MEAN) / (alpha**2 * STD**2 + sigma**2).sqrt()
+
+    noise = sample_noise((32, 1, 1, 16, 16), generators)
+    made = SOLVERS["renoise"](end, noise, torch.tensor([1.0, 0.5, 0.0]), diffusion, generators, scale)
+    spread = STD * ((STD**2 + scale**2) / (STD**2 + 1)) ** 0.5
+    assert abs(made.mean() - MEAN) < 0.02 and abs(made.std() - spread) < 0.01
+
+    def through(solver, scale):
+        generators = generators_for([0, 1], "cpu")
+        start, times = sample_noise(SHAPE, generators), timesteps(6)
+        return SOLVERS[solver](gaussian_denoiser(diffusion), start, times, diffusion, generators, scale)
+
+    for solver in SOLVERS:
+        assert torch.equal(through(solver, scale), through(solver, 1.0)) == (
+            scale == 1 or solver not in ("sde", "renoise")
+        )
+
+
 @pytest.mark.parametrize(("solver", "calls"), [("euler", 5), ("heun", 9), ("two_step", 5), ("sde", 5), ("renoise", 5)])
 def test_calls_per_solver(solver, calls):
     diffusion, seen = Diffusion(), []

@@ -73,6 +73,18 @@ def test_blocks_of_a_stream_equal_a_clip(pipe, block_frames, solver, history_noi
     assert np.array_equal(np.concatenate(chunks), whole)
 
 
+def test_a_first_block_may_have_steps_of_its_own(pipe):
+    settings = dict(seed=3, block_frames=2, num_frames=17)
+    made = pipe(PROMPT, num_steps=2, first_steps=5, **settings)
+    assert np.array_equal(made[0], pipe(PROMPT, num_steps=5, **settings)[0])
+    assert not np.array_equal(made[1:], pipe(PROMPT, num_steps=5, **settings)[1:])
+    assert not np.array_equal(made[0], pipe(PROMPT, num_steps=2, **settings)[0])
+    with pipe.stream(PROMPT, seed=3, block_frames=2, num_steps=2, first_steps=5) as stream:
+        assert np.array_equal(take(stream, 3), made)
+    given = dict(image=video(1)[0], num_steps=2, **settings)
+    assert np.array_equal(pipe(PROMPT, first_steps=5, **given), pipe(PROMPT, **given))
+
+
 def test_a_model_has_a_block_size_of_its_own_for_what_is_longer_than_its_training_clips(pipe):
     settings = dict(seed=3, long_block_frames=3)
     with pipe.stream(PROMPT, **settings) as stream:
@@ -341,8 +353,9 @@ def test_a_script_steers_at_its_times_also_after_a_stop(pipe, tmp_path):
     with open_stream(pipe, None, resume=tmp_path / "state", cues=cues) as stream:
         parts.append(follow(stream, 6)[0])
     assert np.array_equal(np.concatenate(parts), whole)
-    with pytest.raises(ConfigError, match="seed is given with resume"):
-        open_stream(pipe, None, resume=tmp_path / "state", seed=3)
+    for name in ("seed", "first_steps"):
+        with pytest.raises(ConfigError, match=f"{name} is given with resume"):
+            open_stream(pipe, None, resume=tmp_path / "state", **{name: 3})
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,8 @@ class Sample(Config):
     """Latent frames made at once; default: a short clip at once, a longer one in blocks of half a clip."""
     num_steps: int | None = Field(default=None, ge=1)
     """Solver steps; default the model's."""
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of the first block, where it is decided what there is to see; default the model's, or `num_steps`."""
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     """How closely to follow the text; 1 = guidance off."""
@@ -171,6 +173,8 @@ class StreamVideo(Config):
     """Latent frames made at once; default the model's (`sampling.long_block_frames`)."""
     num_steps: int | None = Field(default=None, ge=1)
     """Solver steps per block; default the model's."""
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of the first block, where it is decided what there is to see; default the model's, or `num_steps`."""
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     """How closely to follow the text; 1 = guidance off."""
@@ -206,6 +210,8 @@ class EvaluateMotion(Config):
     seed: int = 10_000
     block_frames: int | None = Field(default=None, ge=1)
     num_steps: int | None = Field(default=None, ge=1)
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of the first block."""
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     output: Path | None = None
@@ -228,6 +234,8 @@ class EvaluateDrift(Config):
     block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once; default the model's (`sampling.long_block_frames`)."""
     num_steps: int | None = Field(default=None, ge=1)
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of the first block."""
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     history_noise: float | None = Field(default=None, ge=0, le=1)
@@ -258,6 +266,10 @@ class EvaluateSteps(Config):
     seed: int = 10_000
     guidance_scale: float | None = Field(default=None, ge=0)
     """Default: each model's own."""
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of the first block. Default: each model's own."""
+    noise_scale: float | None = Field(default=None, ge=0, le=2)
+    """Of the noise that `sde` and `renoise` draw anew. Default: each model's own."""
     output: Path = Path("runs/steps")
     """Folder for steps.html and steps.json."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

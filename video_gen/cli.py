@@ -91,7 +91,7 @@ def sample(args: Sample) -> None:
     from video_gen.training.parallel import pick_device
 
     pipeline = VideoPipeline.from_pretrained(args.model, pick_device(args.device))
-    names = ("num_steps", "solver", "guidance_scale")
+    names = ("num_steps", "first_steps", "solver", "guidance_scale")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     paths = sample_to_files(
         pipeline,
@@ -126,8 +126,8 @@ def stream(args: StreamVideo) -> None:
     share_cores(device)
     pipeline = VideoPipeline.from_pretrained(args.model, device)
     cues = read_script(args.script) if args.script else []
-    names = ("resume", "image", "video", "seed", "block_frames", "num_steps", "solver", "guidance_scale")
-    options = {name: getattr(args, name) for name in (*names, "history_noise", "speed")}
+    names = ("resume", "image", "video", "seed", "block_frames", "num_steps", "first_steps", "solver")
+    options = {name: getattr(args, name) for name in (*names, "guidance_scale", "history_noise", "speed")}
     shown = {name: getattr(args, name) for name in ("seconds", "format", "enlarge", "save")}
     with open_stream(pipeline, args.prompt, cues=cues, **options) as made:
         show(made, args.output, cues=cues, **shown)
@@ -142,7 +142,7 @@ def evaluate_vae(args: EvaluateVAE) -> None:
 def evaluate_motion(args: EvaluateMotion) -> None:
     from video_gen.evaluate import evaluate_motion, show
 
-    names = ("num_frames", "block_frames", "num_steps", "solver", "guidance_scale")
+    names = ("num_frames", "block_frames", "num_steps", "first_steps", "solver", "guidance_scale")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     show(evaluate_motion(args.model, args.num_videos, args.split, args.seed, args.device, **settings), args.output)
 
@@ -150,7 +150,7 @@ def evaluate_motion(args: EvaluateMotion) -> None:
 def evaluate_drift(args: EvaluateDrift) -> None:
     from video_gen.evaluate import evaluate_drift, show_drift
 
-    names = ("block_frames", "num_steps", "solver", "guidance_scale", "history_noise")
+    names = ("block_frames", "num_steps", "first_steps", "solver", "guidance_scale", "history_noise")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     common = (args.world, args.frames, args.num_videos, args.seed, args.device)
     show_drift(evaluate_drift(args.model, args.output, *common, **settings))
@@ -160,7 +160,7 @@ def evaluate_drift(args: EvaluateDrift) -> None:
 def evaluate_steps(args: EvaluateSteps) -> None:
     from video_gen.evaluate import evaluate_steps, show_steps
 
-    names = ("num_frames", "guidance_scale")
+    names = ("num_frames", "guidance_scale", "first_steps", "noise_scale")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     common = (args.world, args.solver, args.num_steps, args.num_videos, args.seed, args.device)
     show_steps(evaluate_steps(args.model, args.output, *common, **settings))

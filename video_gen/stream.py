@@ -83,7 +83,8 @@ def open_stream(
     """
     options = {name: value for name, value in options.items() if value is not None}
     if resume is not None:
-        beginnings = {"image": image, "video": video} | {name: options.get(name) for name in ("seed", "block_frames")}
+        names = ("seed", "block_frames", "first_steps")
+        beginnings = {"image": image, "video": video} | {name: options.get(name) for name in names}
         if wrong := [name for name, value in beginnings.items() if value is not None]:
             raise ConfigError(f"{wrong[0]} is given with resume, but {resume} has begun already; leave one of them out")
         stream = Stream.load(resume, pipeline)

@@ -1,7 +1,7 @@
 """Quality against model calls: one set of captions, sampled with each solver at each number of steps."""
 
 from collections.abc import Callable, Sequence
-from math import inf, isnan
+from math import copysign, inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ HIGHER = ("persistence", "objects_present", "colour_identity", "shape_identity",
 """Measures of which more is better."""
 LOWER = ("residual_px", "acceleration_px")
 """Measures of which less is better."""
-SHOWN = (*HIGHER, *LOWER, "motion", "speed_drift")
+SHOWN = (*HIGHER, *LOWER, "motion", "speed_drift", "spread_px")
 BATCH = 16
 
 
 def calls_per_block(sampling: SamplingConfig) -> int:
-    """Model calls for one block: guidance by text, at all times, takes two for each estimate, that by history a third."""
+    """Model calls for one block, but for a first one with steps of its own: guidance by text, at all times, takes two for each
+    estimate, that by history a third."""
     estimates = 2 * sampling.num_steps - 1 if sampling.solver == "heun" else sampling.num_steps
     return estimates * (3 if sampling.history_scale != 1 else 2 if sampling.guidance_scale != 1 else 1)
 
@@ -33,7 +34,8 @@ def measure_setting(
     num_frames: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """`solver`, `num_steps`, `calls` per block, and the figures of `physics.summarise` of one video per caption.
+    """`solver`, `num_steps`, `calls` per block, `first_calls` of the first one, and the figures of `physics.summarise` of one
+    video per caption.
 
     `num_frames`: default that of the training clips. `settings`: fields of `SamplingConfig`.
     """
@@ -46,7 +48,9 @@ def measure_setting(
         )
         measures += [measure_video(v, c.removesuffix(", kicked")) for v, c in zip(videos, chosen)]
     sampling = pipeline.config.sampling.replace(solver=solver, num_steps=num_steps, **settings)
-    return {"solver": solver, "num_steps": num_steps, "calls": calls_per_block(sampling)} | summarise(measures)
+    first = sampling.replace(num_steps=sampling.first_steps or num_steps)
+    calls = {"calls": calls_per_block(sampling), "first_calls": calls_per_block(first)}
+    return {"solver": solver, "num_steps": num_steps} | calls | summarise(measures)
 
 
 def worsening(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
@@ -55,9 +59,14 @@ def worsening(row: dict[str, Any], reference: dict[str, Any]) -> dict[str, float
     `motion`, right at the reference's value, counts in both directions; `speed_drift` is a share already, and counts as the
     difference of sizes. A measure that the videos are too bad to have is infinitely worse, unless the reference lacks it too.
     """
-    shares = {name: 1 - row[name] / reference[name] if reference[name] else 0.0 for name in HIGHER}
-    shares |= {name: row[name] / reference[name] - 1 for name in LOWER}
-    shares["motion"] = abs(row["motion"] / reference["motion"] - 1)
+
+    def change(name: str) -> float:
+        if reference[name] == 0:
+            return row[name] and copysign(inf, row[name])
+        return row[name] / reference[name] - 1
+
+    shares = {name: -change(name) for name in HIGHER} | {name: change(name) for name in LOWER}
+    shares["motion"] = abs(change("motion"))
     shares["speed_drift"] = abs(row["speed_drift"]) - abs(reference["speed_drift"])
     for name, share in shares.items():
         if isnan(share):
@@ -107,4 +116,4 @@ def write_steps_report(path: Path, rows: Sequence[dict[str, Any]], world: str) -
 
 def columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """What of a row to show."""
-    return ("model", "solver", "num_steps", "calls", *SHOWN, "worst", "worse_by")
+    return ("model", "solver", "num_steps", "calls", "first_calls", *SHOWN, "worst", "worse_by")

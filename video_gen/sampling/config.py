@@ -15,12 +15,17 @@ class SamplingConfig(Config):
     draws new noise at each step."""
     num_steps: int = Field(default=20, ge=1)
     """Solver steps per block."""
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of a video's first block, where it is decided how many objects there are and what they look like; None =
+    `num_steps`. A video that goes on from given frames has none such."""
     block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in a clip as long as those of training; None = the whole clip. Its first frame comes first."""
     long_block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in longer videos and streams; None = half a clip of training, the rest being history."""
     shift: float = Field(default=1.0, gt=0)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
+    noise_scale: float = Field(default=1.0, ge=0, le=2)
+    """Of the noise that `sde` and `renoise` draw anew; a little below 1 keeps to what is likely, at the price of variety."""
     guidance_scale: float = Field(default=2.0, ge=0)
     """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
     history_scale: float = Field(default=1.0, ge=0)

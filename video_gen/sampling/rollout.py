@@ -73,11 +73,13 @@ def advance(
         generator.set_state(randomness)
     history = _history(model, state, diffusion, sampling.history_noise, generators)
     denoiser: Denoiser = GuidedDenoiser(model, history, sampling, diffusion)
-    times = timesteps(sampling.num_steps, sampling.shift).to(device)
+    first = state.history is None and state.block is None
+    num_steps = (first and sampling.first_steps) or sampling.num_steps
+    times = timesteps(num_steps, sampling.shift).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
         denoiser, noisy, times = draft.hold(denoiser), draft.start(noisy, diffusion), draft.times(times)
-    block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators)
+    block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators, sampling.noise_scale)
     return RolloutState(history, block, tuple(generator.get_state() for generator in generators))
 
 

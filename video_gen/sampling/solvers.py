@@ -1,9 +1,9 @@
 """Solvers: from noise at t = 1 to latents at t = 0, given a denoiser.
 
-All have the signature `solver(denoiser, noisy, times, diffusion, generators) -> latents`; `times` fall from 1 to 0, one more
-than steps. Between two times they move along `x = a * x + b * denoised`, the exact solution of the probability-flow
-equation while the estimate stays constant (DPM-Solver++, Lu et al. 2022, arXiv:2211.01095), which is Euler on the straight
-path. The last step gives the estimate itself.
+All have the signature `solver(denoiser, noisy, times, diffusion, generators, noise_scale) -> latents`; `times` fall from 1 to
+0, one more than steps; the last two are for solvers that draw noise. Between two times they move along
+`x = a * x + b * denoised`, the exact solution of the probability-flow equation while the estimate stays constant
+(DPM-Solver++, Lu et al. 2022, arXiv:2211.01095), which is Euler on the straight path. The last step gives the estimate itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from video_gen.model.diffusion import Diffusion, shift_time
 from video_gen.sampling.guidance import Denoiser
 
-Solver = Callable[[Denoiser, Tensor, Tensor, Diffusion, Sequence[torch.Generator] | None], Tensor]
+Solver = Callable[[Denoiser, Tensor, Tensor, Diffusion, Sequence[torch.Generator] | None, float], Tensor]
 
 
 def timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
@@ -38,6 +38,7 @@ def euler(
     times: Tensor,
     diffusion: Diffusion,
     generators: Sequence[torch.Generator] | None = None,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """First order, one call per step; on another path than the straight one, exponential Euler (DDIM)."""
     x = noisy
@@ -52,6 +53,7 @@ def heun(
     times: Tensor,
     diffusion: Diffusion,
     generators: Sequence[torch.Generator] | None = None,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """Second order, two calls per step and one in the last: the mean of the estimates at both ends of a step."""
     x = noisy
@@ -70,6 +72,7 @@ def two_step(
     times: Tensor,
     diffusion: Diffusion,
     generators: Sequence[torch.Generator] | None = None,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """Second order, one call per step: the estimate is extrapolated in `logsnr` from that of the step before
     (DPM-Solver++ 2M, arXiv:2211.01095, algorithm 2). The first step, and the one to t = 0, are plain."""
@@ -85,6 +88,7 @@ def sde(
     times: Tensor,
     diffusion: Diffusion,
     generators: Sequence[torch.Generator] | None = None,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """Stochastic, one call per step, as exact as its steps are many: `two_step` for the reverse stochastic equation
     (DPM-Solver++ SDE 2M, arXiv:2211.01095, section 6). New noise lets later steps mend what earlier ones got wrong: a scene's
@@ -99,7 +103,8 @@ def sde(
         fresh = 1 - kept**2
         x = ratio * kept * x + diffusion.alpha(then) * fresh * estimate
         if then > 0:
-            x = x + diffusion.sigma(then) * fresh.sqrt() * sample_noise(tuple(x.shape), generators)
+            noise = noise_scale * sample_noise(tuple(x.shape), generators)
+            x = x + diffusion.sigma(then) * fresh.sqrt() * noise
     return x
 
 
@@ -109,6 +114,7 @@ def renoise(
     times: Tensor,
     diffusion: Diffusion,
     generators: Sequence[torch.Generator] | None = None,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """Stochastic, one call per step: fresh noise on the estimate (multistep consistency sampling, arXiv:2303.01469,
     algorithm 1). Samples a deterministic world well in four steps; in others it narrows what is likely."""
@@ -118,7 +124,8 @@ def renoise(
     for now, then in zip(times, times[1:]):
         x = _call(denoiser, x, now)
         if then > 0:
-            x = diffusion.add_noise(x, sample_noise(tuple(x.shape), generators), then.expand(len(x)))
+            noise = noise_scale * sample_noise(tuple(x.shape), generators)
+            x = diffusion.add_noise(x, noise, then.expand(len(x)))
     return x
 
 

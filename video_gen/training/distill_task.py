@@ -88,15 +88,18 @@ class ConsistencyTask(DistillTask):
         history: bool,
         route: Route | None = None,
     ) -> Tensor:
-        """Each sample's distance, (b,), between the student's answers at `t`, (b, f), and one teacher's step later."""
+        """Each sample's distance, (b,), between the student's answers at `t`, (b, f), and one teacher's step later, or from the
+        teacher's estimate where that step leads to `distill.stop` or below."""
         latents, t = batch["latents"], t.clamp(min=EPSILON)
         noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
         extra = {"blocks": blocks} | (self._history(batch, blocks, generators) if history else {})
         then = (t - 1 / self.distill.teacher_steps).clamp(min=0)
         with torch.no_grad():
-            moved = self.diffusion.move(noisy, self._guided(noisy, t, batch, extra), t, then)
-            target = torch.where(along(then, moved) > 0, self._answer(moved, then, batch, extra), moved)
+            guided = self._guided(noisy, t, batch, extra)
+            moved = self.diffusion.move(noisy, guided, t, then)
+            goes_on = along(then, moved) > self.distill.stop
+            target = torch.where(goes_on, self._answer(moved, then, batch, extra), guided)
         return pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber).mean(dim=1)
 
 

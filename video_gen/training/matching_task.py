@@ -83,18 +83,20 @@ class MatchingTask(DistillTask):
         """
         b, c, _, h, w = batch["latents"].shape
         sampling, student = self.run.sampling, self.transformer
-        times = timesteps(sampling.num_steps, sampling.shift).to(batch["latents"].device)
         memory, history = student.encode_text(*self.text(batch["text"])), None
         inputs, chosen_times, made = [], [], []
         for size in blocks:
-            chosen = (uniform(generators, 1) * sampling.num_steps).long()
+            num_steps = (not made and sampling.first_steps) or sampling.num_steps
+            times = timesteps(num_steps, sampling.shift).to(batch["latents"].device)
+            chosen = (uniform(generators, 1) * num_steps).long()
             x = before = normal(generators, c, size, h, w)
             for index, (now, then) in enumerate(pairwise(times)):
                 before = torch.where(along(chosen == index, x), x, before)
                 output = student.denoise(x, now.expand(b), memory, history)
                 x = self.diffusion.to_denoised(output, x, now.expand(b))
                 if then > 0:  # as the solver `renoise` does
-                    x = self.diffusion.add_noise(x, normal(generators, c, size, h, w), then.expand(b))
+                    noise = sampling.noise_scale * normal(generators, c, size, h, w)
+                    x = self.diffusion.add_noise(x, noise, then.expand(b))
             inputs.append(before)
             chosen_times.append(times[chosen].expand(-1, size))
             made.append(x)

@@ -202,6 +202,9 @@ class DistillConfig(Config):
     teacher_steps: int = Field(default=32, ge=2)
     """`consistency`: steps of the teacher from noise to latents; the student's answers are compared one such step apart. Few
     are learned sooner, many are more exact."""
+    stop: float = Field(default=0.0, ge=0, lt=1)
+    """`consistency`: time at which the trajectory ends in the teacher's estimate of what is there. Above 0 the last details
+    are the teacher's mean instead of one draw: closer on average, and sooner learned."""
     huber: float = Field(default=0.1, gt=0)
     """`consistency`: distance of frames, in latents of unit variance, above which the loss is linear."""
     critic_steps: int = Field(default=2, ge=1)
