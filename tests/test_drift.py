@@ -261,3 +261,6 @@ def test_steps_from_the_command_line(tmp_path):
     assert main([*words, "--solver", "heun", "--first-steps", "3", "--output", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "steps.json").read_text())
     assert [row["calls"] for row in rows] == [2, 6] and [row["first_calls"] for row in rows] == [10, 10]
+    assert main([*words, "--num-frames", "1", "--prompt", "a red circle", "--output", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out" / "steps.json").read_text())
+    assert "spread_px" in rows[0] and rows[0]["videos"] == 2

@@ -263,6 +263,8 @@ class EvaluateSteps(Config):
     num_videos: int = Field(default=64, ge=1)
     num_frames: int | None = None
     """Default: that of the training clips."""
+    prompt: str | None = None
+    """One caption for all videos, in place of the world's: then `spread_px` tells how they vary."""
     seed: int = 10_000
     guidance_scale: float | None = Field(default=None, ge=0)
     """Default: each model's own."""

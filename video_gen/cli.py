@@ -160,7 +160,7 @@ def evaluate_drift(args: EvaluateDrift) -> None:
 def evaluate_steps(args: EvaluateSteps) -> None:
     from video_gen.evaluate import evaluate_steps, show_steps
 
-    names = ("num_frames", "guidance_scale", "first_steps", "noise_scale")
+    names = ("num_frames", "prompt", "guidance_scale", "first_steps", "noise_scale")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     common = (args.world, args.solver, args.num_steps, args.num_videos, args.seed, args.device)
     show_steps(evaluate_steps(args.model, args.output, *common, **settings))

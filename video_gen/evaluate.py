@@ -135,16 +135,19 @@ def evaluate_steps(
     num_videos: int = 64,
     seed: int = 10_000,
     device: Device = "auto",
+    prompt: str | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """Quality of each model against calls, from a world's captions alone; see `evaluation.steps.measure_steps`.
 
     Args:
+        prompt: one caption for all, in place of the world's.
         output: folder for `steps.json` and `steps.html`.
         settings: `num_frames`, and fields of `SamplingConfig`.
     """
     pipelines = open_models(models, device)
-    captions = [simulate(WorldConfig(kind=world, num_frames=1, seed=seed), i).caption for i in range(num_videos)]
+    config = WorldConfig(kind=world, num_frames=1, seed=seed)
+    captions = [prompt or simulate(config, i).caption for i in range(num_videos)]
     with bar("sampling", "settings") as progress:
         rows = measure_steps(pipelines, captions, solvers, steps, seed, progress, **settings)
     output.mkdir(parents=True, exist_ok=True)
