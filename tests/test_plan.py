@@ -72,6 +72,13 @@ def test_the_command_takes_either_kind_of_file():
         assert parse(names, kind, words[1:]).recipe.loop.batch_size == 8
 
 
+def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it():
+    ballast = bytearray(b"x") * (700 << 20)
+    code = "import torch; from video_gen.training.monitor import memory_mb; print(memory_mb(torch.device('cpu')))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 50 < float(found.stdout) < len(ballast) / 2**20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo-vae", "demo-diffusion", "small"])
 def test_planned_memory_is_within_15_per_cent_of_what_steps_take(tmp_path, name):

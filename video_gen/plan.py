@@ -6,8 +6,6 @@ without content; time is that of a few real steps of the training loop itself, i
 
 import json
 import multiprocessing
-import resource
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +30,7 @@ from video_gen.model.video_vae import VideoVAE
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.loop import train
 from video_gen.training.memory import StepMemory, parameters_by_part, step_memory
+from video_gen.training.monitor import memory_mb
 from video_gen.training.parallel import pick_device
 from video_gen.training.recipes import DiffusionRun, VAERun
 from video_gen.training.task import Task
@@ -130,7 +129,7 @@ def make_plan(
             f"{devices} x {run.loop.accumulation}; change one of them"
         )
     cpu = pick_device(run.loop.device).type == "cpu"
-    program = (_peak_mb() + KERNELS_MB) if cpu else 0.0
+    program = (memory_mb(torch.device("cpu")) + KERNELS_MB) if cpu else 0.0
     parameters: dict[str, int] = {}
     planned, measured = [], []
     for bucket in buckets or [(run.data.num_frames, run.data.height, run.data.width)]:
@@ -326,8 +325,3 @@ def _memory_table(plan: Plan) -> Table:
 def _on_meta(run: Run, bucket: tuple[int, int, int], vae: VAEConfig, caption: str) -> Task:
     with torch.device("meta"):
         return random_task(run, bucket, vae, caption)
-
-
-def _peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
