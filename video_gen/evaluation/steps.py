@@ -48,7 +48,7 @@ def measure_setting(
         )
         measures += [measure_video(v, c.removesuffix(", kicked")) for v, c in zip(videos, chosen)]
     sampling = pipeline.config.sampling.replace(solver=solver, num_steps=num_steps, **settings)
-    first = sampling.replace(num_steps=sampling.first_steps or num_steps)
+    first = sampling.replace(num_steps=sampling.steps_of(first=True))
     calls = {"calls": calls_per_block(sampling), "first_calls": calls_per_block(first)}
     return {"solver": solver, "num_steps": num_steps} | calls | summarise(measures)
 

@@ -49,6 +49,10 @@ class SamplingConfig(Config):
     guidance_zero_init: float = Field(default=0.0, ge=0, le=0.5)
     """Stand still from diffusion time 1 down to 1 minus this (CFG-Zero*; there 0.04); 0 = off. The model is not called then."""
 
+    def steps_of(self, first: bool) -> int:
+        """Solver steps of a video's first block, or of another one."""
+        return (first and self.first_steps) or self.num_steps
+
     @model_validator(mode="after")
     def _interval(self):
         low, high = self.guidance_interval

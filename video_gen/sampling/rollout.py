@@ -74,8 +74,7 @@ def advance(
     history = _history(model, state, diffusion, sampling.history_noise, generators)
     denoiser: Denoiser = GuidedDenoiser(model, history, sampling, diffusion)
     first = state.history is None and state.block is None
-    num_steps = (first and sampling.first_steps) or sampling.num_steps
-    times = timesteps(num_steps, sampling.shift).to(device)
+    times = timesteps(sampling.steps_of(first), sampling.shift).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
         denoiser, noisy, times = draft.hold(denoiser), draft.start(noisy, diffusion), draft.times(times)

@@ -86,7 +86,7 @@ class MatchingTask(DistillTask):
         memory, history = student.encode_text(*self.text(batch["text"])), None
         inputs, chosen_times, made = [], [], []
         for size in blocks:
-            num_steps = (not made and sampling.first_steps) or sampling.num_steps
+            num_steps = sampling.steps_of(first=not made)
             times = timesteps(num_steps, sampling.shift).to(batch["latents"].device)
             chosen = (uniform(generators, 1) * num_steps).long()
             x = before = normal(generators, c, size, h, w)

@@ -135,9 +135,8 @@ def memory_mb(device: torch.device) -> float:
     """Peak memory so far in MB: of the GPU's tensors there, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path(
-        "/proc/self/status"
-    )  # what `getrusage` tells on Linux starts at the size of the process that started this one
+    # What `getrusage` tells on Linux starts at the size of the process that started this one.
+    status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(found[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
