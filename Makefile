@@ -4,10 +4,10 @@ TORCH ?= torch==2.13.0
 BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo demo-short test test-slow bench lint clean
+.PHONY: help setup demo demo-short test test-slow test-gpu bench lint clean
 help:
 	@echo "make demo        train a small video model from nothing, and write runs/demo/report.html"
-	@echo "make test        the tests;   make test-slow: the ones that take minutes"
+	@echo "make test        the tests;   make test-slow: the ones that take minutes;   make test-gpu: those for a CUDA device"
 	@echo "make bench       speed and memory beside diffusers' models, into benchmarks/results/"
 	@echo "make lint        linter and type check"
 	@echo "make setup       only install into .venv/ (TORCH=... for another build of torch)"
@@ -31,6 +31,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 bench: setup
 	$(BIN)/pip install --quiet '$(TORCH)' -e '.[bench]'

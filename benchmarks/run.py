@@ -13,6 +13,7 @@ from benchmarks.step import sampling_table, training_table
 from benchmarks.tables import Table, write
 from benchmarks.transformer import transformer_table
 from benchmarks.vae import vae_table
+from benchmarks.vae_quality import vae_quality_table
 from video_gen.training.loop import keep_freed_memory
 
 TABLES: dict[str, Callable[[Setting, float], Table]] = {
@@ -20,6 +21,7 @@ TABLES: dict[str, Callable[[Setting, float], Table]] = {
     "training": training_table,
     "sampling": sampling_table,
     "vae": vae_table,
+    "vae_quality": vae_quality_table,
     "decode_memory": decode_memory_table,
     "growth": growth_table,
     "mfu": mfu_table,

@@ -43,7 +43,7 @@ def training_table(setting: Setting, peak: float) -> Table:
             except Exception as error:  # a peer may raise anything; its row says what
                 failed[entry.name, form] = Timing(reason=reason(error))
     history = build(next(e for e in ENTRIES if e.name == OURS_6), size, "eager", setting, torch.float32)
-    jobs["with history", "eager"] = training_step(history, size, setting, history=True)
+    jobs["with history", "eager"] = training_step(history, size, setting, blocks=(1,) * size.grid[0])
     timings = {**interleaved(jobs, setting), **failed}
     rows = compare(timings, sizes, peak, setting)
     extra = timings["with history", "eager"]
@@ -55,12 +55,14 @@ def training_table(setting: Setting, peak: float) -> Table:
     )
 
 
-def training_step(module: nn.Module, size: Size, setting: Setting, history: bool = False) -> Job:
+def training_step(module: nn.Module, size: Size, setting: Setting, blocks: tuple[int, ...] | None = None) -> Job:
+    """With `blocks` each learns on the clean ones before it, which any sample may be denied, as in a run."""
     optimizer = build_optimizer({"model": module}, OptimConfig())
     diffusion, generator = Diffusion(DiffusionConfig()), setting.generator()
     latents, _, text = size.inputs(setting)
     weights = [p for p in module.parameters() if p.requires_grad]
-    extra = {"clean": latents, "blocks": (1,) * size.grid[0]} if history else {}
+    seen = torch.ones(size.batch, dtype=torch.bool, device=setting.device)
+    extra = {"clean": latents, "blocks": blocks, "history_visible": seen} if blocks else {}
 
     def step() -> None:
         t = diffusion.sample_t((size.batch,), generator, setting.device)

@@ -120,7 +120,9 @@ def vae_table(setting: Setting, peak: float) -> Table:
             for work, value in (("encode", video), ("decode", latents)):
                 rows = measure(models, failed, work, value, frames, setting)
                 table.rows += [{"frames": frames, "pixels": pixels, "work": work, **row} for row in rows]
-                table.findings += [f"{work}, {frames} frames of {pixels}: {found}" for found in best(rows)]
+                found = [f"{work}, {frames} frames of {pixels}: {finding}" for finding in best(rows)]
+                print(*found, sep="\n", flush=True)  # the whole table takes over an hour
+                table.findings += found
     return table
 
 
@@ -130,8 +132,8 @@ def build_models(setting: Setting) -> tuple[dict[tuple[str, str], Pair], dict[tu
     for form in setting.forms:
         own = ours(setting).to(setting.device).requires_grad_(False)
         if form == "compiled":
-            own.vae.encoder.compile()
-            own.vae.decoder.compile()
+            own.vae.encoder.compile(dynamic=False)
+            own.vae.decoder.compile(dynamic=False)
         models["Video Gen", form] = (own.encode, own.decode, own)
         models["Video Gen, chunked", form] = (own.encode_chunked, own.decode_chunked, own)
         for name, make in PEERS.items():
@@ -145,8 +147,8 @@ def build_models(setting: Setting) -> tuple[dict[tuple[str, str], Pair], dict[tu
 def peer_pair(module: nn.Module, form: str, setting: Setting) -> Pair:
     peer: Any = fast(module, setting)
     if form == "compiled":
-        peer.encoder.compile()
-        peer.decoder.compile()
+        peer.encoder.compile(dynamic=False)
+        peer.decoder.compile(dynamic=False)
 
     def encode(video: Tensor) -> Tensor:
         return peer.encode(channels_last(video)).latent_dist.mode()
@@ -158,8 +160,12 @@ def peer_pair(module: nn.Module, form: str, setting: Setting) -> Pair:
 
 
 def fast(module: nn.Module, setting: Setting) -> nn.Module:
-    """To infer: bfloat16 and channels last, in two dimensions and three."""
-    module = module.to(setting.device, torch.bfloat16).eval().requires_grad_(False)
+    """To infer: bfloat16 and channels last."""
+    return last_channels(module.to(setting.device, torch.bfloat16).eval().requires_grad_(False))
+
+
+def last_channels(module: nn.Module) -> nn.Module:
+    """Its convolutions' weights in the layout that is fast, in two dimensions and three."""
     for p in module.parameters():
         if p.ndim in (4, 5):
             p.data = p.data.contiguous(memory_format=torch.channels_last if p.ndim == 4 else torch.channels_last_3d)

@@ -8,6 +8,7 @@ from video_gen.model import ring
 from video_gen.model.attention import SpatiotemporalAttention, attend, plan_text, plan_video
 from video_gen.model.layers import RotaryEmbedding
 from video_gen.model.ring import ring_attend
+from video_gen.model.runs import Runs
 
 
 @pytest.mark.parametrize(("blocks", "window"), [((1, 2, 3), None), ((1, 2, 3), 2), ((6,), None)])
@@ -24,10 +25,50 @@ def test_flex_masks_equal_biases(blocks, window, padded):
     with torch.no_grad():
         text, history = attention.project(words)[1], attention.project(past)[1]
         first, kept = (5, 5) if blocks == (6,) else (0, 5)
-        plans = [plan_video(blocks, first, kept, tables, **limits, flex=flex) for flex in (False, True)]
+        plans = [plan_video(blocks, first, kept, tables, **limits, masks=masks) for masks in ("bias", "flex")]
         want, got = (attention(x, plan, text, history)[0] for plan in plans)
     torch.testing.assert_close(got, want)
     assert any(not isinstance(span.joint_bias, torch.Tensor | None) for span in plans[1].spans) or not padded
+
+
+@pytest.mark.parametrize(
+    ("blocks", "window"), [((1, 2, 3), None), ((1, 2, 3), 2), ((6,), None), ((1, 1, 1, 1, 1, 1), None)]
+)
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("hides", [False, True])
+@pytest.mark.parametrize("self_history", [False, True])
+def test_runs_equal_biases_forward_and_backward(blocks, window, padded, hides, self_history):
+    """The kernel of a CPU stands for those of a GPU; tests/test_gpu.py has these."""
+    torch.manual_seed(0)
+    attention = SpatiotemporalAttention(16, 8, "joint")
+    x, past, words = (torch.randn(2, f, s, 16) for f, s in ((6, 6), (5, 6), (1, 3)))
+    visible = torch.tensor([[True] * 3, [True, not padded, not padded]])
+    tables = RotaryEmbedding(8, 1000.0)(16, 2, 3, x.device)
+    limits = dict(sink=1, window=window, text_padded=padded, self_history=self_history, dense_tokens=0)
+    if not self_history:  # the clean stream sees neither text nor hidden history
+        limits |= dict(text_visible=visible, history_visible=torch.tensor([True, False]) if hides else None)
+    first, kept = (0, 0) if self_history else (5, 5) if blocks == (6,) else (0, 5)
+    made = []
+    for masks in ("bias", "runs"):
+        inputs = [value.clone().requires_grad_() for value in (x, past, words)]
+        text, history = attention.project(inputs[2])[1], attention.project(inputs[1])[1]
+        plan = plan_video(blocks, first, kept, tables, **limits, masks=masks)
+        given = (None, None) if self_history else (text, history)
+        out = attention(inputs[0], plan, *given)[0]
+        made.append((out, *torch.autograd.grad(out.square().sum(), inputs[: 1 if self_history else 3])))
+        assert all(isinstance(span.joint_bias, Runs) == (masks == "runs") for span in plan.spans)
+    for want, got in zip(*made):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_runs_that_touch_are_one():
+    tables = RotaryEmbedding(8, 1000.0)(16, 2, 3, torch.device("cpu"))
+    limits = dict(sink=1, window=None, dense_tokens=0, masks="runs", text_visible=torch.ones(1, 3, dtype=torch.bool))
+    (span,) = plan_video((2, 2), 0, 2, tables, **limits, text_padded=False).spans
+    assert [block.keys for block in span.joint_bias.blocks] == [
+        (slice(0, 3), slice(15, 27)),  # the text; its own, after two frames of history that come later
+        (slice(0, 15), slice(27, 39)),  # the text and both frames before it
+    ]
 
 
 @pytest.mark.parametrize("biased", [False, True])

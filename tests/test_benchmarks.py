@@ -25,7 +25,16 @@ def test_all_tables_have_all_figures(tmp_path, capsys):
     assert main(["bench", "--quick", "--no-compile", "--device", "cpu", "--output", str(tmp_path)]) == 0
     assert "matrix peak" in capsys.readouterr().out
     tables = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert set(tables) == {"transformer", "training", "sampling", "vae", "decode_memory", "growth", "mfu"}
+    assert set(tables) == {
+        "transformer",
+        "training",
+        "sampling",
+        "vae",
+        "vae_quality",
+        "decode_memory",
+        "growth",
+        "mfu",
+    }
     for name, table in tables.items():
         assert table["rows"] and table["machine"]["torch"] == torch.__version__
         for row in table["rows"]:

@@ -291,11 +291,14 @@ class Demo(Config):
 class Bench(Config):
     """Measure Video Gen beside diffusers' models, from a checkout, and write tables."""
 
-    tables: tuple[Literal["transformer", "training", "sampling", "vae", "decode_memory", "growth", "mfu"], ...] = (
+    tables: tuple[
+        Literal["transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu"], ...
+    ] = (
         "transformer",
         "training",
         "sampling",
         "vae",
+        "vae_quality",
         "decode_memory",
         "growth",
         "mfu",
@@ -306,7 +309,8 @@ class Bench(Config):
     compile: bool = True
     """Measure compiled models too."""
     seconds: float = Field(default=60.0, gt=0)
-    """No more rounds are added to a group of rows after so long; at least two are measured."""
+    """No more rounds are added to a group of rows after so long; at least two are measured. Of `vae_quality`: what each
+    model trains."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     output: Path = Path("benchmarks/results")
     """Folder for the tables, as Markdown and JSON."""

@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from video_gen.model.layers import rotate
+from video_gen.model.runs import Block, Runs, fused_kernel
 
 Kind = Literal["joint", "space", "time"]
-Bias = Tensor | BlockMask | None
-"""Added to the scores of attention: a tensor, on a GPU in training perhaps a block mask that says the same, or nothing."""
+Masks = Literal["bias", "runs", "flex"]
+"""How joint attention is told what is hidden: a `bias` to add; `runs` of keys without one; a block mask for FlexAttention."""
+Bias = Tensor | Runs | BlockMask | None
+"""One of these, or nothing where nothing is hidden."""
 DENSE_TOKENS = 2048
 """Up to so many query tokens one masked product over all blocks is faster than a product per block."""
 
@@ -53,6 +56,11 @@ class Context(Protocol):
 
     def gather(self, x: Tensor, axis: int) -> Tensor:
         """All shares along `axis`, on every process."""
+        ...
+
+    @property
+    def has_all_keys(self) -> bool:
+        """Whether a process attends over all keys that its queries see at once, in place of one share after another."""
         ...
 
     def attended(self, table: Tensor) -> Tensor:
@@ -85,7 +93,7 @@ class Span:
     position: int
     joint_bias: Bias = None
     """(b or 1, 1, query tokens or 1, text + key tokens), added to the scores of joint attention; None = all allowed. On a
-    GPU in training the same as a `BlockMask`, which takes no memory and skips what is not allowed."""
+    GPU the same as `Runs` or a `BlockMask`, which take no memory and skip what is not allowed."""
     places_bias: Bias = None
     """The same for the key tokens alone, where a context asks for it."""
     time_bias: Tensor | None = None
@@ -148,7 +156,7 @@ def plan_video(
     text_visible: Tensor | None = None,
     history_visible: Tensor | None = None,
     dense_tokens: int = DENSE_TOKENS,
-    flex: bool = False,
+    masks: Masks = "bias",
     text_padded: bool = True,
     context: Context | None = None,
 ) -> Plan:
@@ -163,31 +171,43 @@ def plan_video(
         text_visible: (b, m), False at padding, or None for no text.
         history_visible: (b,), False where a sample sees no history, or None where all do.
         text_padded: False where `text_visible` is known to hide nothing: then text alone calls for no mask.
-        flex: describe joint masks to FlexAttention, in place of tensors to add.
+        masks: see `Masks`; a few tokens of several blocks have a bias in place of runs.
         context: see `Plan`; `tables` are of all places all the same.
     """
     cos, sin = tables
     s, dtype = (cos if context is None else context.attended(cos)).shape[-2], cos.dtype
     starts = list(accumulate(blocks, initial=0))[:-1]
     forgets = window is not None and first + starts[-1] > sink + window
-    chosen = []
-    if len(blocks) > 1 and not forgets and (flex or sum(blocks) * s <= dense_tokens):
+    together, small = len(blocks) > 1 and not forgets, sum(blocks) * s <= dense_tokens
+    if masks == "runs" and together and small:
+        masks = "bias"
+    chosen: list[tuple[slice, tuple[slice, ...], int, Tensor | None, list[_Seen]]] = []
+    if together and (small or masks != "bias"):
         visible = _dense_mask(blocks, first, kept, self_history, cos.device)
+        rows = [
+            _Seen((start, start + size), min(kept, first + start), kept, 0 if self_history else start)
+            for start, size in zip(starts, blocks)
+        ]
         pieces = (slice(0, kept),) if kept else ()
-        chosen.append((slice(0, sum(blocks)), pieces, first, visible))
+        chosen.append((slice(0, sum(blocks)), pieces, first, visible, rows))
         self_history = False
     else:
         for start, size in zip(starts, blocks):
             pieces = kept_frames(first + start, sink, window)
-            chosen.append((slice(start, start + size), pieces, count(pieces), None))
+            row = _Seen((0, size), count(pieces), count(pieces), 0)
+            chosen.append((slice(start, start + size), pieces, row.past, None, [row]))
     result = []
-    for own, pieces, position, visible in chosen:
-        visible = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
-        time_bias = None if visible is None else _bias(visible, dtype)[:, :, None]
-        words = text_visible if text_padded or visible is not None else None
-        sizes, make = (own.stop - own.start, count(pieces) + own.stop - own.start), _block_mask if flex else _joint_bias
-        joint_bias = make(visible, words, sizes, s, dtype)
-        places_bias = None if context is None else make(visible, None, sizes, s, dtype)
+    for own, pieces, position, visible, rows in chosen:
+        hidden = _hide_history(visible, own.stop - own.start, count(pieces), history_visible)
+        time_bias = None if hidden is None else _bias(hidden, dtype)[:, :, None]
+        words = text_visible if text_padded or hidden is not None else None
+        sizes = (own.stop - own.start, count(pieces) + own.stop - own.start)
+        if masks == "runs":
+            joint_bias = places_bias = _runs(rows, text_visible, text_padded, history_visible, cos)
+        else:
+            make = _block_mask if masks == "flex" else _joint_bias
+            joint_bias = make(hidden, words, sizes, s, dtype)
+            places_bias = None if context is None else make(hidden, None, sizes, s, dtype)
         result.append(Span(own, pieces, position, joint_bias, places_bias, time_bias))
     words = text_visible if text_padded else None
     space_bias = None if words is None else _bias(_beside_text(words, None, s), dtype)[:, :, None]
@@ -213,8 +233,10 @@ class SpatiotemporalAttention(nn.Module):
         """`(b, f, s, d)` to queries `(b, heads, f, s, head_dim)`, keys and values."""
         b, f, s, _ = x.shape
         q, k, v = self.qkv(x).view(b, f, s, 3, -1, self.head_dim).permute(3, 0, 4, 1, 2, 5).unbind(0)
-        q = F.layer_norm(q, (self.head_dim,), self.q_gain.to(q.dtype))
-        k = F.layer_norm(k, (self.head_dim,), self.k_gain.to(k.dtype))
+        q, k = (
+            F.layer_norm(x, (self.head_dim,), gain.to(x.dtype)).to(x.dtype)  # autocast on a GPU answers in float32
+            for x, gain in ((q, self.q_gain), (k, self.k_gain))
+        )
         return q, KeyValue(k, v)
 
     def exchanged(self, x: Tensor, plan: Plan) -> tuple[Tensor, KeyValue]:
@@ -288,10 +310,12 @@ class SpatiotemporalAttention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
-    """Scaled dot-product attention of `(b, heads, [groups,] n, head_dim)` with an additive bias, a block mask or None.
+    """Scaled dot-product attention of `(b, heads, [groups,] n, head_dim)` with a bias, runs, a block mask or None.
 
     In training on a CPU as plain products: there the fused kernel's backward is 2 to 4 times slower at such lengths.
     """
+    if isinstance(bias, Runs):
+        return bias.attend(q, k, v)
     if isinstance(bias, BlockMask):
         return flex_kernel()(q, k, v, block_mask=bias)
     if q.is_cuda or not torch.is_grad_enabled() or q.shape[-2] > DENSE_TOKENS:
@@ -319,11 +343,15 @@ def flex_kernel() -> Callable[..., Tensor]:
 
 def _dense_mask(blocks: tuple[int, ...], first: int, kept: int, self_history: bool, device: torch.device) -> Tensor:
     """(1, frames, kept + frames) of all blocks at once; right only while no history is forgotten."""
-    block = torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks), output_size=sum(blocks))
-    start = torch.tensor(list(accumulate(blocks, initial=0))[:-1])[block] + first
-    own = block[:, None] >= block if self_history else block[:, None] == block
-    past = torch.arange(kept) < start[:, None]
-    return torch.cat([past, own], dim=1)[None].to(device)
+    frames = torch.arange(
+        sum(blocks), device=device
+    )  # from numbers alone: a copy of a list would have a GPU waited for
+    start = torch.zeros_like(frames)
+    for begin, size in zip(accumulate(blocks), blocks):
+        start = start + (frames >= begin) * size
+    own = start[:, None] >= start if self_history else start[:, None] == start
+    past = torch.arange(kept, device=device) < (start + first)[:, None]
+    return torch.cat([past, own], dim=1)[None]
 
 
 def _hide_history(visible: Tensor | None, own: int, past: int, history_visible: Tensor | None) -> Tensor | None:
@@ -334,6 +362,39 @@ def _hide_history(visible: Tensor | None, own: int, past: int, history_visible: 
         visible = torch.ones(1, own, past + own, dtype=torch.bool, device=history_visible.device)
     is_past = torch.arange(past + own, device=history_visible.device) < past
     return visible & (history_visible[:, None, None] | ~is_past)
+
+
+class _Seen(NamedTuple):
+    """A block among a span's own frames, and the frames that it sees: the first `past` of the span's `kept` frames of
+    history, and the span's own from `own` to the block's end."""
+
+    block: tuple[int, int]
+    past: int
+    kept: int
+    own: int
+
+
+def _runs(
+    rows: list[_Seen], text_visible: Tensor | None, text_padded: bool, history_visible: Tensor | None, table: Tensor
+) -> Runs:
+    """Which keys each block sees, in tokens, as few runs as there can be: what touches is one, unless it may be hidden."""
+    s, kernel = table.shape[-2], fused_kernel(table.device, table.dtype)
+    assert kernel is not None
+    m = 0 if text_visible is None else text_visible.shape[1]
+    padded, blocks = text_visible is not None and text_padded, []
+    for (start, stop), past, kept, own in rows:
+        history = slice(m, m + past * s) if past and history_visible is not None else None
+        ends = [] if padded or not m else [(0, m)]
+        ends += [(m, m + past * s)] if past and history is None else []
+        ends += [(m + (kept + own) * s, m + (kept + stop) * s)]
+        keys: list[slice] = []
+        for begin, end in ends:
+            touches = keys and keys[-1].stop == begin
+            keys[-1:] = [slice(keys[-1].start, end)] if touches else [*keys[-1:], slice(begin, end)]
+        blocks.append(Block(slice(start * s, stop * s), tuple(keys), history))
+    text_bias = _bias(text_visible[:, None], torch.float32) if text_visible is not None and padded else None
+    seen = None if history_visible is None else history_visible[:, None, None, None]
+    return Runs(tuple(blocks), kernel, m if padded else 0, text_bias, seen)
 
 
 def _beside_text(text_visible: Tensor, visible: Tensor | None, keys: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts, noop_context_fn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from video_gen.model.transformer_config import Checkpointing
 
@@ -30,14 +30,14 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], kind: Checkpoi
     if kind == "off" or not torch.is_grad_enabled():
         return function(*arguments)
     selective = partial(create_selective_checkpoint_contexts, _keep_attention)
-    contexts = selective if kind == "selective" else noop_context_fn
+    contexts: dict[str, Any] = {"context_fn": selective} if kind == "selective" else {}
     tensors = [a for a in arguments if isinstance(a, Tensor)]
 
     def call(*given: Tensor) -> Any:
         rest = iter(given)
         return function(*(next(rest) if isinstance(a, Tensor) else a for a in arguments))
 
-    return checkpoint(call, *tensors, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    return checkpoint(call, *tensors, use_reentrant=False, preserve_rng_state=False, **contexts)
 
 
 def _keep_attention(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -47,6 +47,15 @@ def transformer_flops(
     )
 
 
+def denoise_flops(
+    config: TransformerConfig, batch: int, latent_size: tuple[int, int, int], text_tokens: int, past: int = 0
+) -> int:
+    """One `VideoTransformer.denoise` of a block of (f, h, w) latents after `past` frames of history; the text is given."""
+    frames, height, width = latent_size
+    places = (height // config.patch_size) * (width // config.patch_size)
+    return _noisy_pass(config, batch, places, (frames,), (past,), text_tokens)
+
+
 def text_flops(config: TextConfig, batch: int, text_tokens: int) -> int:
     """The byte-level text encoder, forward; 0 for an encoder by name, whose size is not known here."""
     return 2 * batch * (text_tokens - 1) * (NEIGHBOURS + 1) * config.width**2 if config.kind == "bytes" else 0

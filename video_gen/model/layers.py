@@ -24,7 +24,7 @@ def unpatchify(tokens: Tensor, patch_size: int, height: int) -> Tensor:
 
 def layer_norm(x: Tensor) -> Tensor:
     """Layer norm without parameters; the modulation that follows has the scale and shift."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6).to(x.dtype)  # autocast on a GPU answers in float32
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from video_gen.model.attention import (
     Context,
     KeyValue,
     Kind,
+    Masks,
     Plan,
     SpatiotemporalAttention,
     count,
@@ -42,6 +43,7 @@ from video_gen.model.layers import (
 )
 from video_gen.model.pretrained import Pretrained
 from video_gen.model.routing import Route
+from video_gen.model.runs import fused_kernel
 from video_gen.model.transformer_config import Checkpointing, TransformerConfig
 
 TEXT, CLEAN, NOISY = range(3)
@@ -361,9 +363,19 @@ class VideoTransformer(nn.Module, Pretrained):
         tables = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
         tables = tuple(table.to(x.dtype) for table in tables)
         limits = {"sink": self.config.sink, "window": self.config.window}
-        limits["flex"] = x.is_cuda and torch.is_grad_enabled()
+        limits["masks"] = _masks(x, masks.get("context"))
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **limits, **masks) for each in chosen]
+
+
+def _masks(x: Tensor, context: Context | None) -> Masks:
+    """How joint attention of `x` is told what is hidden. A GPU has fused kernels for runs in half precision; a ring of
+    processes wants gradients of the divisors, too, which FlexAttention has."""
+    if not x.is_cuda:
+        return "bias"
+    if fused_kernel(x.device, x.dtype) and (context is None or context.has_all_keys):
+        return "runs"
+    return "flex" if torch.is_grad_enabled() else "bias"
 
 
 def _known_full(visible: Tensor) -> bool:

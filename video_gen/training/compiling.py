@@ -15,8 +15,8 @@ from video_gen.training.monitor import say
 
 Result = TypeVar("Result")
 
-LONG_RUN = 2000
-"""Steps from which `auto` compiles on a CPU. The demo's model pays 78 s of compiling for .06 s less of .27 a step on two cores:
+LONG_RUN = {"cpu": 2000, "cuda": 200}
+"""Steps from which `auto` compiles. The demo's model pays 78 s of compiling for .06 s less of .27 a step on two cores:
 docs/speed.md."""
 VARIANTS = 128
 """Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
@@ -32,9 +32,7 @@ def compile_blocks(modules: Mapping[str, nn.Module], loop: LoopConfig, device: t
     if not blocks or loop.compile == "off":
         return False
     if not wants_compilation(loop, device):
-        say(
-            f"not compiled: on a CPU a run of {loop.train_steps} steps is too short to repay it; loop.compile on forces it"
-        )
+        say(f"not compiled: a run of {loop.train_steps} steps is too short to repay it; loop.compile on forces it")
         return False
     if reason := compiler_fault(device):
         say(f"not compiled: {reason}")
@@ -47,7 +45,7 @@ def compile_blocks(modules: Mapping[str, nn.Module], loop: LoopConfig, device: t
 
 def wants_compilation(loop: LoopConfig, device: torch.device) -> bool:
     """Whether a run of this configuration compiles, if a compiler works."""
-    worth = device.type != "cpu" or loop.train_steps >= LONG_RUN
+    worth = loop.train_steps >= LONG_RUN[device.type]
     return loop.compile == "on" or (loop.compile == "auto" and worth)
 
 

@@ -54,6 +54,8 @@ class Ulysses(_Shares):
     Source: DeepSpeed Ulysses, arXiv:2309.14509, section 3.
     """
 
+    has_all_keys = True
+
     def attended(self, table: Tensor) -> Tensor:
         return table
 
@@ -76,6 +78,8 @@ class Ring(_Shares):
 
     Source: Ring Attention, arXiv:2310.01889.
     """
+
+    has_all_keys = False
 
     def attended(self, table: Tensor) -> Tensor:
         return self.part(table, -2)

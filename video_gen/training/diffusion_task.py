@@ -132,10 +132,9 @@ class DiffusionTask:
     ) -> Tensor:
         """One t per block and sample; see `VideoTransformer.forward` for the rest."""
         latents = batch["latents"]
-        repeats = torch.tensor(blocks, device=latents.device)
         tokens = self.transformer.config.tokens(*latents.shape[2:])
         drawn = [self.diffusion.sample_t((1, len(blocks)), g, latents.device, tokens) for g in generators]
-        t = torch.cat(drawn).repeat_interleave(repeats, dim=1, output_size=sum(blocks))
+        t = torch.cat([of.expand(-1, n) for of, n in zip(torch.cat(drawn).split(1, dim=1), blocks)], dim=1)
         return self._losses_at(batch, t, blocks, generators, history, self._route(latents, step, generators)).mean()
 
     def _route(self, latents: Tensor, step: int, generators: Sequence[torch.Generator]) -> Route | None:
