@@ -1,10 +1,13 @@
 """Table 5: how much of a GPU's measured matrix peak the `large` preset uses, in training and in sampling, by tokens."""
 
+import gc
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Job, Setting, interleaved
-from benchmarks.models import CHANNELS, PATCH, Size, compile_blocks, parameters
+from benchmarks.models import CHANNELS, PATCH, Size, compile_blocks, filled, parameters
 from benchmarks.step import training_step
 from benchmarks.tables import Table
 from video_gen.model.flops import BACKWARD, denoise_flops, transformer_flops
@@ -30,8 +33,8 @@ EQUAL = (
     "The preset `{preset}` ({millions:,.0f} M parameters), one clip, {text} text tokens of which {words} are words and the rest "
     "padding. Training: noise, forward, loss, backward, clipping and fused AdamW, float32 weights under bfloat16 autocast, no "
     "checkpointing; `with history` trains blocks of {block} latent frames, each after the clean ones before it: two passes. "
-    "Sampling: a step of a clip in one block, prompt and empty prompt as a batch of 2, bfloat16 weights. "
-    "MFU: operations of the model in closed form (video_gen/model/flops.py; what a kernel does twice counts once), over the "
+    "Sampling: a step of a clip in one block, two prompts as a batch (as guidance has them), bfloat16 weights. "
+    "MFU: operations of the model in closed form (video_gen/model/flops.py; without padding and what is done twice), over the "
     "measured rate of square bfloat16 products, not the data sheet's."
 )
 
@@ -43,7 +46,7 @@ class Padded(nn.Module):
         super().__init__()
         self.model = VideoTransformer(config)
 
-    def forward(self, latents: Tensor, t: Tensor, text: Tensor, **extra: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, t: Tensor, text: Tensor, **extra: Any) -> Tensor:
         return self.model(latents, t, text, words(text), **extra)
 
 
@@ -81,6 +84,7 @@ def measure(make, config: TransformerConfig, grid: Grid, form: str, setting: Set
     torch.compiler.reset()
     torch.manual_seed(0)
     if setting.device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     flops, step = make(config, grid, form, setting)
@@ -103,12 +107,12 @@ def measure(make, config: TransformerConfig, grid: Grid, form: str, setting: Set
 
 
 def training(config: TransformerConfig, grid: Grid, form: str, setting: Setting, history: bool = False) -> Made:
-    module = Padded(config).to(setting.device)
+    module = filled(Padded(config).to(setting.device))
     if form == "compiled":
         compile_blocks(module)
     size = Size(grid, width=config.width, depth=config.depth, text_tokens=TEXT_TOKENS)
     blocks = block_sizes(grid[0], BLOCK) if history else None
-    forward = transformer_flops(config, 1, latent_size(grid), TEXT_TOKENS, blocks, history)
+    forward = transformer_flops(config, 1, latent_size(grid), WORDS, blocks, history)
     return (1 + BACKWARD) * forward, training_step(module, size, setting, blocks)
 
 
@@ -118,6 +122,7 @@ def with_history(config: TransformerConfig, grid: Grid, form: str, setting: Sett
 
 def sampling(config: TransformerConfig, grid: Grid, form: str, setting: Setting) -> Made:
     model = VideoTransformer(config).to(setting.device, torch.bfloat16).requires_grad_(False)
+    filled(model)
     if form == "compiled":
         compile_blocks(model)
     size = Size(grid, batch=2, width=config.width, depth=config.depth, text_tokens=TEXT_TOKENS)
@@ -129,7 +134,7 @@ def sampling(config: TransformerConfig, grid: Grid, form: str, setting: Setting)
         with torch.no_grad(), torch.autocast(setting.device.type, torch.bfloat16):
             model.denoise(latents, t, memory)
 
-    return denoise_flops(config, 2, latent_size(grid), TEXT_TOKENS), step
+    return denoise_flops(config, 2, latent_size(grid), WORDS), step
 
 
 WORK = {"sampling": sampling, "training": training, "training with history": with_history}

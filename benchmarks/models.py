@@ -240,11 +240,16 @@ def compile_blocks(module: nn.Module) -> None:
 def build(entry: Entry, size: Size, form: str, setting: Setting, master: torch.dtype) -> nn.Module:
     """A model with weights of `master`: bfloat16 to infer, float32 to train under autocast."""
     torch.manual_seed(0)
-    module = entry.build(size).to(setting.device, master)
-    with torch.no_grad():
-        for p in module.parameters():  # what starts at zero would make products of zeros, which some machines do faster
-            if not p.any():
-                p.normal_(std=0.02)
+    module = filled(entry.build(size).to(setting.device, master))
     if form == "compiled":
         compile_blocks(module)
+    return module
+
+
+@torch.no_grad()
+def filled(module: nn.Module) -> nn.Module:
+    """What starts at zero would make products of zeros, which some machines do faster."""
+    for p in module.parameters():
+        if not p.any():
+            p.normal_(std=0.02)
     return module

@@ -10,7 +10,7 @@ from torch import nn
 from video_gen.model import attention, transformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.training import compiling
-from video_gen.training.compiling import compile_blocks, or_eagerly, wants_compilation
+from video_gen.training.compiling import compile_blocks, compile_to_sample, or_eagerly, wants_compilation
 from video_gen.training.config import LoopConfig
 
 CPU = torch.device("cpu")
@@ -47,9 +47,9 @@ def test_auto_compiles_where_it_pays(choice, device, steps, want):
 )
 def test_blocks_are_traced_whole_and_give_the_same(masks, checkpointing, monkeypatch):
     """`fullgraph` fails at the first thing that the compiler cannot follow; made into code by a GPU's compiler elsewhere."""
-    monkeypatch.setattr(transformer, "_masks", lambda x, context: masks)
-    monkeypatch.setattr(attention, "DENSE_TOKENS", 0)
-    monkeypatch.setitem(attention.plan_video.__kwdefaults__, "dense_tokens", 0)
+    monkeypatch.setattr(transformer, "_masks", lambda *given: masks)
+    for limit in ("dense_tokens", "run_tokens"):
+        monkeypatch.setitem(attention.plan_video.__kwdefaults__, limit, 0)
     torch.compiler.reset()
     torch.manual_seed(0)
     sizes = {"latent_channels": 2, "patch_size": 2, "width": 16, "depth": 2, "head_dim": 8, "text_width": 4}
@@ -78,6 +78,15 @@ def test_no_compiler_is_said_and_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no g++")))
     assert compile_blocks({"net": module}, LoopConfig(compile="on"), CPU) is False
     assert "no g++" in said[0] and module.blocks[0]._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("fault", [None, "no g++"])
+def test_a_model_is_compiled_to_sample_where_that_works(monkeypatch, fault):
+    said, module = [], Blocks()
+    monkeypatch.setattr(compiling, "say", said.append)
+    monkeypatch.setattr(compiling, "compiler_fault", lambda device: fault)
+    compile_to_sample(module, CPU)
+    assert (module.blocks[0]._compiled_call_impl is None) == bool(said) == bool(fault)
 
 
 def test_a_failing_compilation_is_said_and_the_step_done_eagerly(monkeypatch):

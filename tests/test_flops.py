@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from video_gen.model.flops import (
+    denoise_flops,
     layer_kinds,
     text_flops,
     transformer_flops,
@@ -55,6 +56,14 @@ def test_teacher_forcing_equals_the_count(attention, blocks):
     model, config, inputs = model_and_inputs(attention, 1, 7, 5)
     found = transformer_flops(config, 3, (7, 4, 6), 5, blocks, history=True)
     assert found == counted(lambda: model(*inputs, clean=inputs[0], blocks=blocks))
+
+
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+def test_a_block_after_history_equals_the_count(attention):
+    model, config, (latents, t, text, visible) = model_and_inputs(attention, None, 5, 7)
+    memory, history = model.encode_text(text, visible), model.encode_history(latents[:, :, :3])
+    found = denoise_flops(config, 3, (2, 4, 6), 7, past=3)
+    assert found == counted(lambda: model.denoise(latents[:, :, 3:], t[:, 3:], memory, history))
 
 
 def test_what_a_mask_hides_is_not_counted():

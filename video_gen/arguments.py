@@ -139,6 +139,8 @@ class Sample(Config):
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
     guidance_scale: float | None = Field(default=None, ge=0)
     """How closely to follow the text; 1 = guidance off."""
+    compile: bool = False
+    """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

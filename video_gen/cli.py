@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,12 +89,16 @@ def train_distill(args: TrainDistill) -> None:
 def sample(args: Sample) -> None:
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
+    from video_gen.training.compiling import compile_to_sample, or_eagerly
     from video_gen.training.parallel import pick_device
 
     pipeline = VideoPipeline.from_pretrained(args.model, pick_device(args.device))
+    if args.compile:
+        compile_to_sample(pipeline.transformer, pipeline.device)
     names = ("num_steps", "first_steps", "solver", "guidance_scale")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    paths = sample_to_files(
+    make = partial(
+        sample_to_files,
         pipeline,
         args.prompt,
         args.output,
@@ -112,7 +117,7 @@ def sample(args: Sample) -> None:
         enlarge=args.enlarge,
         **settings,
     )
-    for path in paths:
+    for path in or_eagerly(make, {"transformer": pipeline.transformer}):
         print(path)
     print(args.output / "sheet.png")
 

@@ -26,9 +26,11 @@ Kind = Literal["joint", "space", "time"]
 Masks = Literal["bias", "runs", "flex"]
 """How joint attention is told what is hidden: a `bias` to add; `runs` of keys without one; a block mask for FlexAttention."""
 Bias = Tensor | Runs | BlockMask | None
-"""One of these, or nothing where nothing is hidden."""
+"""One of these; a bias or block mask is None where nothing is hidden."""
 DENSE_TOKENS = 2048
 """Up to so many query tokens one masked product over all blocks is faster than a product per block."""
+RUN_TOKENS = 512
+"""Blocks of fewer tokens on average are too little work for kernels of their own."""
 
 
 class KeyValue(NamedTuple):
@@ -156,6 +158,7 @@ def plan_video(
     text_visible: Tensor | None = None,
     history_visible: Tensor | None = None,
     dense_tokens: int = DENSE_TOKENS,
+    run_tokens: int = RUN_TOKENS,
     masks: Masks = "bias",
     text_padded: bool = True,
     context: Context | None = None,
@@ -171,7 +174,7 @@ def plan_video(
         text_visible: (b, m), False at padding, or None for no text.
         history_visible: (b,), False where a sample sees no history, or None where all do.
         text_padded: False where `text_visible` is known to hide nothing: then text alone calls for no mask.
-        masks: see `Masks`; a few tokens of several blocks have a bias in place of runs.
+        masks: see `Masks`; small blocks have a bias in place of runs, or of many together a block mask in training.
         context: see `Plan`; `tables` are of all places all the same.
     """
     cos, sin = tables
@@ -179,8 +182,8 @@ def plan_video(
     starts = list(accumulate(blocks, initial=0))[:-1]
     forgets = window is not None and first + starts[-1] > sink + window
     together, small = len(blocks) > 1 and not forgets, sum(blocks) * s <= dense_tokens
-    if masks == "runs" and together and small:
-        masks = "bias"
+    if masks == "runs" and (sum(blocks) * s < run_tokens * len(blocks) or (together and small)):
+        masks = "flex" if together and not small and torch.is_grad_enabled() else "bias"
     chosen: list[tuple[slice, tuple[slice, ...], int, Tensor | None, list[_Seen]]] = []
     if together and (small or masks != "bias"):
         visible = _dense_mask(blocks, first, kept, self_history, cos.device)
@@ -378,8 +381,9 @@ def _runs(
     rows: list[_Seen], text_visible: Tensor | None, text_padded: bool, history_visible: Tensor | None, table: Tensor
 ) -> Runs:
     """Which keys each block sees, in tokens, as few runs as there can be: what touches is one, unless it may be hidden."""
-    s, kernel = table.shape[-2], fused_kernel(table.device, table.dtype)
-    assert kernel is not None
+    s, kernel = table.shape[-2], fused_kernel(table.device, table.dtype, 2 * table.shape[-1])
+    if kernel is None:
+        raise ValueError(f"no fused kernel for heads of {2 * table.shape[-1]} in {table.dtype} on {table.device}")
     m = 0 if text_visible is None else text_visible.shape[1]
     padded, blocks = text_visible is not None and text_padded, []
     for (start, stop), past, kept, own in rows:
@@ -389,8 +393,9 @@ def _runs(
         ends += [(m + (kept + own) * s, m + (kept + stop) * s)]
         keys: list[slice] = []
         for begin, end in ends:
-            touches = keys and keys[-1].stop == begin
-            keys[-1:] = [slice(keys[-1].start, end)] if touches else [*keys[-1:], slice(begin, end)]
+            if keys and keys[-1].stop == begin:
+                begin = keys.pop().start
+            keys.append(slice(begin, end))
         blocks.append(Block(slice(start * s, stop * s), tuple(keys), history))
     text_bias = _bias(text_visible[:, None], torch.float32) if text_visible is not None and padded else None
     seen = None if history_visible is None else history_visible[:, None, None, None]

@@ -18,8 +18,8 @@ ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.higher_order.flex_attention,
 }
-"""Attention's cost grows with the square of the tokens, and its output is one of a block's twenty tensors of their size:
-so `selective` keeps that one. The plain products used for few tokens on a CPU are computed again."""
+"""Attention's cost grows with the square of the tokens, and a kernel's output is one of a block's twenty tensors of their
+size: so `selective` keeps those. Plain products, used for few tokens, are computed again."""
 
 
 def run(function: Callable[..., Any], arguments: tuple[Any, ...], kind: Checkpointing) -> Any:

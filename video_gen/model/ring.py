@@ -49,10 +49,11 @@ def _share(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> tuple[Tensor, Tensor]
     Every query must see a key of each share, as it does of its own frame. In plain products on a CPU; else by
     FlexAttention, which can be differentiated with respect to both.
     """
-    if q.is_cuda and not isinstance(bias, Tensor | Runs):
+    assert not isinstance(bias, Runs)  # a process here has a share of the keys alone
+    if q.is_cuda and not isinstance(bias, Tensor):
         return _flex(q, k, v, bias)
     scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).float()
-    assert not isinstance(bias, Runs | BlockMask)
+    assert not isinstance(bias, BlockMask)
     scores = scores if bias is None else scores + bias
     logsum = scores.logsumexp(dim=-1, keepdim=True)
     return ((scores - logsum).exp().to(v.dtype) @ v).float(), logsum

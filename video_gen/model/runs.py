@@ -4,7 +4,8 @@ What a block of video sees is a few runs of keys, whole: earlier frames, its own
 fastest kernels are those without a mask, and a run needs none. Softmaxes over runs merge exactly, given the logarithm of
 what each was divided by (Milakov and Gimelshein 2018, arXiv:1805.02867), and a fused kernel's backward that is given the
 merged answer and divisor returns a run's share of the gradient of the whole (as ring attention does over devices, Liu et
-al. 2023, arXiv:2310.01889). So nothing of the size of a mask is made, and nothing hidden is worked on.
+al. 2023, arXiv:2310.01889). So no mask of queries by keys is made, but for the few keys of padded text; other blocks' frames
+are not worked on, and what is hidden from some samples alone is worked on for all and given no weight.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from torch import Tensor
 
 aten = torch.ops.aten
 HALF = (torch.bfloat16, torch.float16)
-HOPPER = (9, 0)
+AMPERE, HOPPER = (8, 0), (9, 0)
+CUDNN_HEAD_DIM, FLASH_HEAD_DIM = 128, 192
+"""Largest heads that the kernels train everywhere; both want multiples of 8."""
 Kernel = Literal["cpu", "flash", "cudnn"]
-"""Fused attention without a mask: torch's own on a CPU, FlashAttention 2, cuDNN's."""
+"""Fused attention without a mask: torch's own on a CPU (for tests, a bias is faster there), FlashAttention 2, cuDNN's."""
 
 
 class Block(NamedTuple):
@@ -45,7 +48,7 @@ class Runs:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Scaled dot-product attention of (b, heads, n, head_dim) over keys (b, heads, m, head_dim)."""
-        q, k = q.to(v.dtype), k.to(v.dtype)
+        k, v = k.to(q.dtype), v.to(q.dtype)
         text_k, text_v = (x[:, :, : self.words] if self.words else None for x in (k, v))
         parts = []
         for queries, keys, history in self.blocks:
@@ -57,15 +60,16 @@ class Runs:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def fused_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """The fastest kernel that tells its divisors, if there is one. From Hopper on cuDNN's is: 1.9 times as fast as
-    FlashAttention 2 on an H200 (docs/speed.md)."""
+def fused_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel | None:
+    """The fastest kernel that tells its divisors, from Hopper on cuDNN's; None where there is none for such heads."""
     if device.type == "cpu":
         return "cpu"
-    if device.type != "cuda" or dtype not in HALF:
+    if device.type != "cuda" or dtype not in HALF or head_dim % 8:
         return None
-    hopper = torch.version.hip is None and torch.cuda.get_device_capability(device) >= HOPPER
-    return "cudnn" if hopper else "flash"
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability >= HOPPER and head_dim <= CUDNN_HEAD_DIM:
+        return "cudnn"
+    return "flash" if capability >= AMPERE and head_dim <= FLASH_HEAD_DIM else None
 
 
 class _Merged(torch.autograd.Function):
@@ -84,6 +88,10 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, text_k, text_v, bias, visible, mixed, total, *runs = ctx.saved_tensors
+        gradient, mixed = (
+            gradient.contiguous(),
+            mixed.contiguous(),
+        )  # kernels are kept by the layout of q, k and v alone
         of_q, of_runs = None, []
         for i, (k, v, rest) in enumerate(zip(runs[::2], runs[1::2], ctx.rest)):
             logsum = total
@@ -95,7 +103,7 @@ class _Merged(torch.autograd.Function):
         if text_k is None:
             return None, of_q, None, None, None, None, *of_runs
         weights = (_scores(q, text_k, bias) - total).exp()
-        delta = (gradient * mixed).sum(dim=-1, keepdim=True, dtype=torch.float32)
+        delta = (gradient.float() * mixed.float()).sum(dim=-1, keepdim=True)
         of_scores = (weights * (gradient @ text_v.transpose(-1, -2) - delta)).to(q.dtype) * q.shape[-1] ** -0.5
         of_text = of_scores.transpose(-1, -2) @ q, weights.to(q.dtype).transpose(-1, -2) @ gradient
         return None, of_q + of_scores @ text_k, *of_text, None, None, *of_runs
@@ -111,17 +119,15 @@ def _merged(
     outs, logsums = [out for out, _, _ in made], [logsum for _, logsum, _ in made]
     if visible is not None:
         logsums[0] = logsums[0].masked_fill(~visible, float("-inf"))
-    if text_k is not None and text_v is not None:
-        scores = _scores(q, text_k, bias)
-        logsums.append(scores.logsumexp(dim=-1, keepdim=True))
-        outs.append((scores - logsums[-1]).exp().to(q.dtype) @ text_v)
-    total = logsums[0]
-    for logsum in logsums[1:]:
+    scores = None if text_k is None else _scores(q, text_k, bias)
+    divisors = logsums if scores is None else [*logsums, scores.logsumexp(dim=-1, keepdim=True)]
+    total = divisors[0]
+    for logsum in divisors[1:]:
         total = torch.logaddexp(total, logsum)
-    mixed = outs[0]
-    if len(outs) > 1:
-        first, *others = [out.float() * (logsum - total).exp() for out, logsum in zip(outs, logsums)]
-        mixed = sum(others, start=first).to(q.dtype)
+    parts = [out.float() * (logsum - total).exp() for out, logsum in zip(outs, logsums)]
+    if scores is not None and text_v is not None:
+        parts.append(((scores - total).exp().to(q.dtype) @ text_v).float())
+    mixed = outs[0] if len(parts) == 1 else sum(parts[1:], start=parts[0]).to(q.dtype)
     return mixed, total, [rest for _, _, rest in made]
 
 

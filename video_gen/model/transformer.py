@@ -363,17 +363,17 @@ class VideoTransformer(nn.Module, Pretrained):
         tables = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
         tables = tuple(table.to(x.dtype) for table in tables)
         limits = {"sink": self.config.sink, "window": self.config.window}
-        limits["masks"] = _masks(x, masks.get("context"))
+        limits["masks"] = _masks(x, self.config.head_dim, masks.get("context"))
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **limits, **masks) for each in chosen]
 
 
-def _masks(x: Tensor, context: Context | None) -> Masks:
+def _masks(x: Tensor, head_dim: int, context: Context | None) -> Masks:
     """How joint attention of `x` is told what is hidden. A GPU has fused kernels for runs in half precision; a ring of
     processes wants gradients of the divisors, too, which FlexAttention has."""
     if not x.is_cuda:
         return "bias"
-    if fused_kernel(x.device, x.dtype) and (context is None or context.has_all_keys):
+    if fused_kernel(x.device, x.dtype, head_dim) and (context is None or context.has_all_keys):
         return "runs"
     return "flex" if torch.is_grad_enabled() else "bias"
 

@@ -127,7 +127,8 @@ class PositionNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(F.layer_norm(x, self.gain.shape, self.gain.to(x.dtype)), inplace=not torch.is_grad_enabled())
+        normed = F.layer_norm(x, self.gain.shape, self.gain.to(x.dtype)).to(x.dtype)  # see `layers.layer_norm`
+        return F.silu(normed, inplace=not torch.is_grad_enabled())
 
 
 class ResidualBlock(nn.Module):

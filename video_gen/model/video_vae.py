@@ -297,10 +297,11 @@ class VideoVAE(nn.Module, Pretrained):
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Standard deviation and mean per channel, (c, 1, 1, 1)."""
-        c = self.config.latent_channels
-        unit = torch.tensor(self.config.latent_std or (1.0,) * c, device=device)
-        centre = torch.tensor(self.config.latent_mean or (0.0,) * c, device=device)
-        return unit.view(c, 1, 1, 1), centre.view(c, 1, 1, 1)
+        std, mean, shape = self.config.latent_std, self.config.latent_mean, (self.config.latent_channels, 1, 1, 1)
+        # made on the device while there are none, in training: a copy would have a GPU waited for
+        unit = torch.ones(shape, device=device) if std is None else torch.tensor(std, device=device).view(shape)
+        centre = torch.zeros(shape, device=device) if mean is None else torch.tensor(mean, device=device).view(shape)
+        return unit, centre
 
     def _reach(self, part: Encoder | Decoder) -> int:
         """Latent pixels around a tile that its inside can see: one pixel per convolution, at its resolution."""

@@ -67,7 +67,7 @@ class LoopConfig(Config):
     log_every: int = Field(default=10, ge=1)
     """Steps per line of log.jsonl; a line holds the means over them."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile for a model's `blocks`, where a compiler works; `auto`: on a GPU, and on a CPU for long runs only."""
+    """torch.compile for a model's `blocks`, where a compiler works; `auto`: for runs of 200 steps on a GPU, 2,000 on a CPU."""
     checkpointing: Literal["off", "selective", "full"] = "off"
     """Compute a block's activations again in the backward pass: takes less memory. `selective` keeps attention's outputs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

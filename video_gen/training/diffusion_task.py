@@ -167,14 +167,15 @@ class DiffusionTask:
 
     def _history(
         self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Tensor | None]:
         """Clean frames, for some samples with noise that the network is told, as it would make them itself, or hidden."""
         modes, latents = self.run.modes, batch["latents"]
         f, shape = latents.shape[2], latents.shape[1:]
 
         t = modes.history_noise * uniform(generators, f) * (uniform(generators, 1) < modes.noisy_history)
         clean = self.diffusion.add_noise(latents, normal(generators, *shape), t)
-        visible = uniform(generators) >= modes.history_dropout
+        drawn = uniform(generators)
+        visible = drawn >= modes.history_dropout if modes.history_dropout else None  # known to hide nothing: no mask
         if modes.resampled_history:
             chosen, start = (
                 uniform(generators, 1) < modes.resampled_history,
