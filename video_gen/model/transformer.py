@@ -286,9 +286,8 @@ class VideoTransformer(nn.Module, Pretrained):
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY, context)
         kept = history.frames if history else 0
-        masks = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
-        masks |= {"context": context}
-        plans = self._plans(x, (height, width), blocks, first, kept, route, **masks)
+        hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
+        plans = self._plans(x, (height, width), blocks, first, kept, route, context=context, **hidden)
         embedded, modulation = self._times(t, x)
         x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
@@ -357,15 +356,16 @@ class VideoTransformer(nn.Module, Pretrained):
         first: int,
         kept: int,
         route: Route | None,
-        **masks: Any,
+        context: Context | None = None,
+        **options: Any,
     ) -> list[Plan]:
         """See `attention.plan_video`; with a route a second plan, for the places that stay."""
         tables = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
         tables = tuple(table.to(x.dtype) for table in tables)
-        limits = {"sink": self.config.sink, "window": self.config.window}
-        limits["masks"] = _masks(x, self.config.head_dim, masks.get("context"))
+        options |= {"sink": self.config.sink, "window": self.config.window, "context": context}
+        options["masks"] = _masks(x, self.config.head_dim, context)
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
-        return [plan_video(blocks, first, kept, cast(Any, each), **limits, **masks) for each in chosen]
+        return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
 
 
 def _masks(x: Tensor, head_dim: int, context: Context | None) -> Masks:
