@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask
 
 from video_gen.model import ring
-from video_gen.model.attention import SpatiotemporalAttention, attend, plan_text, plan_video
+from video_gen.model.attention import SpatiotemporalAttention, attend
 from video_gen.model.layers import RotaryEmbedding
 from video_gen.model.ring import ring_attend
 from video_gen.model.runs import Block, Runs, fused_kernel
+from video_gen.model.spans import plan_text, plan_video
 
 
 @pytest.mark.parametrize(("blocks", "window"), [((1, 2, 3), None), ((1, 2, 3), 2), ((6,), None)])

@@ -7,7 +7,7 @@ import torch
 import yaml
 from torch import nn
 
-from video_gen.model import attention, transformer
+from video_gen.model import spans, transformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.training import compiling
 from video_gen.training.compiling import compile_blocks, compile_to_sample, or_eagerly, wants_compilation
@@ -49,7 +49,7 @@ def test_blocks_are_traced_whole_and_give_the_same(masks, checkpointing, monkeyp
     """`fullgraph` fails at the first thing that the compiler cannot follow; made into code by a GPU's compiler elsewhere."""
     monkeypatch.setattr(transformer, "_masks", lambda *given: masks)
     for limit in ("dense_tokens", "run_tokens"):
-        monkeypatch.setitem(attention.plan_video.__kwdefaults__, limit, 0)
+        monkeypatch.setitem(spans.plan_video.__kwdefaults__, limit, 0)
     torch.compiler.reset()
     torch.manual_seed(0)
     sizes = {"latent_channels": 2, "patch_size": 2, "width": 16, "depth": 2, "head_dim": 8, "text_width": 4}

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from video_gen.model import transformer as transformer_module
-from video_gen.model.attention import SpatiotemporalAttention, attend, plan_video
+from video_gen.model.attention import SpatiotemporalAttention, attend
 from video_gen.model.layers import RotaryEmbedding
 from video_gen.model.runs import Block, Runs
+from video_gen.model.spans import plan_video
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.vae_config import VAEConfig

@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model import attention as attention_module
-from video_gen.model.attention import SpatiotemporalAttention, kept_frames, plan_video
+from video_gen.model.attention import SpatiotemporalAttention
 from video_gen.model.layers import RotaryEmbedding, patchify, rotate, unpatchify
 from video_gen.model.routing import Route, draw_places
+from video_gen.model.spans import kept_frames, plan_video
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import PRESETS, TransformerConfig
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask
 
-from video_gen.model.attention import Bias, flex_kernel
+from video_gen.model.attention import flex_kernel
 from video_gen.model.runs import Runs
+from video_gen.model.spans import Bias
 
 
 def ring_attend(

@@ -19,18 +19,7 @@ from torch import Tensor, nn
 
 from video_gen.errors import ShapeError
 from video_gen.model import checkpointing
-from video_gen.model.attention import (
-    Context,
-    KeyValue,
-    Kind,
-    Masks,
-    Plan,
-    SpatiotemporalAttention,
-    count,
-    kept_frames,
-    plan_text,
-    plan_video,
-)
+from video_gen.model.attention import Context, KeyValue, SpatiotemporalAttention
 from video_gen.model.layers import (
     FeedForward,
     PlaceEmbedding,
@@ -44,6 +33,7 @@ from video_gen.model.layers import (
 from video_gen.model.pretrained import Pretrained
 from video_gen.model.routing import Route
 from video_gen.model.runs import fused_kernel
+from video_gen.model.spans import Kind, Masks, Plan, count, kept_frames, plan_text, plan_video
 from video_gen.model.transformer_config import Checkpointing, TransformerConfig
 
 TEXT, CLEAN, NOISY = range(3)
