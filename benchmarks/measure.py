@@ -99,8 +99,8 @@ def _warm_up(job: Job, result: Timing, flops: bool, setting: Setting) -> None:
 
 
 def _compile(job: Job, result: Timing, flops: bool, setting: Setting) -> None:
-    """Not watched by a counter, under which torch would take the eager way, and keep to it. Twice on a CPU: freed memory
-    comes back otherwise placed."""
+    """Not watched by a counter, under which torch would take the eager way, and keep to it. Twice, as shapes settle; once on
+    a GPU, whose time is dear and whose models have static shapes."""
     for _ in range(1 if setting.quick or setting.device.type == "cuda" else 2):
         job()
     synchronise(setting.device)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import Setting, count_flops, interleaved, peak_memory
 from benchmarks.models import ENTRIES, OURS_4, OURS_6, Size, parameters
+from benchmarks.run import TABLES
 from benchmarks.tables import Table
 from benchmarks.vae import PEERS, ours
 
@@ -25,16 +26,7 @@ def test_all_tables_have_all_figures(tmp_path, capsys):
     assert main(["bench", "--quick", "--no-compile", "--device", "cpu", "--output", str(tmp_path)]) == 0
     assert "matrix peak" in capsys.readouterr().out
     tables = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert set(tables) == {
-        "transformer",
-        "training",
-        "sampling",
-        "vae",
-        "vae_quality",
-        "decode_memory",
-        "growth",
-        "mfu",
-    }
+    assert set(tables) == set(TABLES)
     for name, table in tables.items():
         assert table["rows"] and table["machine"]["torch"] == torch.__version__
         for row in table["rows"]:

@@ -1,7 +1,7 @@
 """What can be said to each command of `video-gen`: one class each, whose fields are the options and their help. No torch."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 from pydantic import Field
@@ -290,22 +290,14 @@ class Demo(Config):
     """A minute's run that shows that all parts work; what it makes is noise."""
 
 
+BenchTable = Literal["transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu"]
+
+
 class Bench(Config):
     """Measure Video Gen beside diffusers' models, from a checkout, and write tables."""
 
-    tables: tuple[
-        Literal["transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu"], ...
-    ] = (
-        "transformer",
-        "training",
-        "sampling",
-        "vae",
-        "vae_quality",
-        "decode_memory",
-        "growth",
-        "mfu",
-    )
-    """Which tables; all of them take about an hour on two cores, most of it for compiling the peers."""
+    tables: tuple[BenchTable, ...] = get_args(BenchTable)
+    """Which tables; all of them take well over an hour on two cores, most of it for compiling the peers."""
     quick: bool = False
     """Tiny sizes and one round: shows that the tables work, and no more."""
     compile: bool = True

@@ -117,7 +117,7 @@ def sample(args: Sample) -> None:
         enlarge=args.enlarge,
         **settings,
     )
-    for path in or_eagerly(make, {"transformer": pipeline.transformer}):
+    for path in or_eagerly(make, {"transformer": pipeline.transformer}) if args.compile else make():
         print(path)
     print(args.output / "sheet.png")
 

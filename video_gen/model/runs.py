@@ -88,10 +88,8 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, text_k, text_v, bias, visible, mixed, total, *runs = ctx.saved_tensors
-        gradient, mixed = (
-            gradient.contiguous(),
-            mixed.contiguous(),
-        )  # kernels are kept by the layout of q, k and v alone
+        # torch keeps cuDNN's kernels by the layout of q, k and v: these must lie the same way each time
+        gradient, mixed = gradient.contiguous(), mixed.contiguous()
         of_q, of_runs = None, []
         for i, (k, v, rest) in enumerate(zip(runs[::2], runs[1::2], ctx.rest)):
             logsum = total

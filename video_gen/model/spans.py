@@ -149,8 +149,8 @@ def plan_video(
         time_bias = None if hidden is None else _bias(hidden, dtype)[:, :, None]
         words = text_visible if text_padded or hidden is not None else None
         sizes = (own.stop - own.start, count(pieces) + own.stop - own.start)
-        if masks == "runs":
-            joint_bias = places_bias = _runs(rows, text_visible, text_padded, history_visible, cos)
+        if masks == "runs":  # a context that wants runs has all keys, and asks for no others
+            joint_bias, places_bias = _runs(rows, text_visible, text_padded, history_visible, cos), None
         else:
             make = _block_mask if masks == "flex" else _joint_bias
             joint_bias = make(hidden, words, sizes, s, dtype)
@@ -163,9 +163,8 @@ def plan_video(
 
 def _dense_mask(blocks: tuple[int, ...], first: int, kept: int, self_history: bool, device: torch.device) -> Tensor:
     """(1, frames, kept + frames) of all blocks at once; right only while no history is forgotten."""
-    frames = torch.arange(
-        sum(blocks), device=device
-    )  # from numbers alone: a copy of a list would have a GPU waited for
+    # from numbers alone: a copy of a list would have a GPU waited for
+    frames = torch.arange(sum(blocks), device=device)
     start = torch.zeros_like(frames)
     for begin, size in zip(accumulate(blocks), blocks):
         start = start + (frames >= begin) * size

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 LONG_RUN = {"cpu": 2000, "cuda": 200}
 """Steps from which `auto` compiles. The demo's model pays 78 s of compiling for .06 s less of .27 a step on two cores; on an
-H200 a step of 619 M parameters is .08 s shorter by it (docs/speed.md), and compiles in some 20 s."""
+H200 a step of 619 M parameters is .08 s shorter by it (docs/speed.md). How long it compiles there sets the 200, by guess."""
 VARIANTS = 128
 """Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
 would have later ones run eagerly without a word."""
