@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
 LAYERS = {
-    "errors": -1, "config": 0, "progress": 0, "interrupt": 0,
+    "errors": -1, "config": 0, "files": 0, "progress": 0, "interrupt": 0,
     "model": 1, "data": 1,
     "sampling": 2,
     "training": 3, "evaluation": 3,

@@ -1,0 +1,76 @@
+"""Files on disk: each appears whole or not at all, with the rights that the umask gives, and a full disk is one line."""
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from video_gen.errors import DataError
+
+REASONS = {
+    errno.ENOSPC: "no space left on the disk; free some, and run it again",
+    errno.EDQUOT: "the disk quota is used up; free some space, and run it again",
+    errno.EFBIG: "it would be larger than a file may be here; raise the limit (ulimit -f), and run it again",
+    errno.EACCES: "permission denied; change the folder's rights, or write to another place",
+    errno.EPERM: "permission denied; change the folder's rights, or write to another place",
+    errno.EROFS: "the disk is read-only; write to another place",
+}
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write, which takes its place at the end, and is gone if something went wrong.
+
+    Raises: DataError if it cannot be written, saying why.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            rights = temporary.stat().st_mode  # those of the umask; safetensors gives its files to their owner alone
+            yield temporary
+            temporary.chmod(rights)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as UTF-8, its newlines as they are. Raises: DataError, as `written`."""
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Tensors by name as safetensors, held by the disk when this returns. Raises: DataError, as `written`."""
+    from safetensors.torch import save_file
+
+    with written(path) as temporary:
+        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, temporary, metadata=metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Around the writing of `path`: what the system or safetensors says against it becomes one line.
+
+    Raises: DataError.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        why = REASONS.get(error.errno or 0, error.strerror or str(error))
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        why = REASONS.get(int(number[1]) if number else 0, str(error))
+    else:
+        return
+    raise DataError(f"{path}: cannot be written: {why}")
