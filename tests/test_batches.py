@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from video_gen.cli import DataCheck, parse
+from video_gen.arguments import DataCheck
+from video_gen.command_line import parse
 from video_gen.data.batches import WORK_SLACK, BatchSampler, balanced_batch_sizes, volume
 from video_gen.data.check import check, render
 from video_gen.data.clips import Clips, best_bucket

@@ -1,4 +1,8 @@
-"""What can be said to each command of `video-gen`: one class each, whose fields are the options and their help. No torch."""
+"""What can be said to each command of `video-gen`: one class each, whose fields are the options and their help. No torch.
+
+A field's name is that of the argument to which it is handed over (`command_line.handed_over`); what several commands can be told
+is a group of `Options`, which stands once.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -6,12 +10,91 @@ from typing import Annotated, Literal, get_args
 import tyro
 from pydantic import Field
 
+from video_gen.command_line import Options
 from video_gen.config import Config
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Flat = tyro.conf.arg(name="")
 """The fields of a part without its name in front."""
+Device = Literal["auto", "cpu", "cuda"]
+Solver = Literal["euler", "heun", "two_step", "sde", "renoise"]
+
+
+class DeviceOptions(Options):
+    """Where to compute."""
+
+    device: Device = "auto"
+    """`auto` takes a GPU where there is one."""
+
+
+class ModelOptions(DeviceOptions):
+    """The model."""
+
+    model: Path = Path("runs/demo/diffusion/model")
+    """A model folder, or a Hub id."""
+
+
+class ModelsOptions(DeviceOptions):
+    """The models that are compared."""
+
+    models: Annotated[tuple[Path, ...], tyro.conf.arg(name="model")] = (Path("runs/demo/diffusion/model"),)
+    """Model folders or Hub ids; several are compared, the first one is the reference."""
+
+
+class SamplingOptions(Options):
+    """How to sample; what is not given is the model's own."""
+
+    guidance_scale: float | None = Field(default=None, ge=0)
+    """How closely to follow the text; 1 = guidance off."""
+    first_steps: int | None = Field(default=None, ge=1)
+    """Solver steps of the first block, where it is decided what there is to see; without it as many as of the others."""
+    noise_scale: float | None = Field(default=None, ge=0, le=2)
+    """Of the noise that `sde` and `renoise` draw anew."""
+    history_noise: float | None = Field(default=None, ge=0, le=1)
+    """Noise on made frames as they become history, of which the network is told: against drift."""
+
+
+class SolverOptions(Options):
+    """The solver; what is not given is the model's own."""
+
+    solver: Solver | None = None
+    """How a step is made; docs/sampling.md compares them."""
+    num_steps: int | None = Field(default=None, ge=1)
+    """Solver steps per block."""
+    block_frames: int | None = Field(default=None, ge=1)
+    """Latent frames made at once. A short clip is one block, a longer one and a stream go on in blocks of half a clip."""
+
+
+class StartOptions(Options):
+    """What the video begins with."""
+
+    image: Path | None = None
+    """A picture to start from; it becomes the first frame."""
+    video: Path | None = None
+    """A video to continue."""
+
+
+class TrainOptions(Options):
+    """The run."""
+
+    run_dir: Annotated[Path, tyro.conf.arg(name="run")] = Path("runs/vae")
+    """The run's folder; its model/ is the result."""
+    resume: Literal["auto", "never"] = "auto"
+    """`never` sets an earlier run of the folder aside."""
+    profile: int = Field(default=0, ge=0)
+    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
+
+
+class PlanOptions(Options):
+    """The plan."""
+
+    devices: int = Field(default=1, ge=1)
+    """Tell the memory for so many devices, too, between which weights, gradients and states are divided."""
+    steps: int = Field(default=3, ge=0)
+    """Real steps to measure, of each kind that the run makes; 0 = measure nothing."""
+    output: Path | None = None
+    """A JSON file for the figures."""
 
 
 class Worlds(Config):
@@ -34,68 +117,44 @@ class DataEncode(Config):
     """Encode a folder's clips with a VAE, and its captions with a frozen text encoder, ahead of `train diffusion` (which does
     it, too). Several of these at once, in several shells or by torchrun, share the work."""
 
-    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
+    run: Annotated[DiffusionRun, Flat] = DiffusionRun()
 
 
 class TrainVAE(Config):
     """Train a VAE. Go on after an interruption with the same command."""
 
-    recipe: Annotated[VAERun, Flat] = VAERun()
-    run: Path = Path("runs/vae")
-    """The run's folder; its model/ is the result."""
-    resume: Literal["auto", "never"] = "auto"
-    """`never` sets an earlier run of the folder aside."""
-    profile: int = Field(default=0, ge=0)
-    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
+    run: Annotated[VAERun, Flat] = VAERun()
+    options: Annotated[TrainOptions, Flat] = TrainOptions(run_dir=Path("runs/vae"))
 
 
 class TrainDiffusion(Config):
     """Train a transformer on the latents of a VAE. Go on after an interruption with the same command."""
 
-    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
-    run: Path = Path("runs/diffusion")
-    """The run's folder; its model/ is the result."""
-    resume: Literal["auto", "never"] = "auto"
-    """`never` sets an earlier run of the folder aside."""
-    profile: int = Field(default=0, ge=0)
-    """Trace so many steps, after a few to warm up, into the run folder's profile/."""
-
-
-class PlanSettings(Config):
-    """What both plans can be told."""
-
-    devices: int = Field(default=1, ge=1)
-    """Tell the memory for so many devices, too, between which weights, gradients and states are divided."""
-    steps: int = Field(default=3, ge=0)
-    """Real steps to measure, of each kind that the run makes; 0 = measure nothing."""
-    output: Path | None = None
-    """A JSON file for the figures."""
-
-
-class PlanVAE(Config):
-    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
-
-    recipe: Annotated[VAERun, Flat] = VAERun()
-    plan: Annotated[PlanSettings, Flat] = PlanSettings()
-
-
-class PlanDiffusion(Config):
-    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
-
-    recipe: Annotated[DiffusionRun, Flat] = DiffusionRun()
-    plan: Annotated[PlanSettings, Flat] = PlanSettings()
-    vae_yaml: Path | None = None
-    """The YAML of the VAE's training, where the VAE is not trained yet."""
+    run: Annotated[DiffusionRun, Flat] = DiffusionRun()
+    options: Annotated[TrainOptions, Flat] = TrainOptions(run_dir=Path("runs/diffusion"))
 
 
 class TrainDistill(Config):
     """Distil a trained model into one that takes 1 to 4 steps without guidance."""
 
-    recipe: Annotated[DistillRun, Flat] = DistillRun()
-    run: Path = Path("runs/distill")
-    """The run's folder; its model/ is the result."""
-    resume: Literal["auto", "never"] = "auto"
-    """`never` sets an earlier run of the folder aside."""
+    run: Annotated[DistillRun, Flat] = DistillRun()
+    options: Annotated[TrainOptions, Flat] = TrainOptions(run_dir=Path("runs/distill"))
+
+
+class PlanVAE(Config):
+    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
+
+    run: Annotated[VAERun, Flat] = VAERun()
+    plan: Annotated[PlanOptions, Flat] = PlanOptions()
+
+
+class PlanDiffusion(Config):
+    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
+
+    run: Annotated[DiffusionRun, Flat] = DiffusionRun()
+    plan: Annotated[PlanOptions, Flat] = PlanOptions()
+    vae_yaml: Path | None = None
+    """The YAML of the VAE's training, where the VAE is not trained yet."""
 
 
 class Sample(Config):
@@ -103,12 +162,8 @@ class Sample(Config):
 
     prompt: tyro.conf.Positional[str] = ""
     """What to show; may be empty."""
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
-    image: Path | None = None
-    """A picture to start from; it becomes the first frame."""
-    video: Path | None = None
-    """A video to continue."""
+    given: Annotated[ModelOptions, Flat] = ModelOptions()
+    start: Annotated[StartOptions, Flat] = StartOptions()
     last_image: Path | None = None
     """A picture to end with; it becomes the last frame."""
     loop: bool = False
@@ -123,25 +178,18 @@ class Sample(Config):
     """Frames of the whole video, with what is given; default that of the training clips."""
     seed: int = 0
     """Of the first video; the next have the next. The same seed gives the same video, whatever else is made with it."""
-    n: Annotated[int, tyro.conf.arg(name="num-videos", aliases=["-n"])] = Field(default=1, ge=1)
+    count: Annotated[int, tyro.conf.arg(name="num-videos", aliases=["-n"])] = Field(default=1, ge=1)
     """How many videos."""
     output: Path = Path("out")
     """Folder for the videos, their settings and a contact sheet."""
     format: Literal["mp4", "gif", "png"] = "mp4"
+    """Of the video files; `png` is animated."""
     enlarge: int = Field(default=1, ge=1)
     """Whole factor by which the pictures are enlarged."""
-    block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default: a short clip at once, a longer one in blocks of half a clip."""
-    num_steps: int | None = Field(default=None, ge=1)
-    """Solver steps; default the model's."""
-    first_steps: int | None = Field(default=None, ge=1)
-    """Solver steps of the first block, where it is decided what there is to see; default the model's, or `num_steps`."""
-    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    """How closely to follow the text; 1 = guidance off."""
     compile: bool = False
     """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    solving: Annotated[SolverOptions, Flat] = SolverOptions()
+    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
 
 
 class StreamVideo(Config):
@@ -149,12 +197,8 @@ class StreamVideo(Config):
 
     prompt: tyro.conf.Positional[str | None] = None
     """What to show."""
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
-    image: Path | None = None
-    """A picture to start from; it becomes the first frame."""
-    video: Path | None = None
-    """A video to continue."""
+    given: Annotated[ModelOptions, Flat] = ModelOptions()
+    start: Annotated[StartOptions, Flat] = StartOptions()
     output: Path = Path("out/stream.mp4")
     """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
     format: Literal["mp4", "raw"] = "mp4"
@@ -171,20 +215,10 @@ class StreamVideo(Config):
     """A saved state to go on from."""
     enlarge: int = Field(default=1, ge=1)
     """Whole factor by which the pictures are enlarged."""
-    block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default the model's (`sampling.long_block_frames`)."""
-    num_steps: int | None = Field(default=None, ge=1)
-    """Solver steps per block; default the model's."""
-    first_steps: int | None = Field(default=None, ge=1)
-    """Solver steps of the first block, where it is decided what there is to see; default the model's, or `num_steps`."""
-    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    """How closely to follow the text; 1 = guidance off."""
-    history_noise: float | None = Field(default=None, ge=0, le=1)
-    """Noise on made frames as they become history, of which the network is told: against drift."""
     speed: float | None = Field(default=None, gt=0)
     """Of playback; default 1."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    solving: Annotated[SolverOptions, Flat] = SolverOptions()
+    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
 
 
 class EvaluateVAE(Config):
@@ -194,89 +228,69 @@ class EvaluateVAE(Config):
     vae: Path = Path("runs/vae/model/vae")
     """The VAE's folder."""
     num_clips: int = Field(default=128, ge=1)
+    """How many held-out clips, evenly spread."""
     output: Path | None = None
     """A JSON file for the figures."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    where: Annotated[DeviceOptions, Flat] = DeviceOptions()
 
 
 class EvaluateMotion(Config):
     """Sample from captions of the built-in world `bounce` and measure whether objects persist, match, and move right."""
 
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
+    given: Annotated[ModelOptions, Flat] = ModelOptions()
     num_videos: int = Field(default=64, ge=1)
+    """How many videos."""
     num_frames: int | None = None
     """Default: that of the training clips."""
     split: Literal["train", "held_out"] = "train"
     """`held_out` captions have combinations of colour and shape that training never showed."""
     seed: int = 10_000
-    block_frames: int | None = Field(default=None, ge=1)
-    num_steps: int | None = Field(default=None, ge=1)
-    first_steps: int | None = Field(default=None, ge=1)
-    """Solver steps of the first block."""
-    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
+    """Of the captions and of the noise."""
     output: Path | None = None
     """A JSON file for the figures."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    solving: Annotated[SolverOptions, Flat] = SolverOptions()
+    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
 
 
 class EvaluateDrift(Config):
     """Make long videos of a built-in world and measure how they change with the frame index, with a report to look at."""
 
-    model: tuple[Path, ...] = (Path("runs/demo/diffusion/model"),)
-    """Model folders or Hub ids; several are compared."""
+    given: Annotated[ModelsOptions, Flat] = ModelsOptions()
     world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce"
     """The world that the models were trained on."""
     frames: int = Field(default=1024, ge=16)
     """Index of the last frame; figures are for windows that end at 16, 32, 64, ... and there."""
     num_videos: int = Field(default=32, ge=1)
+    """How many videos of each model."""
     seed: int = 10_000
     """Of the world's captions and of the noise."""
-    block_frames: int | None = Field(default=None, ge=1)
-    """Latent frames made at once; default the model's (`sampling.long_block_frames`)."""
-    num_steps: int | None = Field(default=None, ge=1)
-    first_steps: int | None = Field(default=None, ge=1)
-    """Solver steps of the first block."""
-    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    history_noise: float | None = Field(default=None, ge=0, le=1)
-    """Noise on made frames as they become history, of which the network is told."""
     output: Path = Path("runs/drift")
     """Folder for drift.html, drift.json and videos."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    solving: Annotated[SolverOptions, Flat] = SolverOptions()
+    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
 
 
 class EvaluateSteps(Config):
     """Measure quality against model calls: each solver at each number of steps, of one or several models."""
 
-    model: tuple[Path, ...] = (Path("runs/demo/diffusion/model"),)
-    """Model folders or Hub ids; the first one's first solver at the most steps is the reference."""
+    given: Annotated[ModelsOptions, Flat] = ModelsOptions()
     world: Literal["bounce", "kicks"] = "bounce"
     """The world that the models were trained on."""
-    solver: tuple[Literal["euler", "heun", "two_step", "sde", "renoise"], ...] = (
-        "euler",
-        "heun",
-        "two_step",
-        "sde",
-        "renoise",
-    )
-    num_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    solvers: Annotated[tuple[Solver, ...], tyro.conf.arg(name="solver")] = get_args(Solver)
+    """Solvers to compare; the first one at the most steps is the reference."""
+    steps: Annotated[tuple[int, ...], tyro.conf.arg(name="num-steps")] = (1, 2, 4, 8, 16, 32)
+    """Numbers of solver steps to compare."""
     num_videos: int = Field(default=64, ge=1)
+    """How many videos at each setting."""
     num_frames: int | None = None
     """Default: that of the training clips."""
     prompt: str | None = None
     """One caption for all videos, in place of the world's: then `spread_px` tells how they vary."""
     seed: int = 10_000
-    guidance_scale: float | None = Field(default=None, ge=0)
-    """Default: each model's own."""
-    first_steps: int | None = Field(default=None, ge=1)
-    """Solver steps of the first block. Default: each model's own."""
-    noise_scale: float | None = Field(default=None, ge=0, le=2)
-    """Of the noise that `sde` and `renoise` draw anew. Default: each model's own."""
+    """Of the captions and of the noise."""
     output: Path = Path("runs/steps")
     """Folder for steps.html and steps.json."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
 
 
 class Demo(Config):
@@ -305,6 +319,6 @@ class Bench(Config):
     seconds: float = Field(default=60.0, gt=0)
     """No more rounds are added to a group of rows after so long; at least two are measured. Of `vae_quality`: what each
     model trains."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
     output: Path = Path("benchmarks/results")
     """Folder for the tables, as Markdown and JSON."""
+    where: Annotated[DeviceOptions, Flat] = DeviceOptions()

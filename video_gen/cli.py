@@ -1,20 +1,23 @@
-"""`video-gen`: the command line. Arguments are parsed first and torch is imported after, so that --help answers at once."""
+"""`video-gen`: the command line. Arguments are parsed first and torch is imported after, so that --help answers at once.
+
+A function here takes its command's options as keywords (`command_line.handed_over`). It names those that it has a use for itself
+and passes the others on.
+"""
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
-import tyro
 import yaml
-from pydantic import ValidationError
 
+from video_gen import command_line
 from video_gen.arguments import (
     Bench,
     DataCheck,
     DataEncode,
     Demo,
+    Device,
     EvaluateDrift,
     EvaluateMotion,
     EvaluateSteps,
@@ -28,157 +31,135 @@ from video_gen.arguments import (
     TrainVAE,
     Worlds,
 )
-from video_gen.config import Config, explain, load_yaml
-from video_gen.errors import ConfigError, exit_code
+from video_gen.command_line import Commands, run_command
+from video_gen.config import load_yaml
+from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.errors import ConfigError
 from video_gen.training.recipes import VAERun
 
-C = TypeVar("C", bound=Config)
 
-
-def worlds(args: Worlds) -> None:
+def worlds(world: WorldConfig, output: Path) -> None:
     from video_gen.data.worlds import render_world
     from video_gen.progress import bar
 
-    with bar(f"rendering {args.world.kind}", "files") as progress:
-        before = render_world(args.world, args.output, progress)
+    with bar(f"rendering {world.kind}", "files") as progress:
+        before = render_world(world, output, progress)
     kept = f", {before} of them from before" if before else ""
-    print(f"{args.output}: {args.world.num_clips} clips, {args.world.num_images} stills{kept}")
+    print(f"{output}: {world.num_clips} clips, {world.num_images} stills{kept}")
 
 
-def data_check(args: DataCheck) -> None:
+def data_check(data: ClipConfig, quarantine: tuple[str, ...]) -> None:
     from video_gen.data.check import check, render
     from video_gen.progress import bar
 
     with bar("reading", "files") as progress:
-        report = check(args.data, args.quarantine, progress)
+        report = check(data, quarantine, progress)
     render(report)
 
 
-def data_encode(args: DataEncode) -> None:
+def data_encode(**options: Any) -> None:
     from video_gen.train import encode
 
-    encode(args.recipe)
+    encode(**options)
 
 
-def train_vae(args: TrainVAE) -> None:
+def train_vae(**options: Any) -> None:
     from video_gen.train import train_vae
 
-    train_vae(args.recipe, args.run, args.resume, args.profile)
+    train_vae(**options)
 
 
-def train_diffusion(args: TrainDiffusion) -> None:
+def train_diffusion(**options: Any) -> None:
     from video_gen.train import train_diffusion
 
-    train_diffusion(args.recipe, args.run, args.resume, args.profile)
+    train_diffusion(**options)
 
 
-def plan(args: PlanVAE | PlanDiffusion) -> None:
-    from video_gen.plan import make_plan, show
-
-    file = args.vae_yaml if isinstance(args, PlanDiffusion) else None
-    vae = load_yaml(VAERun, file).vae if file else None
-    show(make_plan(args.recipe, vae, devices=args.plan.devices, steps=args.plan.steps), args.plan.output)
-
-
-def train_distill(args: TrainDistill) -> None:
+def train_distill(**options: Any) -> None:
     from video_gen.train import train_distill
 
-    train_distill(args.recipe, args.run, args.resume)
+    train_distill(**options)
 
 
-def sample(args: Sample) -> None:
+def plan(vae_yaml: Path | None = None, output: Path | None = None, **options: Any) -> None:
+    from video_gen.plan import make_plan, show
+
+    vae = load_yaml(VAERun, vae_yaml).vae if vae_yaml else None
+    show(make_plan(vae=vae, **options), output)
+
+
+def sample(model: Path, device: Device, compile: bool, output: Path, **options: Any) -> None:
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
     from video_gen.training.compiling import compile_to_sample, or_eagerly
     from video_gen.training.parallel import pick_device
 
-    pipeline = VideoPipeline.from_pretrained(args.model, pick_device(args.device))
-    if args.compile:
+    pipeline = VideoPipeline.from_pretrained(model, pick_device(device))
+    if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
-    names = ("num_steps", "first_steps", "solver", "guidance_scale")
-    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    make = partial(
-        sample_to_files,
-        pipeline,
-        args.prompt,
-        args.output,
-        count=args.n,
-        seed=args.seed,
-        num_frames=args.num_frames,
-        image=args.image,
-        video=args.video,
-        last_image=args.last_image,
-        loop=args.loop,
-        source=args.source,
-        strength=args.strength,
-        interpolate=args.interpolate,
-        format=args.format,
-        block_frames=args.block_frames,
-        enlarge=args.enlarge,
-        **settings,
-    )
-    for path in or_eagerly(make, {"transformer": pipeline.transformer}) if args.compile else make():
+    make = partial(sample_to_files, pipeline, output=output, **options)
+    for path in or_eagerly(make, {"transformer": pipeline.transformer}) if compile else make():
         print(path)
-    print(args.output / "sheet.png")
+    print(output / "sheet.png")
 
 
-def stream(args: StreamVideo) -> None:
+def stream(
+    model: Path,
+    device: Device,
+    output: Path,
+    format: Literal["mp4", "raw"],
+    enlarge: int,
+    prompt: str | None = None,
+    script: Path | None = None,
+    seconds: float | None = None,
+    save: Path | None = None,
+    **options: Any,
+) -> None:
     from video_gen.sampling.pipeline import VideoPipeline
     from video_gen.stream import open_stream, read_script, share_cores, show
     from video_gen.training.parallel import pick_device
 
-    device = pick_device(args.device)
-    share_cores(device)
-    pipeline = VideoPipeline.from_pretrained(args.model, device)
-    cues = read_script(args.script) if args.script else []
-    names = ("resume", "image", "video", "seed", "block_frames", "num_steps", "first_steps", "solver")
-    options = {name: getattr(args, name) for name in (*names, "guidance_scale", "history_noise", "speed")}
-    shown = {name: getattr(args, name) for name in ("seconds", "format", "enlarge", "save")}
-    with open_stream(pipeline, args.prompt, cues=cues, **options) as made:
-        show(made, args.output, cues=cues, **shown)
+    on = pick_device(device)
+    share_cores(on)
+    pipeline = VideoPipeline.from_pretrained(model, on)
+    cues = read_script(script) if script else []
+    with open_stream(pipeline, prompt, cues=cues, **options) as made:
+        show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
 
-def evaluate_vae(args: EvaluateVAE) -> None:
+def evaluate_vae(output: Path | None = None, **options: Any) -> None:
     from video_gen.evaluate import evaluate_vae, show
 
-    show(evaluate_vae(args.vae, args.data, args.num_clips, args.device), args.output)
+    show(evaluate_vae(**options), output)
 
 
-def evaluate_motion(args: EvaluateMotion) -> None:
+def evaluate_motion(output: Path | None = None, **options: Any) -> None:
     from video_gen.evaluate import evaluate_motion, show
 
-    names = ("num_frames", "block_frames", "num_steps", "first_steps", "solver", "guidance_scale")
-    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    show(evaluate_motion(args.model, args.num_videos, args.split, args.seed, args.device, **settings), args.output)
+    show(evaluate_motion(**options), output)
 
 
-def evaluate_drift(args: EvaluateDrift) -> None:
+def evaluate_drift(output: Path, **options: Any) -> None:
     from video_gen.evaluate import evaluate_drift, show_drift
 
-    names = ("block_frames", "num_steps", "first_steps", "solver", "guidance_scale", "history_noise")
-    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    common = (args.world, args.frames, args.num_videos, args.seed, args.device)
-    show_drift(evaluate_drift(args.model, args.output, *common, **settings))
-    print(args.output / "drift.html")
+    show_drift(evaluate_drift(output=output, **options))
+    print(output / "drift.html")
 
 
-def evaluate_steps(args: EvaluateSteps) -> None:
+def evaluate_steps(output: Path, **options: Any) -> None:
     from video_gen.evaluate import evaluate_steps, show_steps
 
-    names = ("num_frames", "prompt", "guidance_scale", "first_steps", "noise_scale")
-    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    common = (args.world, args.solver, args.num_steps, args.num_videos, args.seed, args.device)
-    show_steps(evaluate_steps(args.model, args.output, *common, **settings))
-    print(args.output / "steps.html")
+    show_steps(evaluate_steps(output=output, **options))
+    print(output / "steps.html")
 
 
-def demo(args: Demo) -> None:
+def demo(**options: Any) -> None:
     from video_gen.demo import run_demo
 
-    run_demo(args.output, args.steps, args.short)
+    run_demo(**options)
 
 
-def bench(args: Bench) -> None:
+def bench(tables: tuple[str, ...], quick: bool, compile: bool, seconds: float, output: Path, device: Device) -> None:
     root = Path(__file__).resolve().parents[1]
     sys.path.insert(0, str(root))  # benchmarks/ is no part of the installed package
     try:
@@ -190,12 +171,12 @@ def bench(args: Bench) -> None:
         ) from None
     from video_gen.training.parallel import pick_device
 
-    setting = Setting(pick_device(args.device), args.quick, args.seconds, args.compile)
-    for path in run(args.tables, setting, args.output, " ".join(["video-gen", *sys.argv[1:]])):
+    setting = Setting(pick_device(device), quick, seconds, compile)
+    for path in run(tables, setting, output, " ".join(["video-gen", *sys.argv[1:]])):
         print(path)
 
 
-COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
+COMMANDS: Commands = {
     ("worlds",): (Worlds, worlds),
     ("data", "check"): (DataCheck, data_check),
     ("data", "encode"): (DataEncode, data_encode),
@@ -212,72 +193,27 @@ COMMANDS: dict[tuple[str, ...], tuple[type[Config], Callable[[Any], None]]] = {
     ("demo",): (Demo, demo),
     ("bench",): (Bench, bench),
 }
-WITH_YAML = {name: "recipe" for name in ("plan", "encode", "vae", "diffusion", "distill")}
-"""Commands whose first argument may be a YAML file with the defaults of that part."""
+
+
+def find(words: list[str]):
+    """See `command_line.find`; a plan is of what its YAML trains."""
+    names, kind, function = command_line.find(COMMANDS, words)
+    return names, PlanDiffusion if names == ("plan",) and is_diffusion(words[1:2]) else kind, function
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns: its exit code (`errors.exit_code`)."""
     words = sys.argv[1:] if argv is None else argv
-
-    def run() -> None:
-        names, kind, command = find(words)
-        command(parse(names, kind, words[len(names) :]))
-
-    return exit_code("video-gen", run)
-
-
-def find(words: list[str]) -> tuple[tuple[str, ...], type[Config], Callable[[Any], None]]:
-    """The command that `words` begin with. Raises: ConfigError; SystemExit after a general --help."""
-    if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        raise SystemExit(0)
-    for names, (kind, run) in COMMANDS.items():
-        if tuple(words[: len(names)]) == names:
-            diffusion = names == ("plan",) and is_diffusion(words[1:2])
-            return names, PlanDiffusion if diffusion else kind, run
-    known = ", ".join(" ".join(names) for names in COMMANDS)
-    raise ConfigError(f"no command '{' '.join(words[:2])}'; there are {known}")
+    diffusion = words[:1] == ["plan"] and is_diffusion(words[1:2])
+    return run_command({**COMMANDS, ("plan",): (PlanDiffusion, plan)} if diffusion else COMMANDS, words)
 
 
 def is_diffusion(words: list[str]) -> bool:
     """Whether the first word is the YAML of a diffusion run, which says where its VAE is, and not what it is."""
     if not words or not Path(words[0]).is_file():
         return False
-    found = yaml.safe_load(Path(words[0]).read_text())
+    found = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
     return isinstance(found, dict) and ("transformer" in found or isinstance(found.get("vae"), str))
-
-
-def parse(names: tuple[str, ...], kind: type[C], words: list[str]) -> C:
-    """The arguments of a command, over the defaults of its YAML file if one is given first."""
-    default = kind()
-    part = WITH_YAML.get(names[-1]) if names != ("evaluate", "vae") else None
-    if part and words and words[0].endswith((".yaml", ".yml")):
-        recipe = load_yaml(type(getattr(default, part)), words[0])
-        default, words = default.model_copy(update={part: recipe}), words[1:]
-    if names == ("data", "check") and words and not words[0].startswith("-"):
-        words = ["--folder", *words]
-    try:
-        return tyro.cli(
-            kind, prog=f"video-gen {' '.join(names)}", args=words, default=default, description=kind.__doc__
-        )
-    except ValidationError as error:
-        raise ConfigError(explain(kind, error)) from None
-
-
-def overview() -> str:
-    lines = [
-        "Train, sample and measure latent video diffusion models.",
-        "",
-        "usage: video-gen COMMAND [--help] ...",
-        "",
-    ]
-    lines += [f"  {' '.join(names):17} {(kind.__doc__ or '').splitlines()[0]}" for names, (kind, _) in COMMANDS.items()]
-    lines += [
-        "",
-        "The `train` commands, `plan` and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml",
-    ]
-    return "\n".join(lines)
 
 
 def entry() -> None:

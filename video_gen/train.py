@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from video_gen.arguments import TrainDiffusion, TrainDistill, TrainVAE
+from video_gen.command_line import run_command
 from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_video
 from video_gen.data.config import bucket_name
@@ -130,7 +132,7 @@ def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:
         say(f"{bucket_name(pixels)}: {clips:,} clips, {sampler.batch_sizes[bucket]} a step, {share:.0%} of the work")
 
 
-def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> dict[str, float]:
+def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Distil a trained model into `run_dir`, whose model/ is a whole pipeline at the end, for few steps without guidance."""
     teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
@@ -157,7 +159,7 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto") -> di
         task = MatchingTask(*parts, critic, text, *sets)
     else:
         task = ConsistencyTask(*parts, text, *sets)
-    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume)
+    return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile)
 
 
 def linear_clips(clips: Clips) -> torch.Tensor:
@@ -166,6 +168,9 @@ def linear_clips(clips: Clips) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    from video_gen.cli import main
-
-    sys.exit(main(["train", *sys.argv[1:]]))
+    COMMANDS = {
+        ("train", "vae"): (TrainVAE, train_vae),
+        ("train", "diffusion"): (TrainDiffusion, train_diffusion),
+        ("train", "distill"): (TrainDistill, train_distill),
+    }
+    sys.exit(run_command(COMMANDS, ["train", *sys.argv[1:]]))

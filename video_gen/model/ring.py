@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask
 
 from video_gen.model.attention import flex_kernel
+from video_gen.model.keys import Bias
 from video_gen.model.runs import Runs
-from video_gen.model.spans import Bias
 
 
 def ring_attend(

@@ -8,22 +8,18 @@ the `window` can be forgotten.
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from video_gen.model.keys import Bias, Context
 from video_gen.model.runs import Block, Runs, fused_kernel
-
-if TYPE_CHECKING:
-    from video_gen.model.attention import Context
 
 Kind = Literal["joint", "space", "time"]
 Masks = Literal["bias", "runs", "flex"]
 """How joint attention is told what is hidden: a `bias` to add; `runs` of keys without one; a block mask for FlexAttention."""
-Bias = Tensor | Runs | BlockMask | None
-"""One of these; a bias or block mask is None where nothing is hidden."""
 DENSE_TOKENS = 2048
 """Up to so many query tokens one masked product over all blocks is faster than a product per block."""
 RUN_TOKENS = 512
@@ -58,7 +54,7 @@ class Plan:
     """(b, 1, 1, 1, text + place tokens), for attention within a frame."""
     self_history: bool = False
     """The stream's own earlier blocks are its history, after what a cache holds: the clean stream, span by span."""
-    context: "Context | None" = None
+    context: Context | None = None
     """Who has the other places of the stream; None = it is whole."""
 
     def tables(self, kind: Kind) -> tuple[Tensor, Tensor]:
@@ -105,7 +101,7 @@ def plan_video(
     run_tokens: int = RUN_TOKENS,
     masks: Masks = "bias",
     text_padded: bool = True,
-    context: "Context | None" = None,
+    context: Context | None = None,
 ) -> Plan:
     """Blocks of video, each seeing itself, earlier history and the text.
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from video_gen.errors import ShapeError
 from video_gen.model import checkpointing
-from video_gen.model.attention import Context, KeyValue, SpatiotemporalAttention
+from video_gen.model.attention import SpatiotemporalAttention
+from video_gen.model.keys import Context, KeyValue
 from video_gen.model.layers import (
     FeedForward,
     PlaceEmbedding,

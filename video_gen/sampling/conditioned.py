@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_gen.model.attention import KeyValue
 from video_gen.model.diffusion import Diffusion
+from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History, TextMemory, VideoTransformer
 from video_gen.sampling.guidance import Branch, BranchDenoiser
 

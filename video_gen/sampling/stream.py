@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from video_gen.config import Config, validate
 from video_gen.data.video_writer import replacing
 from video_gen.errors import DataError, ShapeError
-from video_gen.model.attention import KeyValue
+from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History
 from video_gen.model.vae_layers import Cache, Caches
 from video_gen.sampling.config import Steering

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from video_gen.model.attention import Context, KeyValue, attend
+from video_gen.model.attention import attend
+from video_gen.model.keys import Bias, Context, KeyValue
 from video_gen.model.ring import ring_attend
-from video_gen.model.spans import Bias
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError
-from video_gen.model.attention import Context
 from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.flops import BACKWARD, text_flops, transformer_flops
+from video_gen.model.keys import Context
 from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
