@@ -264,7 +264,7 @@ def test_resampled_history_is_what_the_model_makes_of_the_noisy_truth():
 
 
 @pytest.mark.parametrize("method", ["consistency", "matching"])
-def test_distilling_from_the_command_line(tmp_path, method):
+def test_distilling_from_the_command_line(tmp_path, method, capsys):
     tiny_pipeline().save_pretrained(tmp_path / "teacher")
     size = ["--height", "16", "--width", "16"]
     world = [
@@ -275,6 +275,8 @@ def test_distilling_from_the_command_line(tmp_path, method):
         "6",
         "--num-frames",
         "9",
+        "--fps",
+        "8",
         *size,
         "--output",
         str(tmp_path / "d"),
@@ -286,6 +288,7 @@ def test_distilling_from_the_command_line(tmp_path, method):
     recipe |= {"distill": {"method": method}, "init": str(tmp_path / "teacher")}
     (tmp_path / "distill.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     assert main(["train", "distill", str(tmp_path / "distill.yaml"), "--run", str(tmp_path / "run")]) == 0
+    assert "as the teacher's: data.fps 8.0" in capsys.readouterr().out
     student = VideoPipeline.from_pretrained(tmp_path / "run" / "model")
     sampling = student.config.sampling
     assert (sampling.solver, sampling.num_steps, sampling.guidance_scale) == ("renoise", 4, 1.0)

@@ -1,5 +1,6 @@
 """The training loop, on a tiny network: resume is bit for bit, nothing is lost or torn, and what goes wrong is said."""
 
+import errno
 import json
 import math
 import os
@@ -14,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from video_gen.errors import ConfigError, TrainingError
+from video_gen.errors import ConfigError, DataError, TrainingError
 from video_gen.training import loop as loop_module
 from video_gen.training import state as state_module
+from video_gen.training.best import Judge
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import whole_folder
 from video_gen.training.loop import TrainingInterrupted, train
@@ -65,8 +67,14 @@ class Denoise:
 
     tokens_per_step = 128
 
-    def __init__(self, spoil: int | None = None, pause: float = 0.0):
-        self.net, self.spoil, self.pause, self.seen = Net(), spoil, pause, []
+    def __init__(self, spoil: int | None = None, pause: float = 0.0, judge: Judge | None = None):
+        self.net, self.spoil, self.pause, self.seen, self.judge = Net(), spoil, pause, [], judge
+
+    def clips(self):
+        return {"clip": "train"}
+
+    def made_of(self):
+        return {}
 
     def modules(self):
         return {"net": self.net}
@@ -247,19 +255,21 @@ def test_a_torn_or_later_log_line_goes_when_a_run_resumes(tmp_path, monkeypatch)
 
 def test_a_run_folder_has_what_it_should(tmp_path):
     run(tmp_path, tensorboard=True)
-    expected = {"config.yaml", "log.jsonl", "checkpoints", "samples", "tensorboard", "model"}
+    expected = {".lock", "config.yaml", "clips.json", "log.jsonl", "checkpoints", "samples", "tensorboard", "model"}
     assert {p.name for p in tmp_path.iterdir()} == expected
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step_000008", "step_000012"]
     assert (tmp_path / "samples/step_000006/sample.txt").read_text() == "6" and list(
         (tmp_path / "tensorboard").iterdir()
     )
-    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1])
     assert {"loss", "mse", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "time", "memory_mb"} <= line.keys()
 
 
 def test_another_configuration_in_the_same_folder_is_an_error(tmp_path):
     run(tmp_path)
-    with pytest.raises(TrainingError, match=r"loop\.seed was 0 and is now 1.*new run folder, or --resume never"):
+    with pytest.raises(
+        TrainingError, match=r"loop\.seed was 0 and is now 1: every random number.*new run folder.*--resume never"
+    ):
         train(Denoise(), loop_config(), OptimConfig(), tmp_path, CONFIG.replace("seed: 0", "seed: 1"))
     commented = "# a comment changes nothing\n" + CONFIG
     assert train(Denoise(), loop_config(), OptimConfig(), tmp_path, commented)["step"] == 12
@@ -313,15 +323,15 @@ def test_a_crash_in_mid_save_leaves_the_older_checkpoint(tmp_path, monkeypatch):
     state.step = 5
     calls = []
 
-    def fail(tensors, file):
+    def fail(file, tensors):
         calls.append(file)
         if len(calls) == 2:
-            raise OSError("No space left on device")
-        save(tensors, file)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, tensors)
 
-    save = state_module.save_file
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(state_module, "save_file", fail)
+    write = state_module.write_tensors
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="no space left on the disk; free some"):
+        patch.setattr(state_module, "write_tensors", fail)
         save_checkpoint(tmp_path, state, CONFIG, keep=1)
     assert latest(tmp_path) == good and [p.name for p in (tmp_path / "checkpoints").iterdir()] == [good.name]
     assert save_checkpoint(tmp_path, state, CONFIG, keep=1) == latest(tmp_path)
@@ -391,7 +401,7 @@ def test_accumulation_gives_the_same_mean_gradient(tmp_path):
     for accumulation in (1, 4):
         folder = tmp_path / str(accumulation)
         run(folder, accumulation=accumulation, precision="float32", log_every=1, train_steps=1)
-        norms.append(log_of(folder)[0]["grad_norm"])
+        norms.append(log_of(folder)[1]["grad_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 

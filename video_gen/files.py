@@ -7,9 +7,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from video_gen.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 REASONS = {
     errno.ENOSPC: "no space left on the disk; free some, and run it again",
@@ -74,3 +79,26 @@ def explained(path: Path) -> Iterator[None]:
     else:
         return
     raise DataError(f"{path}: cannot be written: {why}")
+
+
+def lock_byte(file: IO, place: int, wait: bool) -> bool:
+    """Lock a byte of an open file for this process alone; the system unlocks it when the process ends, however it ends.
+
+    Args:
+        place: which byte, of 60 bits; the file need not be so long.
+        wait: until whoever has it lets go of it.
+    Returns: whether it is locked. On a system without such locks it always is.
+    Raises: OSError if the file system has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def unlock_byte(file: IO, place: int) -> None:
+    if fcntl is not None:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)

@@ -7,6 +7,15 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+def duration(seconds: float) -> str:
+    """Such as 40 s, 12 min 5 s, 2 h 18 min or 3 d 4 h."""
+    total = round(seconds)
+    for unit, large, part, small in (("d", 86_400, 3_600, "h"), ("h", 3_600, 60, "min"), ("min", 60, 1, "s")):
+        if total >= large:
+            return f"{total // large} {unit} {total % large // part} {small}"
+    return f"{total} s"
+
+
 @contextmanager
 def bar(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """A bar named `what`, shown from the callback's first call on; yields the callback. What was done before that call does not

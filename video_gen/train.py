@@ -24,10 +24,11 @@ from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.training.caches import encode_latents, encode_texts, load_vae, load_weights, open_clips
+from video_gen.training.caches import encode_latents, encode_texts, load_vae, load_vae_weights, load_weights, open_clips
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.folder import open_run_folder, whole_folder
+from video_gen.training.known_data import inherited, known_data, say_held_out, split_of
 from video_gen.training.loop import train
 from video_gen.training.matching_task import MatchingTask
 from video_gen.training.monitor import say
@@ -51,7 +52,11 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
             vae.latent_shape(*size)  # refuses what does not fit, before a file is read
         clips = open_clips(run.data)
         train_clips, held_out = clips.only("train", KEPT_BYTES), clips.only("validation", KEPT_BYTES // 8)
-        vae.fit_linear_path(linear_clips(train_clips))
+        say_held_out(len(held_out), len(set(held_out.sources)), say)
+        if run.init is None:
+            vae.fit_linear_path(linear_clips(train_clips))
+        else:
+            load_vae_weights(run, local_folder(run.init), vae)
         task = VAETask(run, vae, train_clips, held_out, mesh)
         return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)
 
@@ -105,8 +110,11 @@ def _train_stage(
     run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume, profile: int, mesh: Mesh
 ) -> dict[str, float]:
     """Train from fresh weights, or from those of the model folder `start`."""
+    if (known := known_data(run.vae)) is not None:
+        run = run.replace(data=inherited(run.data, split_of(known), "the VAE's", say))
     with mesh.main_first():
         train_set, validation_set = encode_latents(run)
+    say_held_out(len(validation_set), len({entry.clip_id.split("-")[0] for entry in validation_set.entries}), say)
     captions = {entry.caption for entry in (*train_set.entries, *validation_set.entries)}
     with mesh.main_first():
         read_text = encode_texts(run, captions) if run.text.name else None
@@ -135,6 +143,9 @@ def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:
 def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Distil a trained model into `run_dir`, whose model/ is a whole pipeline at the end, for few steps without guidance."""
     teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
+    known = known_data(run.vae)
+    settings = teacher.config.clip.model_dump() | (split_of(known) if known else {})
+    run = run.replace(data=inherited(run.data, settings, "the teacher's", say))
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
     block_frames = run.sampling.block_frames or teacher.config.sampling.block_frames
     student_run = DiffusionRun(

@@ -231,12 +231,17 @@ class Clips:
             raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
         return video
 
+    @property
+    def sources(self) -> list[str]:
+        """The file of each clip, relative to the folder."""
+        return [source.name for source, _ in self._windows]
+
     def name(self, index: int) -> str:
         """The file of a clip, relative to the folder."""
         return self._windows[index][0].name
 
     def only(self, side: Side, keep_bytes: int = 0) -> Self:
-        """Those of one side, without reading the files again. Raises: DataError if there is none.
+        """Those of one side, without reading the files again. Raises: DataError if there is none to train on.
 
         Args: keep_bytes: keep so much of what is decoded in memory, so that a small folder is decoded once, not every epoch.
         """
@@ -246,7 +251,8 @@ class Clips:
         for name in ("captions", "ids", "parts", "buckets", "_windows"):
             values = getattr(self, name)
             setattr(other, name, [values[i] for i in kept])
-        other._check_not_empty(side)
+        if side == "train":  # that nothing is held out is for the caller to say
+            other._check_not_empty(side)
         return other
 
     def _check_not_empty(self, part: str) -> None:
@@ -308,6 +314,8 @@ def best_bucket(info: VideoInfo, config: ClipConfig) -> Bucket | None:
 def spread(buckets: list[Bucket], count: int) -> list[int]:
     """At most `count` evenly spread indices of the longest clips, and among those of the most common size: what stands for
     a data set of clips does not become one of stills by adding some."""
+    if not buckets:
+        return []
     chosen = max(set(buckets), key=lambda bucket: (bucket[0], buckets.count(bucket)))
     indices = [i for i, bucket in enumerate(buckets) if bucket == chosen]
     return [

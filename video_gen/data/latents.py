@@ -9,7 +9,6 @@ the index is all that training reads besides its latents; a file or caption that
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from video_gen.data.clips import Clips, media_files, quarantined, scan, to_video
 from video_gen.data.config import Bucket, ClipConfig
 from video_gen.data.store import Store, fill
 from video_gen.errors import DataError
+from video_gen.files import write_text
 
 SHARD_CLIPS, SHARD_PIXELS = 128, 2**28
 """A shard holds at most so many clips, and clips of so many pixels together: what a killed process may lose."""
@@ -116,7 +116,7 @@ def known_latents(folder: str | Path, config: ClipConfig) -> list[Latent] | None
 def read_index(path: Path) -> tuple[str, list[Latent]]:
     """The stamp and the clips of an index. Raises: DataError if it is damaged."""
     try:
-        first, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        first, *rows = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
         stamp = first["stamp"]
         entries = [Latent(**row | {"shape": tuple(row["shape"]), "bucket": tuple(row["bucket"])}) for row in rows]
     except (ValueError, TypeError, KeyError):
@@ -135,15 +135,10 @@ def stamp_of(config: ClipConfig) -> str:
 
 
 class LatentSet:
-    """Latents by index: a map-style data set.
-
-    Raises: DataError if there are none.
-    """
+    """Latents by index: a map-style data set."""
 
     def __init__(self, folder: str | Path, entries: Sequence[Latent]):
         self.folder, self.entries = Path(folder), list(entries)
-        if not self.entries:
-            raise DataError(f"{self.folder}: no latents; run `video-gen data encode` first")
         self._store = Store(self.folder)
 
     def __len__(self) -> int:
@@ -185,6 +180,4 @@ def _index_file(folder: Path, config: ClipConfig) -> Path:
 def _write_index(path: Path, stamp: str, config: ClipConfig, entries: list[Latent]) -> None:
     """Whole or not at all; of several processes that end at once, the last one's stays, which is the same."""
     rows = [{"stamp": stamp, "data": config.model_dump(mode="json")}, *map(asdict, entries)]
-    temporary = path.with_name(f".{uuid.uuid4().hex}.jsonl")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

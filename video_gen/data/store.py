@@ -7,22 +7,16 @@ process that is killed loses no more than the shard that it was at.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from video_gen.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process at a time
-    fcntl = None
+from video_gen.files import lock_byte, unlock_byte, write_tensors
 
 Make = Callable[[list[str]], Iterable[tuple[str, Tensor]]]
 """Keys to (key, tensor), one after the other, in any order."""
@@ -60,6 +54,10 @@ class Store:
         path = self.folder / "shards" / shard
         try:
             return safe_open(path, "pt")
+        except PermissionError:
+            raise DataError(
+                f"{path}: permission denied; change its rights, or encode into a folder of your own"
+            ) from None
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: unreadable ({error}); delete it, and encode again") from None
 
@@ -97,7 +95,7 @@ def fill(
                                 progress(total - left + len(unit) - len(missing) + len(made), total)
                     finally:  # also after an error or Ctrl-C
                         if made:
-                            _write(store.folder / "shards", unit, made)
+                            write_tensors(store.folder / "shards" / f"{unit_name(made)}.safetensors", made)
                 waiting.remove(unit)
                 left -= len(unit)
     store.refresh()
@@ -111,31 +109,18 @@ def unit_name(keys: Iterable[str]) -> str:
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest()
 
 
-def _write(folder: Path, unit: Sequence[str], tensors: dict[str, Tensor]) -> None:
-    temporary = folder / f".new-{unit_name(unit)}.safetensors"  # one writer: the unit is claimed
-    save_file(tensors, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / f"{unit_name(tensors)}.safetensors")
-
-
 @contextmanager
 def _claimed(claims: Any, unit: Sequence[str], wait: bool) -> Iterator[bool]:
     """Whether the unit is this process's own, inside; with `wait`, after waiting for whoever has it."""
-    if fcntl is None:
-        yield True
-        return
-    place = int(unit_name(unit)[:15], 16)  # of 60 bits: file offsets have 63
+    place = int(unit_name(unit)[:15], 16)  # of 60 bits
     try:
-        fcntl.lockf(claims, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-    except (BlockingIOError, PermissionError):
-        yield False
-        return
+        mine = lock_byte(claims, place, wait)
     except OSError as error:
         raise DataError(
             f"{claims.name}: cannot be locked ({error.strerror}); use a folder on a disk that can"
         ) from None
     try:
-        yield True
+        yield mine
     finally:
-        fcntl.lockf(claims, fcntl.LOCK_UN, 1, place)
+        if mine:
+            unlock_byte(claims, place)

@@ -24,7 +24,7 @@ from video_gen.progress import bar
 from video_gen.training.loop import keep_freed_memory
 from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
-from video_gen.training.recipes import DiffusionRun
+from video_gen.training.recipes import DiffusionRun, VAERun
 
 SHARD_TEXTS = 1024
 TEXT_BATCH = 32
@@ -33,8 +33,8 @@ TEXT_BATCH = 32
 def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     """Encode what of the data is not encoded yet, sharing the work with whoever else does. See `data.latents`.
 
-    Returns: latents for training and held-out ones.
-    Raises: ShapeError if the VAE does not take clips of a bucket; DataError if there are no clips for a part.
+    Returns: latents for training, and held-out ones, of which there may be none.
+    Raises: ShapeError if the VAE does not take clips of a bucket; DataError if there are no clips to train on.
     """
     vae = load_vae(run)
     for bucket in run.data.sizes:
@@ -93,6 +93,24 @@ def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer,
         _load(folder / "text", text, ByteTextEncoder.from_pretrained(folder / "text"), "text")
 
 
+def load_vae_weights(run: VAERun, folder: Path, vae: VideoVAE) -> None:
+    """Fill a VAE with the weights of another, its linear path included. Its latents' statistics are measured anew at the end.
+
+    Args: folder: the VAE's folder, or a model folder that holds it as vae/.
+    Raises: ConfigError if its sizes are not the run's.
+    """
+    folder = folder / "vae" if (folder / "vae").is_dir() else folder
+    start = VideoVAE.from_pretrained(folder)
+    statistics = {"latent_mean": vae.config.latent_mean, "latent_std": vae.config.latent_std}
+    known = start.config.replace(**statistics).model_dump()
+    for name, value in vae.config.model_dump().items():
+        if known[name] != value:
+            raise ConfigError(
+                f"vae.{name} is {value}, and {known[name]} in init; set vae to what {folder / 'config.json'} says"
+            )
+    vae.load_state_dict(start.state_dict())
+
+
 def load_vae(run: DiffusionRun) -> VideoVAE:
     """The VAE of a diffusion run. Raises: ConfigError if there is none yet."""
     if not run.vae.is_dir():
@@ -126,8 +144,8 @@ def _encoder(run: DiffusionRun, vae: VideoVAE) -> Callable[[Tensor], Tensor]:
 
 def _part(run: DiffusionRun, folder: Path, entries: list[Latent], part: str) -> LatentSet:
     chosen = [entry for entry in entries if entry.part == part]
-    if not chosen:
-        raise DataError(f"{run.data.folder}: no clip for {part}; add files, or change data.validation_fraction")
+    if not chosen and part == "train":
+        raise DataError(f"{run.data.folder}: no clip to train on; add files, or lower data.validation_fraction")
     return LatentSet(folder, chosen)
 
 

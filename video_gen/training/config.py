@@ -64,6 +64,8 @@ class LoopConfig(Config):
     """Steps between checkpoints: the most that a kill or a power cut can lose."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """How many of the newest checkpoints stay on disk."""
+    keep: Literal["best", "last"] = "best"
+    """Which averaged weights the model is made of: those with the best held-out figure, or the last."""
     log_every: int = Field(default=10, ge=1)
     """Steps per line of log.jsonl; a line holds the means over them."""
     compile: Literal["auto", "on", "off"] = "auto"

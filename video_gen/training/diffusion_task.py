@@ -22,7 +22,9 @@ from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.training.best import Judge
 from video_gen.training.compiling import wants_compilation
+from video_gen.training.known_data import known_data, remember_data
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import DiffusionRun
@@ -51,6 +53,13 @@ class DiffusionTask:
     Raises: ConfigError if a context's processes cannot share the tokens equally.
     """
 
+    judge: Judge | None = Judge(
+        "loss",
+        higher=False,
+        margin=0.01,
+        remedy="the clips are learned by heart: more files, a smaller data.stride, fewer steps or a smaller transformer help",
+    )
+
     def __init__(
         self,
         run: DiffusionRun,
@@ -78,6 +87,13 @@ class DiffusionTask:
         self.context = self._context()
         self.tokens_per_step: float | None = self.sampler.mean_per_step(lambda bucket: sizes.tokens(*bucket))
         self.text_multiple = TEXT_MULTIPLE if wants_compilation(run.loop, self.mesh.device) else 1
+
+    def clips(self) -> dict[str, str]:
+        entries = (*self.train.entries, *self.validation.entries)
+        return {entry.clip_id: f"{entry.part} {entry.caption}" for entry in entries}
+
+    def made_of(self) -> dict[str, str]:
+        return {"VAE": self.train.folder.name}
 
     def modules(self) -> dict[str, nn.Module]:
         return {"transformer": self.transformer, "text": self.text}
@@ -203,7 +219,8 @@ class DiffusionTask:
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block."""
-        indices = [i for i in range(len(self.validation)) if self.validation.buckets[i] == max(self.validation.buckets)]
+        longest = max(self.validation.buckets, default=None)
+        indices = [i for i, bucket in enumerate(self.validation.buckets) if bucket == longest]
         own = indices[:VALIDATION_CLIPS][self.mesh.data_rank :: self.mesh.data_ranks]
         size = self.run.loop.batch_size // (self.run.loop.accumulation * self.mesh.data_ranks)
         figures: dict[str, list[float]] = {}
@@ -212,7 +229,14 @@ class DiffusionTask:
                 figures.setdefault(name, []).extend(losses.tolist())
         every = self.mesh.gather(figures)
         names = {name for found in every for name in found}
-        return {n: float(np.mean(np.concatenate([found.get(n, []) for found in every]))) for n in sorted(names)}
+        means = {n: float(np.mean(np.concatenate([found.get(n, []) for found in every]))) for n in sorted(names)}
+        return ({"loss": self._as_trained(means)} if means else {}) | means
+
+    def _as_trained(self, figures: Mapping[str, float]) -> float:
+        """The mean of the held-out losses, weighted as training has both uses of the model."""
+        whole = float(np.mean([value for name, value in figures.items() if name.startswith("loss_t")]))
+        share = self.run.modes.teacher_forcing if "loss_causal" in figures else 0.0
+        return share * figures.get("loss_causal", 0.0) + (1 - share) * whole
 
     def _held_out_losses(self, clips: list[int]) -> dict[str, Tensor]:
         """Figure -> losses of some held-out clips of one shape."""
@@ -238,10 +262,10 @@ class DiffusionTask:
         }
 
     def sample(self, step: int, folder: Path) -> None:
-        """A few held-out captions as video files and one contact sheet."""
-        pipeline = self.pipeline()
-        count = min(self.run.num_samples, len(self.validation))
-        captions = [self.validation.caption(i) for i in range(count)]
+        """A few held-out captions as video files and one contact sheet; of training where nothing is held out."""
+        pipeline, clips = self.pipeline(), self.validation if len(self.validation) else self.train
+        count = min(self.run.num_samples, len(clips))
+        captions = [clips.caption(i) for i in range(count)]
         videos = pipeline.generate(captions, seeds=list(range(count)))
         for index, (caption, video) in enumerate(zip(captions, videos)):
             write_video(folder / f"{index:02d}.mp4", video, self.run.data.fps, metadata={"prompt": caption})
@@ -249,10 +273,12 @@ class DiffusionTask:
 
         scale = max(1, 96 // self.run.data.height)
         Image.fromarray(contact_sheet(list(videos), scale=scale)).save(folder / "sheet.png")
-        (folder / "captions.txt").write_text("\n".join(captions) + "\n")
+        (folder / "captions.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
 
     def save(self, folder: Path) -> None:
         self.pipeline().save_pretrained(folder)
+        if (data := known_data(self.run.vae)) is not None:
+            remember_data(folder / "vae", data)
 
     def on(self, modules: Mapping[str, nn.Module]) -> Self:
         other = copy.copy(self)

@@ -22,6 +22,7 @@ from video_gen.model.routing import Route
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.best import Judge
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.recipes import DiffusionRun, DistillConfig
 from video_gen.training.task import normal
@@ -35,6 +36,8 @@ class DistillTask(DiffusionTask):
         teacher: on the device that the student will be trained on; left as it is.
         student, text: copies of the teacher's parts, or of an earlier student's.
     """
+
+    judge: Judge | None = None  # a student is closest to its teacher at the end; what it is held to moves with it
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """The training loop, one for every model: what is trained, on what and against which loss is the task's business.
 
-A run folder holds config.yaml (resolved), log.jsonl, tensorboard/, checkpoints/, samples/ and, at the end, model/.
+A run folder holds config.yaml (resolved), log.jsonl, tensorboard/, checkpoints/, best/, samples/ and, at the end, model/.
 A step is a pure function of (state, step index): batch and randomness come from the index, so a resumed run repeats an
 uninterrupted one bit for bit on a CPU. Several processes (`parallel.py`) make the same steps together, each with its share
 of the samples and of the state; rank 0 writes the run folder.
@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from video_gen.errors import TrainingError, VideoGenError
+from video_gen.files import write_tensors, write_text
 from video_gen.interrupt import stop_signals
+from video_gen.progress import duration
+from video_gen.training.best import Best
 from video_gen.training.compiling import compile_blocks, or_eagerly
 from video_gen.training.config import LoopConfig, OptimConfig
-from video_gen.training.folder import open_run_folder, whole_folder
+from video_gen.training.folder import open_run_folder, remember_clips, whole_folder
+from video_gen.training.lock import locked
 from video_gen.training.monitor import Monitor, Silent, memory_mb, say
 from video_gen.training.optim import build_optimizer, clip_gradients, learning_rate
 from video_gen.training.parallel import Mesh, blueprints, built, pick_device
@@ -34,6 +37,7 @@ from video_gen.training.state import Saver, TrainState, ema_weights, fresh_ema, 
 from video_gen.training.task import Task, prefetched, sample_generators, samples_in, split_batch
 from video_gen.training.watch import Watch, group_norms
 
+Resume = Literal["auto", "never"]
 SIGNAL_SECONDS = 2.0
 """Of several processes, a second signal within this time is the first one again."""
 
@@ -48,7 +52,7 @@ def train(
     optim: OptimConfig,
     run_dir: str | Path,
     config_yaml: str,
-    resume: Literal["auto", "never"] = "auto",
+    resume: Resume = "auto",
     profile: int = 0,
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
@@ -59,20 +63,38 @@ def train(
         resume: "never" moves an earlier run of the folder to old-1/ (old-2/, ...) and starts anew.
         profile: steps to trace into the run folder's profile/, after a few to warm up.
         mesh: the processes that train together, as `parallel.processes` gives it, each of which calls this; None = alone.
-    Returns: "step", "seconds", "train_loss" (the last line's mean) and what the task's last validation gave.
-    Raises: TrainingError at the first NaN or infinite loss or gradient (the batch is saved), if the folder holds a run
-        of another configuration, or a checkpoint that does not fit; TrainingInterrupted after Ctrl-C or SIGTERM.
+    Returns: "step", "seconds", "train_loss" (the last line's mean) and the held-out figures of the weights that are saved,
+        with "kept_step" where these are not the last.
+    Raises: TrainingError at the first NaN or infinite loss or gradient (the batch is saved) or weight, if the folder holds a
+        run of another configuration, or a checkpoint that does not fit, or is another process's; DataError if something
+        cannot be written, such as on a full disk; TrainingInterrupted after Ctrl-C or SIGTERM.
     """
     keep_freed_memory()
     run_dir, mesh = Path(run_dir), mesh or Mesh(pick_device(loop.device))
+    with locked(run_dir, say) if mesh.main else nullcontext():
+        return _train(task, loop, optim, run_dir, config_yaml, resume, profile, mesh)
+
+
+def _train(
+    task: Task,
+    loop: LoopConfig,
+    optim: OptimConfig,
+    run_dir: Path,
+    config_yaml: str,
+    resume: Resume,
+    profile: int,
+    mesh: Mesh,
+) -> dict[str, float]:
     device = mesh.device
     if mesh.main:
         open_run_folder(run_dir, config_yaml, resume)
     plans = blueprints(task.modules()) if mesh.world > 1 else {}
     state = _start(task, loop, optim, run_dir, config_yaml, mesh)
     if state.step >= loop.train_steps and (run_dir / "model").exists():
-        say(f"{run_dir}: finished already, {state.step} steps")
+        say(f"{run_dir}: finished already, {state.step} steps; a larger loop.train_steps goes on")
         return state.metrics
+    if mesh.main:
+        remember_clips(run_dir, task.clips(), task.made_of(), say)
     compiled = compile_blocks(state.modules, loop, device)
     with (
         (Monitor if mesh.main else Silent)(run_dir, state.step, loop.train_steps, loop.tensorboard) as monitor,
@@ -84,6 +106,8 @@ def train(
     ):
         saver = Saver(run_dir, config_yaml, loop.keep_checkpoints, mesh)
         session = Session(task, loop, optim, run_dir, mesh, plans, saver, state, monitor, compiled)
+        if state.step == 0 and loop.validate_every:
+            session.validate()  # what a run starts from is one of the weights that it may end with
         for batch in batches:
             session.run_step(batch)
             traced()
@@ -122,6 +146,8 @@ class Session:
         self.line_step, self.line_samples = self.state.step, 0
         dtype = torch.bfloat16 if self.loop.precision == "bf16" else torch.float32
         self.watch = Watch(self.device, dtype, self.monitor.say)
+        judge = self.task.judge
+        self.best = Best(self.run_dir, judge, self.monitor.say, self.loop.keep == "best") if judge else None
 
     def run_step(self, batch: Mapping[str, Any]) -> None:
         """One optimiser step: gradients of all micro-batches, clipping, the check for NaN, update, averages."""
@@ -151,11 +177,15 @@ class Session:
         if last or state.step % loop.log_every == 0:
             self._log()
         logged = time.monotonic()
-        if loop.validate_every and (last or state.step % loop.validate_every == 0):
-            self._validate()
+        validating = loop.validate_every and (last or state.step % loop.validate_every == 0)
+        saving = last or stopping or state.step % loop.checkpoint_every == 0
+        if validating or saving:
+            self._refuse_broken_weights()
+        if validating:
+            self.validate()
         if loop.sample_every and (last or state.step % loop.sample_every == 0):
             self._sample()
-        if last or stopping or state.step % loop.checkpoint_every == 0:
+        if saving:
             self.finite.settle()
             self._tick()
             self.monitor.sync()
@@ -164,16 +194,50 @@ class Session:
         self.watch.clock.start()
 
     def save_model(self) -> None:
-        """The model folder, from the averaged weights, once the last checkpoint is there."""
+        """The model folder, once the last checkpoint is there: from the averaged weights with the best held-out figure, or the
+        last ones, as `loop.keep` says."""
         self.saver.wait()
+        state, kept = self.state, None
         with self._averaged() as task:
+            if self.best is not None and self.best.kept:
+                kept = self.best.restore(task.modules())
             if self.mesh.main:
                 with whole_folder(self.run_dir / "model") as folder:
                     task.save(folder)
         self.mesh.wait()
-        state = self.state
-        done = f"trained {state.step} steps in {state.seconds:.0f} s, loss {state.metrics['train_loss']:.4g}"
-        self.monitor.say(f"{done}; the model is in {self.run_dir / 'model'}")
+        self.monitor.say(
+            f"trained {state.step} steps in {duration(state.seconds)}, loss {state.metrics['train_loss']:.4g}"
+        )
+        which = ""
+        if kept is not None and kept["step"] != state.step:
+            figures = {name: value for name, value in kept.items() if name != "step"}
+            state.metrics = state.metrics | figures | {"kept_step": kept["step"]}
+            which = f", of step {kept['step']:.0f}, where held-out {self.best.judge.figure} was best"  # type: ignore[union-attr]
+        self.monitor.say(f"the model is in {self.run_dir / 'model'}{which}")
+
+    def validate(self) -> None:
+        """Held-out figures of the averaged weights, which are kept if they are the best so far."""
+        step = self.state.step
+        with self._averaged() as task:
+            figures = {name: float(value) for name, value in task.validate(step).items()}
+            if not figures:
+                return
+            if self.best is not None and self.mesh.main:
+                self.best.consider(step, figures, task.modules())
+        self.mesh.wait()
+        self.state.metrics = self.state.metrics | figures
+        self.monitor.record("validation", step, figures)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self.monitor.say(f"step {step}  validation: {shown}")
+
+    def _refuse_broken_weights(self) -> None:
+        """Raises: TrainingError if an update, which is not looked at when it is made, has spoilt a tensor."""
+        broken = self.state.broken()
+        if self.mesh.any(broken is not None):
+            raise TrainingError(
+                f"step {self.state.step}: {broken or 'a tensor of another process'} is no longer finite; nothing was saved, and "
+                "the last checkpoint is as it was; lower optim.learning_rate, or raise optim.warmup_steps"
+            )
 
     def _backward(self, batch: Mapping[str, Any], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the step's mean loss, summed up in `.grad`. Returns: () float32 loss of this process's samples, and
@@ -221,14 +285,6 @@ class Session:
         values |= {"time": state.seconds, "memory_mb": memory_mb(self.device)}
         self.monitor.record("train", state.step, values)
         self.monitor.advance(state.step, values["loss"])
-
-    def _validate(self) -> None:
-        with self._averaged() as task:
-            figures = {name: float(value) for name, value in task.validate(self.state.step).items()}
-        self.state.metrics = self.state.metrics | figures
-        self.monitor.record("validation", self.state.step, figures)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.monitor.say(f"step {self.state.step}  validation: {shown}")
 
     def _sample(self) -> None:
         folder = self.run_dir / "samples" / f"step_{self.state.step:06d}"
@@ -304,18 +360,18 @@ class FiniteCheck:
         save_batch(folder, task.batch(step), {"step": step, "loss": str(loss), "grad_norm": str(norm)})
         raise TrainingError(
             f"step {step}: loss {loss:g}, gradient norm {norm:g}; its update was not made, its batch is in {folder}; "
-            "a lower learning rate, a longer warm-up or precision float32 may help; --resume never starts anew"
+            "a lower optim.learning_rate or a longer optim.warmup_steps may help, with which the same command goes on"
         )
 
 
 def save_batch(folder: Path, batch: Mapping[str, Any], report: dict[str, Any]) -> None:
     """For a post-mortem: a batch's tensors to batch.safetensors, the rest to batch.json, figures to report.json."""
     with whole_folder(folder) as new:
-        tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in batch.items() if isinstance(v, Tensor)}
-        save_file(tensors, new / "batch.safetensors")
+        tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor)}
+        write_tensors(new / "batch.safetensors", tensors)
         others = {k: v for k, v in batch.items() if k not in tensors}
-        (new / "batch.json").write_text(json.dumps(others, indent=1, default=str))
-        (new / "report.json").write_text(json.dumps(report, indent=1))
+        write_text(new / "batch.json", json.dumps(others, indent=1, default=str))
+        write_text(new / "report.json", json.dumps(report, indent=1))
 
 
 def keep_freed_memory() -> None:

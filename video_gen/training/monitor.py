@@ -3,9 +3,10 @@
 import json
 import os
 import re
-import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-PLAIN_SECONDS = 10.0
+from video_gen.files import explained, write_text
+from video_gen.progress import duration
+
+PLAIN_SECONDS = 30.0
 """Time between two progress lines where the output is no terminal."""
 
 
@@ -23,7 +27,7 @@ class Monitor:
     """Reports one run; a context manager. Steps here count optimiser steps done."""
 
     def __init__(self, run_dir: Path, first_step: int, train_steps: int, tensorboard: bool):
-        self.console = Console()
+        self.console, self.run_dir = Console(), run_dir
         self.first_step, self.step, self.train_steps = first_step, first_step, train_steps
         self.started = self.last_line = time.monotonic()
         self.loss = float("nan")
@@ -42,9 +46,11 @@ class Monitor:
     def __exit__(self, *error: Any) -> None:
         if self.bar:
             self.bar.stop()
-        self.log.close()
+        with suppress(OSError):  # what could not be written has been said
+            self.log.close()
         if self.writer:
-            self.writer.close()
+            with suppress(Exception):
+                self.writer.close()
 
     def say(self, text: str) -> None:
         """One line for the person, above the progress bar when there is one."""
@@ -60,30 +66,51 @@ class Monitor:
         elif time.monotonic() - self.last_line >= PLAIN_SECONDS:
             self.last_line = time.monotonic()
             left = (self.train_steps - step) / max(self._rate(), 1e-9)
-            self.say(f"step {step}/{self.train_steps}  loss {self.loss:.4g}  {rate}  {_minutes(left)} left")
+            self.say(f"step {step}/{self.train_steps}  loss {self.loss:.4g}  {rate}  {duration(left)} left")
 
     def record(self, kind: str, step: int, values: dict[str, float]) -> None:
         """One line of log.jsonl, {"kind": kind, "step": step, ...}, and the same as TensorBoard scalars."""
-        self.log.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
-        self.log.flush()
-        if self.writer:
+        with explained(self.run_dir / "log.jsonl"):
+            self.log.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+            self.log.flush()
+        with self._tensorboard() as writer:
             for name, value in values.items():
-                self.writer.add_scalar(f"{kind}/{name}", value, step)
+                writer.add_scalar(f"{kind}/{name}", value, step)
 
     def pictures(self, step: int, folder: Path) -> None:
         """Show the PNG files of a samples folder in TensorBoard."""
-        if self.writer:
+        with self._tensorboard() as writer:
             for file in sorted(folder.rglob("*.png")):
                 pixels = np.asarray(Image.open(file).convert("RGB"))  # (h, w, 3)
-                self.writer.add_image(file.relative_to(folder).stem, pixels, step, dataformats="HWC")
+                writer.add_image(file.relative_to(folder).stem, pixels, step, dataformats="HWC")
+
+    @contextmanager
+    def _tensorboard(self) -> Iterator[Any]:
+        """The writer of events, or one that does nothing; a disk that takes no more of them does not end the run."""
+        try:
+            yield self.writer or _Nothing()
+        except Exception as error:  # TensorBoard hands on what its own thread met, of any kind
+            self.say(f"TensorBoard's events cannot be written ({error}); goes on without them")
+            self.writer = None
 
     def sync(self) -> None:
         """Have the disk hold every line so far, so that no checkpoint is newer than its log."""
-        self.log.flush()
-        os.fsync(self.log.fileno())
+        with explained(self.run_dir / "log.jsonl"):
+            self.log.flush()
+            os.fsync(self.log.fileno())
 
     def _rate(self) -> float:
         return (self.step - self.first_step) / max(time.monotonic() - self.started, 1e-9)
+
+
+class _Nothing:
+    """Takes what a writer of events takes."""
+
+    def add_scalar(self, *values: Any) -> None:
+        pass
+
+    def add_image(self, *values: Any, **how: Any) -> None:
+        pass
 
 
 class Silent(Monitor):
@@ -120,25 +147,29 @@ def say(text: str, console: Console | None = None) -> None:
 
 
 def truncate_log(file: Path, step: int) -> None:
-    """Drop the lines after `step`, and a last line that a kill tore, so that no step stands twice. Atomic."""
+    """Drop the lines after `step`, all of a run that begins at 0, and a last line that a kill tore, so that no step stands
+    twice. Atomic."""
     if not file.exists():
         return
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and (found := _step_of(line)) is not None and found <= step]
+    whole = [(line, _step_of(line)) for line in lines if line.endswith("\n")]
+    kept = [line for line, found in whole if found is not None and found <= step] if step else []
     if kept != lines:
-        new = file.with_name(f".new-{file.name}")
-        new.write_text("".join(kept), encoding="utf-8")
-        os.replace(new, file)
+        write_text(file, "".join(kept))
 
 
 def memory_mb(device: torch.device) -> float:
-    """Peak memory so far in MB: of the GPU's tensors there, of the process on a CPU."""
+    """Peak memory so far in MB: of the GPU's tensors there, of the process on a CPU; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     # What `getrusage` tells on Linux starts at the size of the process that started this one.
     status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))):
         return int(found[1]) / 2**10
+    try:
+        import resource
+    except ImportError:  # Windows does not tell
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, kilobytes elsewhere
 
@@ -162,7 +193,3 @@ def _summary_writer(folder: Path, first_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

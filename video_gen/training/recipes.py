@@ -61,6 +61,8 @@ class VAERun(Config):
     clips. Validation sees them whole. None = whole clips."""
     statistics_clips: int = Field(default=256, ge=1)
     """Clips of which the latents' mean and standard deviation are measured after training."""
+    init: Path | None = None
+    """A VAE's folder, a model folder or a Hub id whose weights to start from; its sizes must be the run's."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()
     parallel: ParallelConfig = ParallelConfig()

@@ -24,13 +24,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import yaml
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import video_gen
 from video_gen.errors import TrainingError
-from video_gen.training.folder import put_in_place, what_is_trained, whole_folder
+from video_gen.files import explained, write_tensors, write_text
+from video_gen.training.folder import fixed_part, put_in_place, whole_folder
 from video_gen.training.optim import Optimizer, named_parameters
 from video_gen.training.parallel import Mesh, cpu_copy, local, row_range
 
@@ -58,6 +59,14 @@ class TrainState:
         """File name -> name -> live tensor."""
         model = {f"{m}.{n}": t for m, module in self.modules.items() for n, t in module.state_dict().items()}
         return dict(zip(TENSOR_FILES, (model, self.ema, self.optimizer.tensors()), strict=True))
+
+    def broken(self) -> str | None:
+        """The name of a tensor that holds a NaN or an infinity, if there is one in this process's share."""
+        for file, tensors in self.tensors().items():
+            for name, tensor in tensors.items():
+                if tensor.is_floating_point() and not local(tensor).isfinite().all():
+                    return f"{file.removesuffix('.safetensors')}/{name}"
+        return None
 
 
 def fresh_ema(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -98,9 +107,9 @@ def save_checkpoint(run_dir: Path, state: TrainState, config_yaml: str, keep: in
     folder = run_dir / "checkpoints" / f"step_{state.step:06d}"
     with whole_folder(folder) as new:
         for name, tensors in state.tensors().items():
-            save_file({k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}, new / name)
+            write_tensors(new / name, tensors)
         files = {name: _file_facts(new / name) for name in TENSOR_FILES}
-        (new / "state.json").write_text(json.dumps(_scalars(state, config_yaml) | {"files": files}, indent=1))
+        write_text(new / "state.json", json.dumps(_scalars(state, config_yaml) | {"files": files}, indent=1))
     _remove_older(folder, keep)
     return folder
 
@@ -155,8 +164,9 @@ class Saver:
         dist.all_gather_object(every, own, group=self.group)
         if self.mesh.main:
             files = {name: facts for found in every for name, facts in found.items()}
-            (new / "state.json").write_text(json.dumps(scalars | {"files": files}, indent=1))
-            put_in_place(new, folder)
+            with explained(new):
+                write_text(new / "state.json", json.dumps(scalars | {"files": files}, indent=1))
+                put_in_place(new, folder)
             _remove_older(folder, self.keep)
 
 
@@ -177,7 +187,10 @@ class Copies:
 
 
 def latest(run_dir: Path, say: Callable[[str], None] = print) -> Path | None:
-    """The newest whole checkpoint, or None. Says which ones it passed over, and why."""
+    """The newest whole checkpoint, or None. Says which ones it passed over, and why.
+
+    Raises: TrainingError if this user may not read one: to begin anew would lose it.
+    """
     for folder in reversed(_checkpoints(run_dir)):
         problem = _damage(folder)
         if problem is None:
@@ -191,7 +204,7 @@ def load_checkpoint(folder: Path, state: TrainState, config_yaml: str) -> None:
 
     Raises: TrainingError if it belongs to another configuration, or a tensor's name or shape differs from the model's.
     """
-    scalars = json.loads((folder / "state.json").read_text())
+    scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if scalars["config_sha256"] != _sha256(config_yaml):
         raise TrainingError(f"{folder}: written by another configuration; use a new run folder, or --resume never")
     if (folder / TENSOR_FILES[0]).exists():
@@ -268,12 +281,16 @@ def _step(folder: Path) -> int:
 def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        files = json.loads((folder / "state.json").read_text())["files"]
+        files = json.loads((folder / "state.json").read_text(encoding="utf-8"))["files"]
         for name, facts in files.items():
             if _file_facts(folder / name) != facts:
                 return f"{name} is damaged"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
+    except PermissionError as error:
+        raise TrainingError(
+            f"{error.filename}: permission denied; change its rights, or train as the user whose run it is"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it is damaged ({' '.join(str(error).split())})"
     return None
@@ -299,7 +316,9 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 def _sha256(config_yaml: str) -> str:
     """Of what is trained: comments, layout and machines do not count."""
-    return hashlib.sha256(json.dumps(what_is_trained(config_yaml), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(fixed_part(yaml.safe_load(config_yaml)), sort_keys=True, default=str).encode()
+    ).hexdigest()
 
 
 def _crc32(file: Path) -> int:

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from video_gen.errors import TrainingError
+from video_gen.training.best import Judge
 
 PREFETCH = 2
 """Batches made ahead of the step that needs them."""
@@ -27,6 +28,17 @@ class Task(Protocol):
 
     tokens_per_step: float | None
     """Tokens of one optimiser step, on average over an epoch, for the log; None leaves the figure out."""
+
+    judge: Judge | None
+    """By which held-out figure weights are compared; None = by none, and the last ones are the run's."""
+
+    def clips(self) -> dict[str, str]:
+        """What is trained on: clip -> its side of the split and caption, so that a run that goes on can tell what has changed."""
+        ...
+
+    def made_of(self) -> dict[str, str]:
+        """Frozen parts that must be the same when a run goes on: name -> fingerprint of the content."""
+        ...
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules to train, by name, which the loop moves to the device. Frozen parameters stay as they are.
@@ -60,7 +72,8 @@ class Task(Protocol):
         ...
 
     def validate(self, step: int) -> dict[str, float]:
-        """Held-out figures; called with the averaged weights, in eval mode, without gradients, under autocast.
+        """Held-out figures, none if nothing is held out; called with the averaged weights, in eval mode, without gradients,
+        under autocast.
 
         Every process calls it and must return the same: each may take its share and use `Mesh.gather`.
         """

@@ -18,6 +18,8 @@ from video_gen.evaluation.reconstruction import psnr
 from video_gen.model.flops import vae_training_flops
 from video_gen.model.video_vae import Posterior, VideoVAE
 from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
+from video_gen.training.best import Judge
+from video_gen.training.known_data import remember_data
 from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import VAELossConfig, VAERun
 from video_gen.training.task import normal
@@ -55,6 +57,13 @@ class VAETask:
     """
 
     tokens_per_step: float | None = None
+    judge: Judge | None = Judge(
+        "psnr",
+        higher=True,
+        margin=0.002,
+        remedy="too few different pictures, or steps that are too large: a smaller `crop` or `data.stride` shows more of the same "
+        "files; more files show more; or lower optim.learning_rate",
+    )
 
     def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips, mesh: Mesh | None = None):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation
@@ -67,6 +76,12 @@ class VAETask:
         )
         self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
         self.lpips = load_lpips() if run.loss.lpips else None
+
+    def clips(self) -> dict[str, str]:
+        return {clip: side for part in (self.train, self.validation) for clip, side in zip(part.ids, part.parts)}
+
+    def made_of(self) -> dict[str, str]:
+        return {}
 
     def modules(self) -> dict[str, nn.Module]:
         extra = {"discriminator": self.discriminator} if self.discriminator is not None else {}
@@ -124,9 +139,10 @@ class VAETask:
         return {name: float(values.mean()) for name, values in every.items() if len(values)}
 
     def sample(self, step: int, folder: Path) -> None:
-        """Held-out clips and their reconstructions, row under row."""
+        """Held-out clips and their reconstructions, row under row; of training where nothing is held out."""
         rows: list[np.ndarray] = []
-        for video in self._batches(self.validation, spread(self.validation.buckets, SHEET_CLIPS)):
+        clips = self.validation if len(self.validation) else self.train
+        for video in self._batches(clips, spread(clips.buckets, SHEET_CLIPS)):
             made = self.vae.decode(self.vae.encode(video).mean).float()
             for pair in zip(video, made):
                 rows += [to_frames(v) for v in pair]
@@ -144,6 +160,7 @@ class VAETask:
         mean = total / count
         self.vae.set_latent_statistics(mean, (squares / count - mean**2).clamp(min=1e-8).sqrt())
         self.vae.save_pretrained(folder / "vae")
+        remember_data(folder / "vae", self.run.data)
 
     def on(self, modules: Mapping[str, nn.Module]) -> Self:
         other = copy.copy(self)

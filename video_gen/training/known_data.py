@@ -1,0 +1,71 @@
+"""What a model was trained on, written down beside its VAE, so that whoever uses it next holds out the same clips.
+
+What one of two models holds out the other must not train on: the transformer takes the VAE's split, a student its teacher's,
+and a measurement that of the run.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from video_gen.config import validate
+from video_gen.data.config import ClipConfig
+from video_gen.errors import DataError
+from video_gen.files import write_text
+
+FILE = "data.json"
+SPLIT = ("validation_fraction", "split_seed")
+
+
+def remember_data(folder: Path, data: ClipConfig) -> None:
+    """Write down the clips that the model in `folder` was trained on."""
+    write_text(folder / FILE, data.model_dump_json(indent=1))
+
+
+def known_data(folder: Path) -> ClipConfig | None:
+    """The clips that the model in `folder` was trained on; None if nobody wrote it down. Raises: DataError, ConfigError."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); copy it again, or delete it") from None
+    return validate(ClipConfig, values, str(file))
+
+
+def inherited(data: ClipConfig, known: dict[str, Any], whose: str, say: Callable[[str], None]) -> ClipConfig:
+    """`data` with the `known` values where it leaves a setting at its default; what else differs is named.
+
+    Args: whose: such as "the VAE's".
+    """
+    defaults = ClipConfig()
+    unsaid = {name: value for name, value in known.items() if getattr(data, name) == getattr(defaults, name)}
+    taken = {name: value for name, value in unsaid.items() if value != getattr(data, name)}
+    for name, value in known.items():
+        if name not in unsaid and getattr(data, name) != value:
+            say(f"data.{name} is {getattr(data, name)}, {whose} is {value}{_consequence(name)}")
+    if taken:
+        say(f"as {whose}: {', '.join(f'data.{name} {value}' for name, value in taken.items())}")
+    return data.replace(**taken)
+
+
+def say_held_out(clips: int, files: int, say: Callable[[str], None]) -> None:
+    """Tell whoever will read held-out figures where these are rough, or will not be."""
+    if not clips:
+        say(
+            "nothing is held out, so no figure will tell how well the model does on other clips, and its last weights are kept"
+        )
+    elif clips < 8:
+        say(
+            f"only {clips} clips of {files} {'file is' if files == 1 else 'files are'} held out: held-out figures are rough"
+        )
+
+
+def split_of(data: ClipConfig) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in SPLIT}
+
+
+def _consequence(name: str) -> str:
+    return ": what is held out here, the other may have been trained on" if name in SPLIT else ""
