@@ -1,6 +1,7 @@
 """The built-in worlds: exact mechanics, deterministic clips, captions that read back, files that hold what was drawn."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -121,8 +122,20 @@ def test_captions_read_back_and_held_out_combinations_stay_out():
         "a blue square and a red circle, fast",
     ):
         assert parse_caption(wrong) is None
+    orange = Scene((("orange", "square"), ("red", "circle"), ("orange", "circle")), "slow")
+    assert caption(orange) == "a red circle, an orange circle and an orange square, slow"
+    assert parse_caption("a red circle, a orange circle and an orange square, slow") == orange
+    assert parse_caption("an red circle, slow") is None
     rng = np.random.default_rng(0)
     assert {len(random_scene(rng, "train").objects) for _ in range(50)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", ["bounce", "kicks", "pendulum", "digits"])
+def test_captions_have_the_article_that_english_wants(kind):
+    pytest.importorskip("sklearn")
+    texts = " ".join(simulate(small(kind=kind, num_frames=1), i).caption for i in range(150))
+    assert not re.search(r"\ba (?=[aeiou8])|\ban (?=[^aeiou8])", texts)
+    assert re.search(r"\ban [o8]", texts) and re.search(r"\ba ", texts)
 
 
 def test_areas_and_centres_of_shapes():

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from video_gen.data.captions import BACKGROUND, COLOURS, SPEEDS, Scene, caption, random_scene
+from video_gen.data.captions import BACKGROUND, COLOURS, SPEEDS, Scene, caption, random_scene, with_article
 from video_gen.data.config import WorldConfig
 from video_gen.data.mechanics import advance
 from video_gen.data.video_writer import write_video
@@ -79,7 +79,7 @@ def simulate(config: WorldConfig, index: int) -> World:
     if config.kind == "digits":
         digits = rng.integers(10, size=int(rng.integers(1, 3)))
         speed = SPEEDS[rng.integers(len(SPEEDS))]
-        text = f"{' and '.join(f'a {d}' for d in digits)}, {speed}"
+        text = f"{' and '.join(with_article(str(d)) for d in digits)}, {speed}"
         return _discs(config, rng, tuple(("white", str(d)) for d in digits), speed, text)
     scene = random_scene(rng, config.split)
     text = caption(scene) + (", kicked" if config.kind == "kicks" else "")
@@ -141,7 +141,7 @@ def _pendulum(config: WorldConfig, rng: np.random.Generator) -> World:
     out = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
     turn = np.stack([np.cos(angle), -np.sin(angle)], axis=-1)
     positions, velocities = np.array(anchor) + length * out, length * rate[:, None] * turn
-    text = f"a {colour} pendulum on a {'long' if long else 'short'} rod, {speed}"
+    text = f"{with_article(f'{colour} pendulum')} on a {'long' if long else 'short'} rod, {speed}"
     looks = ((colour, "circle"),)
     shape = (config.num_frames, 1)
     return World(
