@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -13,7 +13,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_processes(make: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
+def in_processes(
+    make: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Generator[tuple[Item, Result], None, None]:
     """Items and what `make` makes of them, as they are done. Closing the iterator ends the work at once.
 
     Args:

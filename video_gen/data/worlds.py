@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -160,7 +160,7 @@ def _claim(config: WorldConfig, folder: Path) -> None:
     _write_text(file, json.dumps(wanted, indent=1))
 
 
-def _read_world(file: Path) -> dict[str, object]:
+def _read_world(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
