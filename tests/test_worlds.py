@@ -319,7 +319,7 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path):
 def test_a_folder_says_which_world_it_is(tmp_path):
     render_world(small(kind="kicks", num_clips=1), tmp_path / "w")
     assert world_of(tmp_path / "w") == "kicks"
-    assert world_of(tmp_path) == world_of(tmp_path / "nowhere") == "none"
+    assert world_of(tmp_path) == "none" and world_of(tmp_path / "nowhere") == "unknown"
 
 
 def test_another_world_or_folder_is_refused(tmp_path):

@@ -18,8 +18,9 @@ from video_gen.data.config import WorldConfig, WorldName
 from video_gen.data.drawing import draw, object_mask
 from video_gen.data.motion import PIXELS_PER_FRAME, World, collision_radius, object_radius, simulate
 from video_gen.data.processes import in_processes
-from video_gen.data.video_writer import replacing, write_video
+from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
+from video_gen.files import explained, write_text, written
 
 CRF = 4
 FEW = 64
@@ -31,10 +32,13 @@ IMAGES = 10**9
 
 
 def world_of(folder: str | Path) -> WorldName:
-    """Which built-in world a folder of clips is; `none` if it is none."""
-    file = Path(folder) / WORLD_FILE
-    kind = _read_world(file).get("kind") if file.is_file() else None
-    return kind if kind in get_args(WorldName) else "none"
+    """Which built-in world a folder of clips is: `none` if it is none, `unknown` if nothing is there."""
+    folder = Path(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return "unknown"
+    file = folder / WORLD_FILE
+    kind = _read_world(file).get("kind") if file.is_file() else "none"
+    return next((name for name in get_args(WorldName) if name == kind), "none")
 
 
 def render_world(
@@ -63,9 +67,8 @@ def render_world(
     if progress:
         progress(before, len(scenes))
     try:
-        _render_all(config, folder, missing, workers, captions, progress)
-    except OSError as error:
-        raise DataError(f"{folder / CAPTIONS}: cannot be written: {error.strerror}") from None
+        with explained(folder / CAPTIONS):
+            _render_all(config, folder, missing, workers, captions, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"stopped: {len(captions)} of {len(scenes)} files are in {folder}, with their captions; the same command goes on"
@@ -126,7 +129,7 @@ def _render(config: WorldConfig, folder: Path, index: int) -> str:
 
 def _write_state(path: Path, world: World) -> None:
     arrays = {k: v for k, v in vars(world).items() if k not in ("looks", "anchor")}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with written(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays, looks=np.array(world.looks), anchor=np.array(world.anchor or ()))
 
 
@@ -153,11 +156,7 @@ def _claim(config: WorldConfig, folder: Path) -> None:
                 )
     elif folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty and holds no world; choose another folder")
-    try:
-        (folder / "state").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made: {error.strerror}") from None
-    _write_text(file, json.dumps(wanted, indent=1))
+    write_text(file, json.dumps(wanted, indent=1))
 
 
 def _read_world(file: Path) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _row(folder: Path, index: int, text: str) -> str:
 
 
 def _write_captions(folder: Path, captions: dict[int, str]) -> None:
-    _write_text(folder / CAPTIONS, "".join(_row(folder, i, captions[i]) for i in sorted(captions)))
+    write_text(folder / CAPTIONS, "".join(_row(folder, i, captions[i]) for i in sorted(captions)))
 
 
 def _files(folder: Path, index: int) -> tuple[Path, ...]:
@@ -194,11 +193,6 @@ def _files(folder: Path, index: int) -> tuple[Path, ...]:
 
 def _is_there(folder: Path, index: int) -> bool:
     return all(file.exists() for file in _files(folder, index))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 __all__ = [
