@@ -1,8 +1,15 @@
 """The built-in worlds: exact mechanics, deterministic clips, captions that read back, files that hold what was drawn."""
 
+import contextlib
 import json
+import multiprocessing
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +26,9 @@ from video_gen.data.captions import (
 )
 from video_gen.data.config import WorldConfig
 from video_gen.data.mechanics import advance, next_contact
+from video_gen.data.processes import in_processes
 from video_gen.data.video_file import probe, read_frames
-from video_gen.data.worlds import IMAGES, draw, load_state, object_mask, object_radius, render_world, simulate
+from video_gen.data.worlds import IMAGES, draw, load_state, object_mask, object_radius, render_world, simulate, world_of
 from video_gen.errors import ConfigError, DataError
 
 BOX = (5.0, 100.0, 80.0)  # radius, width, height
@@ -121,8 +129,20 @@ def test_captions_read_back_and_held_out_combinations_stay_out():
         "a blue square and a red circle, fast",
     ):
         assert parse_caption(wrong) is None
+    orange = Scene((("orange", "square"), ("red", "circle"), ("orange", "circle")), "slow")
+    assert caption(orange) == "a red circle, an orange circle and an orange square, slow"
+    assert parse_caption("a red circle, a orange circle and an orange square, slow") == orange
+    assert parse_caption("an red circle, slow") is None
     rng = np.random.default_rng(0)
     assert {len(random_scene(rng, "train").objects) for _ in range(50)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", ["bounce", "kicks", "pendulum", "digits"])
+def test_captions_have_the_article_that_english_wants(kind):
+    pytest.importorskip("sklearn")
+    texts = " ".join(simulate(small(kind=kind, num_frames=1), i).caption for i in range(150))
+    assert not re.search(r"\ba (?=[aeiou8])|\ban (?=[^aeiou8])", texts)
+    assert re.search(r"\ban [o8]", texts) and re.search(r"\ba ", texts)
 
 
 def test_areas_and_centres_of_shapes():
@@ -178,8 +198,128 @@ def test_images_show_further_scenes(tmp_path):
     assert rows[2]["text"] == world.caption
     np.testing.assert_array_equal(read_frames(tmp_path / "image_000001.png", [0.0]), draw(world))
     assert render_world(small(num_clips=2, num_images=3), tmp_path) == 3
-    with pytest.raises(DataError, match="3 images"):
+    with pytest.raises(DataError, match=r"3 images .* num_images 0"):
         render_world(small(num_clips=2), tmp_path)
+
+
+# -------------------- stopping
+
+
+class Stopped(Exception):
+    pass
+
+
+def names_and_captions(folder):
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {row["file_name"]: row["text"] for row in rows}
+
+
+def whole(folder):
+    """What is there has its caption, and nothing is half written."""
+    files = {p.name for p in folder.iterdir()} - {"state", "world.json", "metadata.jsonl"}
+    return bool(files) and files == set(names_and_captions(folder))
+
+
+@pytest.mark.parametrize("how", [Stopped, KeyboardInterrupt])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_there_at_a_stop_counts_and_has_its_captions(tmp_path, workers, how):
+    def stop_at_5(done, total):
+        if done == 5:
+            raise how
+
+    with pytest.raises(how):
+        render_world(small(num_clips=90), tmp_path, stop_at_5, workers)
+    found = names_and_captions(tmp_path)
+    assert whole(tmp_path) and 5 <= len(found) < 90
+    assert all(text == simulate(small(), int(n[5:11])).caption for n, text in found.items())
+    assert not multiprocessing.active_children()
+    assert render_world(small(num_clips=60), tmp_path) >= 5  # fewer than were asked for, more than there are
+    assert whole(tmp_path) and len(names_and_captions(tmp_path)) == 60
+    with pytest.raises(DataError, match=r"60 clips .* num_clips 59"):
+        render_world(small(num_clips=59), tmp_path)
+
+
+def test_every_file_has_its_caption_while_the_work_goes_on(tmp_path):
+    def look(done, total):
+        assert not done or whole(tmp_path)
+
+    render_world(small(num_images=2), tmp_path, look)
+
+
+def test_a_caption_that_a_kill_tore_is_written_again(tmp_path):
+    render_world(small(), tmp_path)
+    lines = (tmp_path / "metadata.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "metadata.jsonl").write_text(lines[:-7], encoding="utf-8")
+    assert render_world(small(), tmp_path) == 3
+    assert (tmp_path / "metadata.jsonl").read_text(encoding="utf-8") == lines
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_stop_ends_all_processes_at_once(tmp_path, sent):
+    options = ["--num-clips", "20000", "--height", "32", "--width", "32", "--output", str(tmp_path / "w")]
+    code = "import os, sys; os.cpu_count = lambda: 2\nfrom video_gen.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "worlds", *options], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: len(list((tmp_path / "w").glob("clip_*.mp4"))) > 10)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 2
+        # Ctrl-C reaches the whole group, kill -9 the one process
+        (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+        said = process.communicate(timeout=10)[1]
+        wait_until(lambda: not any(alive(child) for child in children))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if sent == signal.SIGINT:
+        assert process.returncode == 130 and whole(tmp_path / "w")
+        there = len(names_and_captions(tmp_path / "w"))
+        assert said.strip() == (
+            f"video-gen: stopped: {there} of 20000 files are in {tmp_path / 'w'}, with their captions; the same command "
+            "goes on"
+        )
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_a_process_that_is_killed_is_one_line(tmp_path):
+    """As by a machine that runs out of memory."""
+    with pytest.raises(DataError, match="killed or out of memory"):
+        list(in_processes(end_me, [1, 2, 3], 2))
+
+
+def end_me(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match="file"):
+            render_world(small(num_clips=1), place)
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "world.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="damaged"):
+        render_world(small(num_clips=1), tmp_path / "w")
+
+
+def test_a_folder_says_which_world_it_is(tmp_path):
+    render_world(small(kind="kicks", num_clips=1), tmp_path / "w")
+    assert world_of(tmp_path / "w") == "kicks"
+    assert world_of(tmp_path) == "none" and world_of(tmp_path / "nowhere") == "unknown"
 
 
 def test_another_world_or_folder_is_refused(tmp_path):

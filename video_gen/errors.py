@@ -31,8 +31,8 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
     except VideoGenError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"{program}: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

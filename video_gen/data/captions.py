@@ -22,6 +22,8 @@ SHAPES = ("circle", "square", "triangle")
 SPEEDS = ("slow", "fast")
 NUMBERS = ("no", "a", "two", "three")
 MAX_OBJECTS = 3
+VOWELS = "aeiou8"
+"""What words begin with that take "an"; of digits, 8."""
 
 Split = Literal["train", "held_out"]
 
@@ -40,24 +42,30 @@ class Scene:
         object.__setattr__(self, "objects", ordered)
 
 
+def with_article(words: str) -> str:
+    """Such as "a red circle", "an orange square", "an 8"."""
+    return f"{'an' if words[0] in VOWELS else 'a'} {words}"
+
+
 def caption(scene: Scene) -> str:
     """The scene in words; equal objects are counted."""
     groups = []
     for (colour, shape), number in Counter(scene.objects).items():
-        groups.append(f"{NUMBERS[number]} {colour} {shape}{'s' if number > 1 else ''}")
+        groups.append(f"{NUMBERS[number]} {colour} {shape}s" if number > 1 else with_article(f"{colour} {shape}"))
     listed = groups[0] if len(groups) == 1 else f"{', '.join(groups[:-1])} and {groups[-1]}"
     return f"{listed}, {scene.speed}"
 
 
 def parse_caption(text: str) -> Scene | None:
-    """The inverse of `caption`; None if the text is not of this language."""
+    """The inverse of `caption`; None if the text is not of this language. "a orange circle" is read, too."""
+    text = re.sub(rf"\ba (?=[{VOWELS}])", "an ", text)
     listed, _, speed = text.rpartition(", ")
     objects: list[tuple[str, str]] = []
     for group in re.split(r", | and ", listed):
         words = group.split(" ")
-        if len(words) != 3 or words[0] not in NUMBERS[1:]:
+        if len(words) != 3 or words[0] not in (*NUMBERS[1:], "an"):
             return None
-        number, colour, shape = NUMBERS.index(words[0]), words[1], words[2]
+        number, colour, shape = NUMBERS.index(words[0].removesuffix("n")), words[1], words[2]
         if number > 1 and shape.endswith("s"):
             shape = shape[:-1]
         if colour not in COLOURS or shape not in SHAPES:

@@ -59,6 +59,10 @@ def bucket_name(bucket: Bucket) -> str:
     return "x".join(map(str, bucket))
 
 
+WorldName = Literal["bounce", "pendulum", "digits", "kicks", "none", "unknown"]
+"""What a data set or a model is made of: a built-in world, `none` of them; `unknown` where nobody wrote it down."""
+
+
 class WorldConfig(Config):
     """A built-in world, rendered to real video files whose true motion is known."""
 

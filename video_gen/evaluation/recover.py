@@ -66,10 +66,10 @@ def find_objects(frame: np.ndarray) -> list[Found]:
     for index, name in enumerate(COLOURS):
         mine = np.where(colour == index, shares[..., index], 0.0)
         labels, count = cast(tuple[np.ndarray, int], ndimage.label(mine > FOREGROUND))
-        for label in range(1, count + 1):
-            if mine[labels == label].sum() >= LEAST_MASS * area:
-                names.append(name)
-                cores[labels == label] = len(names)
+        masses = ndimage.sum_labels(mine, labels, np.arange(1, count + 1))
+        for label in np.flatnonzero(masses >= LEAST_MASS * area) + 1:
+            names.append(name)
+            cores[labels == label] = len(names)
     if not names:
         return []
     # a rim that is blurred into another colour belongs to the nearest core, with its share of the core's colour

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from video_gen.config import Config, validate
 from video_gen.data.clips import fit_frames, to_frames, to_video
+from video_gen.data.config import WorldName
 from video_gen.errors import DataError, ShapeError
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
@@ -44,6 +45,8 @@ class PipelineConfig(Config):
     clip: ClipSettings
     diffusion: DiffusionConfig
     sampling: SamplingConfig
+    world: WorldName = "unknown"
+    """The built-in world of whose clips it was trained on."""
 
 
 class VideoPipeline:
@@ -60,9 +63,10 @@ class VideoPipeline:
         diffusion: DiffusionConfig,
         clip: ClipSettings,
         sampling: SamplingConfig,
+        world: WorldName = "unknown",
     ):
         self.vae, self.transformer, self.text = vae, transformer, text
-        self.config = PipelineConfig(clip=clip, diffusion=diffusion, sampling=sampling)
+        self.config = PipelineConfig(clip=clip, diffusion=diffusion, sampling=sampling, world=world)
         self.diffusion = Diffusion(diffusion)
 
     # -------------------- loading and saving
@@ -85,6 +89,7 @@ class VideoPipeline:
             config.diffusion,
             config.clip,
             config.sampling,
+            config.world,
         )
         return pipeline.to(device)
 

@@ -1,0 +1,137 @@
+"""How things move in the built-in worlds: the true state of each clip, from a configuration and a number."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from video_gen.data.captions import COLOURS, SPEEDS, caption, random_scene, with_article
+from video_gen.data.config import WorldConfig
+from video_gen.data.mechanics import advance
+
+RADIUS = 0.14
+"""Radius of a circle over the shorter side; a square has the same area, a triangle four fifths of it."""
+REACH = 1.4
+"""Collision radius over the circle's: the corners of a triangle lie at 1.39 times it, so that nothing drawn overlaps."""
+PIXELS_PER_FRAME = {"slow": 0.02, "fast": 0.05}
+"""Speed over the shorter side, per frame."""
+KICK_PROBABILITY = 0.06
+
+
+@dataclass(frozen=True)
+class World:
+    """One clip as it truly is. Positions are (x, y) in pixels, and pixel (0, 0) covers [0, 1] x [0, 1]."""
+
+    kind: str
+    caption: str
+    height: int
+    width: int
+    positions: np.ndarray
+    """(f, n, 2)"""
+    velocities: np.ndarray
+    """(f, n, 2) pixels per frame, at each frame."""
+    looks: tuple[tuple[str, str], ...]
+    """(colour, shape) of each object; of a digit ("white", "0" to "9")."""
+    kicked: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    """(f, n), True where a kick changed the velocity at that frame."""
+    anchor: tuple[float, float] | None = None
+    """Where a pendulum hangs."""
+
+    @property
+    def radius(self) -> float:
+        """Collision radius in pixels."""
+        return collision_radius(self.height, self.width)
+
+
+def object_radius(height: int, width: int) -> float:
+    """Radius of a circle, in pixels."""
+    return RADIUS * min(height, width)
+
+
+def collision_radius(height: int, width: int) -> float:
+    return REACH * object_radius(height, width)
+
+
+def simulate(config: WorldConfig, index: int) -> World:
+    """The motion of clip `index`."""
+    rng = np.random.default_rng([config.seed, index])
+    if config.kind == "pendulum":
+        return _pendulum(config, rng)
+    if config.kind == "digits":
+        digits = rng.integers(10, size=int(rng.integers(1, 3)))
+        speed = SPEEDS[rng.integers(len(SPEEDS))]
+        text = f"{' and '.join(with_article(str(d)) for d in digits)}, {speed}"
+        return _discs(config, rng, tuple(("white", str(d)) for d in digits), speed, text)
+    scene = random_scene(rng, config.split)
+    text = caption(scene) + (", kicked" if config.kind == "kicks" else "")
+    return _discs(config, rng, scene.objects, scene.speed, text)
+
+
+def _discs(config: WorldConfig, rng: np.random.Generator, looks: tuple, speed: str, text: str) -> World:
+    height, width, n = config.height, config.width, len(looks)
+    radius, size = collision_radius(height, width), min(height, width)
+    x = _places(rng, n, radius, width, height)
+    angle = rng.uniform(0, 2 * np.pi, n)
+    v = PIXELS_PER_FRAME[speed] * size * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    positions, velocities = [x], [v]
+    kicked = np.zeros((config.num_frames, n), dtype=bool)
+    for frame in range(1, config.num_frames):
+        x, v = advance(x, v, radius, width, height, 1.0)
+        if config.kind == "kicks":
+            kicked[frame] = rng.random(n) < KICK_PROBABILITY
+            angle = rng.uniform(0, 2 * np.pi, n)
+            fresh = np.linalg.norm(v, axis=1)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+            v = np.where(kicked[frame][:, None], fresh, v)
+        positions.append(x)
+        velocities.append(v)
+    return World(config.kind, text, height, width, np.stack(positions), np.stack(velocities), looks, kicked)
+
+
+def _places(rng: np.random.Generator, n: int, radius: float, width: int, height: int) -> np.ndarray:
+    """Random places that don't overlap."""
+    while True:
+        x = rng.uniform(radius, np.array([width, height]) - radius, (n, 2))
+        distance = np.linalg.norm(x[:, None] - x[None], axis=-1) + 10 * radius * np.eye(n)
+        if distance.min() > 2.02 * radius:
+            return x
+
+
+def _pendulum(config: WorldConfig, rng: np.random.Generator) -> World:
+    """A bob on a rod: angle'' = -g / length * sin(angle), by fourth-order Runge-Kutta in 64 steps per frame."""
+    size = min(config.height, config.width)
+    colour = list(COLOURS)[rng.integers(len(COLOURS))]
+    long, speed = bool(rng.integers(2)), SPEEDS[rng.integers(len(SPEEDS))]
+    length = (0.58 if long else 0.4) * size
+    gravity = (0.010 if speed == "fast" else 0.003) * size
+    anchor = (config.width / 2, 0.12 * config.height)
+    state = np.array([rng.choice([-1, 1]) * rng.uniform(0.35, 0.65), 0.0])
+
+    def slope(s: np.ndarray) -> np.ndarray:
+        return np.array([s[1], -gravity / length * np.sin(s[0])])
+
+    states, h = [state], 1 / 64
+    for _ in range(config.num_frames - 1):
+        for _ in range(64):
+            a = slope(state)
+            b = slope(state + h / 2 * a)
+            c = slope(state + h / 2 * b)
+            d = slope(state + h * c)
+            state = state + h / 6 * (a + 2 * b + 2 * c + d)
+        states.append(state)
+    angle, rate = np.array(states).T
+    out = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    turn = np.stack([np.cos(angle), -np.sin(angle)], axis=-1)
+    positions, velocities = np.array(anchor) + length * out, length * rate[:, None] * turn
+    text = f"{with_article(f'{colour} pendulum')} on a {'long' if long else 'short'} rod, {speed}"
+    looks = ((colour, "circle"),)
+    shape = (config.num_frames, 1)
+    return World(
+        "pendulum",
+        text,
+        config.height,
+        config.width,
+        positions[:, None],
+        velocities[:, None],
+        looks,
+        np.zeros(shape, dtype=bool),
+        anchor,
+    )
