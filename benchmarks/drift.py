@@ -1,6 +1,6 @@
 """What holds drift off: a trained model, fine-tuned with one choice changed each, measured to frame 1,024 side by side.
 
-    python benchmarks/drift.py --model models/bounce --world bounce --output runs/drift-bounce
+    python benchmarks/drift.py --model bounce --world bounce --output runs/drift-bounce
 
 Rows: the model with the settings of SAMPLED, and with the weights that each of TRAINED leads to on long clips of its world. One
 report with all of them: OUTPUT/report/drift.html, and the table as text. Interrupted, the same command goes on.
@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
+from video_gen.command_line import read
 from video_gen.config import Config
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
@@ -46,7 +45,7 @@ TRAINED: dict[str, dict[str, dict[str, Any]]] = {
 class Settings(Config):
     """Fine-tune variants of a model and compare their drift."""
 
-    model: Path = Path("models/bounce")
+    model: Path = Path("bounce")
     world: Literal["bounce", "kicks", "digits"] = "bounce"
     """The world that the model was trained on."""
     output: Path = Path("runs/drift-table")
@@ -120,4 +119,4 @@ def save(source: Path, folder: Path, model: Path, sampling: dict[str, Any]) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("drift", lambda: main(tyro.cli(Settings, description=__doc__))))
+    sys.exit(exit_code("drift", lambda: main(read(Settings, sys.argv[1:], "drift"))))

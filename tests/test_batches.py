@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from video_gen.arguments import DataCheck
-from video_gen.command_line import parse
+from video_gen.command_line import read
 from video_gen.data.batches import WORK_SLACK, BatchSampler, balanced_batch_sizes, volume
 from video_gen.data.check import check, render
 from video_gen.data.clips import Clips, best_bucket
@@ -73,7 +73,7 @@ def test_bucket_settings_are_checked():
     with pytest.raises(ConfigError, match="bucket 17x4x64"):
         ClipConfig().replace(buckets=[SMALL, (17, 4, 64)])
     words = ["--buckets", "17", "64", "64", "33", "48", "80"]
-    assert parse(("data", "check"), DataCheck, words).data.buckets == (SMALL, WIDE)
+    assert read(DataCheck, words, "video-gen data check").data.buckets == (SMALL, WIDE)
 
 
 def test_clips_have_the_size_of_their_bucket_and_the_check_counts_them(tmp_path, capsys):

@@ -144,7 +144,7 @@ def test_stages_are_checked_before_anything_runs(made, tmp_path, capsys):
 
 
 def test_the_shipped_curriculum_grows():
-    run = load_yaml(DiffusionRun, Path(__file__).resolve().parents[1] / "configs" / "curriculum.yaml")
+    run = load_yaml(DiffusionRun, "curriculum")
     volumes = [max(np.prod(size) for size in stage.data.sizes) for stage in run.stage_runs()]
     assert volumes == sorted(volumes) and len(set(volumes)) == 4
     assert [stage.stages for stage in run.stage_runs()] == [()] * 4

@@ -7,8 +7,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
 LAYERS = {
-    "errors": -1, "config": 0, "files": 0, "progress": 0, "interrupt": 0,
-    "model": 1, "data": 1, "command_line": 1,
+    "errors": -3, "__version__": -3, "shipped": -2, "plain_yaml": -1, "config": 0, "files": 0, "progress": 0, "interrupt": 0,
+    "model": 1, "data": 1, "options": 1,
+    "help": 2, "command_line": 3,
     "sampling": 2,
     "training": 3, "evaluation": 3,
     "arguments": 4,
@@ -67,15 +68,15 @@ def test_public_names():
 def test_commands_of_the_documents_parse():
     import shlex
 
-    from video_gen.cli import find
-    from video_gen.command_line import parse
+    from video_gen.cli import COMMANDS, of_what
+    from video_gen.command_line import find, parse
+    from video_gen.shipped import CONFIGS
 
     root = PACKAGE.parent
-    texts = [root / "README.md", *root.glob("docs/*.md"), *root.glob("configs/*.yaml")]
+    texts = [root / "README.md", *root.glob("docs/*.md"), *CONFIGS.glob("*.yaml")]
     lines = [line.lstrip("# ") for text in texts for line in text.read_text().splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("video-gen ")]
     assert len(commands) > 10
     for words in commands:
-        words = [str(root / w) if w.startswith("configs/") else w for w in words]
-        names, kind, _ = find(words)
-        parse(names, kind, words[len(names) :])
+        names, command = find(COMMANDS, of_what(words))
+        parse(names, command, of_what(words)[len(names) :])

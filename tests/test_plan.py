@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from video_gen.cli import find
-from video_gen.command_line import parse
+from video_gen.cli import COMMANDS, of_what
+from video_gen.command_line import find, parse
 from video_gen.config import load_yaml
-from video_gen.demo import CONFIGS
 from video_gen.errors import ConfigError
 from video_gen.plan import make_plan, uses_of
+from video_gen.shipped import CONFIGS
 from video_gen.training.memory import AllocationTracker
 from video_gen.training.recipes import DiffusionRun, VAERun
 
@@ -69,8 +69,8 @@ def test_mistakes_are_told():
 def test_the_command_takes_either_kind_of_file():
     for name in ("demo-vae.yaml", "demo-diffusion.yaml"):
         words = ["plan", str(CONFIGS / name), "--loop.batch-size", "8"]
-        names, kind, _ = find(words)
-        assert parse(names, kind, words[1:]).run.loop.batch_size == 8
+        names, command = find(COMMANDS, of_what(words))
+        assert parse(names, command, words[1:]).run.loop.batch_size == 8
 
 
 def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it():

@@ -30,7 +30,6 @@ def commands(heading: str) -> list[list[str]]:
 def my_clips(tmp_path, monkeypatch):
     """A user's folder: clips of 30 frames a second, some with a caption beside them."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(README.parent / "configs")  # commands are typed in a checkout
     (tmp_path / "my-clips").mkdir()
     rng = np.random.default_rng(0)
     for index in range(4):

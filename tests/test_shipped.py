@@ -1,14 +1,13 @@
 """The shipped model makes what it is asked for: the whole of sampling, on weights that mean something."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from video_gen import VideoPipeline
 from video_gen.evaluation.physics import measure_video
+from video_gen.shipped import MODELS
 
-MODEL = Path(__file__).resolve().parents[1] / "models" / "bounce"
+MODEL = MODELS / "bounce"
 CAPTIONS = (
     "a red circle, fast",
     "a cyan square, slow",

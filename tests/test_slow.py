@@ -7,7 +7,7 @@ import pytest
 
 from video_gen.cli import main
 from video_gen.config import load_yaml
-from video_gen.demo import CONFIGS
+from video_gen.shipped import CONFIGS
 from video_gen.train import train_vae
 from video_gen.training.recipes import VAERun
 

@@ -7,16 +7,14 @@ is a group of `Options`, which stands once.
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import tyro
 from pydantic import Field
 
 from video_gen.command_line import Options
 from video_gen.config import Config
 from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.options import FLAT, POSITIONAL, Said
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
-Flat = tyro.conf.arg(name="")
-"""The fields of a part without its name in front."""
 Device = Literal["auto", "cpu", "cuda"]
 Solver = Literal["euler", "heun", "two_step", "sde", "renoise"]
 
@@ -28,18 +26,21 @@ class DeviceOptions(Options):
     """`auto` takes a GPU where there is one."""
 
 
-class ModelOptions(DeviceOptions):
+class ModelOptions(Options):
     """The model."""
 
-    model: Path = Path("runs/demo/diffusion/model")
-    """A model folder, or a Hub id."""
+    model: Path | None = None
+    """A model folder, a name (bounce ships with Video Gen), or OWNER/NAME on the Hub. Default: runs/demo/diffusion/model if it
+    is there, else bounce."""
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
 
 
-class ModelsOptions(DeviceOptions):
+class ModelsOptions(Options):
     """The models that are compared."""
 
-    models: Annotated[tuple[Path, ...], tyro.conf.arg(name="model")] = (Path("runs/demo/diffusion/model"),)
-    """Model folders or Hub ids; several are compared, the first one is the reference."""
+    models: Annotated[tuple[Path, ...], Said(name="model")] = ()
+    """Model folders or names, as `sample` takes one; several are compared, the first one is the reference."""
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
 
 
 class SamplingOptions(Options):
@@ -78,7 +79,7 @@ class StartOptions(Options):
 class TrainOptions(Options):
     """The run."""
 
-    run_dir: Annotated[Path, tyro.conf.arg(name="run")] = Path("runs/vae")
+    run_dir: Annotated[Path, Said(name="run")] = Path("runs/vae")
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
@@ -100,7 +101,7 @@ class PlanOptions(Options):
 class Worlds(Config):
     """Render a built-in world, whose true motion is known, as a folder of mp4 files with captions."""
 
-    world: Annotated[WorldConfig, Flat] = WorldConfig()
+    world: Annotated[WorldConfig, FLAT] = WorldConfig()
     output: Path = Path("data/bounce")
     """Folder to fill; what is there of the same world is kept."""
 
@@ -108,7 +109,7 @@ class Worlds(Config):
 class DataCheck(Config):
     """Read every frame of a folder, print what is in it and what is wrong, and write its quarantine.jsonl."""
 
-    data: Annotated[ClipConfig, Flat] = ClipConfig()
+    data: Annotated[ClipConfig, FLAT] = ClipConfig()
     quarantine: tuple[Literal["unreadable", "too short", "near-duplicate", "still"], ...] = ("unreadable",)
     """Kinds of trouble that training is to skip."""
 
@@ -117,53 +118,60 @@ class DataEncode(Config):
     """Encode a folder's clips with a VAE, and its captions with a frozen text encoder, ahead of `train diffusion` (which does
     it, too). Several of these at once, in several shells or by torchrun, share the work."""
 
-    run: Annotated[DiffusionRun, Flat] = DiffusionRun()
+    run: Annotated[DiffusionRun, FLAT] = DiffusionRun()
 
 
 class TrainVAE(Config):
     """Train a VAE. Go on after an interruption with the same command."""
 
-    run: Annotated[VAERun, Flat] = VAERun()
-    options: Annotated[TrainOptions, Flat] = TrainOptions(run_dir=Path("runs/vae"))
+    run: Annotated[VAERun, FLAT] = VAERun()
+    options: Annotated[TrainOptions, FLAT] = TrainOptions(run_dir=Path("runs/vae"))
 
 
 class TrainDiffusion(Config):
     """Train a transformer on the latents of a VAE. Go on after an interruption with the same command."""
 
-    run: Annotated[DiffusionRun, Flat] = DiffusionRun()
-    options: Annotated[TrainOptions, Flat] = TrainOptions(run_dir=Path("runs/diffusion"))
+    run: Annotated[DiffusionRun, FLAT] = DiffusionRun()
+    options: Annotated[TrainOptions, FLAT] = TrainOptions(run_dir=Path("runs/diffusion"))
 
 
 class TrainDistill(Config):
     """Distil a trained model into one that takes 1 to 4 steps without guidance."""
 
-    run: Annotated[DistillRun, Flat] = DistillRun()
-    options: Annotated[TrainOptions, Flat] = TrainOptions(run_dir=Path("runs/distill"))
+    run: Annotated[DistillRun, FLAT] = DistillRun()
+    options: Annotated[TrainOptions, FLAT] = TrainOptions(run_dir=Path("runs/distill"))
 
 
 class PlanVAE(Config):
-    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
+    """Tell what `train vae` with the same options will cost, before anything runs: sizes, operations, memory, time."""
 
-    run: Annotated[VAERun, Flat] = VAERun()
-    plan: Annotated[PlanOptions, Flat] = PlanOptions()
+    run: Annotated[VAERun, FLAT] = VAERun()
+    plan: Annotated[PlanOptions, FLAT] = PlanOptions()
 
 
 class PlanDiffusion(Config):
-    """Tell what a run of a YAML file will cost, before anything runs: sizes, operations, memory, time."""
+    """Tell what `train diffusion` with the same options will cost, before anything runs."""
 
-    run: Annotated[DiffusionRun, Flat] = DiffusionRun()
-    plan: Annotated[PlanOptions, Flat] = PlanOptions()
+    run: Annotated[DiffusionRun, FLAT] = DiffusionRun()
+    plan: Annotated[PlanOptions, FLAT] = PlanOptions()
     vae_yaml: Path | None = None
     """The YAML of the VAE's training, where the VAE is not trained yet."""
+
+
+class PlanDistill(Config):
+    """Tell what `train distill` with the same options will cost, before anything runs."""
+
+    run: Annotated[DistillRun, FLAT] = DistillRun()
+    plan: Annotated[PlanOptions, FLAT] = PlanOptions()
 
 
 class Sample(Config):
     """Make videos from a text, an image or a video."""
 
-    prompt: tyro.conf.Positional[str] = ""
+    prompt: Annotated[str, POSITIONAL] = ""
     """What to show; may be empty."""
-    given: Annotated[ModelOptions, Flat] = ModelOptions()
-    start: Annotated[StartOptions, Flat] = StartOptions()
+    given: Annotated[ModelOptions, FLAT] = ModelOptions()
+    start: Annotated[StartOptions, FLAT] = StartOptions()
     last_image: Path | None = None
     """A picture to end with; it becomes the last frame."""
     loop: bool = False
@@ -178,7 +186,7 @@ class Sample(Config):
     """Frames of the whole video, with what is given; default that of the training clips."""
     seed: int = 0
     """Of the first video; the next have the next. The same seed gives the same video, whatever else is made with it."""
-    count: Annotated[int, tyro.conf.arg(name="num-videos", aliases=["-n"])] = Field(default=1, ge=1)
+    count: Annotated[int, Said(name="num-videos", short="-n")] = Field(default=1, ge=1)
     """How many videos."""
     output: Path = Path("out")
     """Folder for the videos, their settings and a contact sheet."""
@@ -188,17 +196,17 @@ class Sample(Config):
     """Whole factor by which the pictures are enlarged."""
     compile: bool = False
     """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
-    solving: Annotated[SolverOptions, Flat] = SolverOptions()
-    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
 class StreamVideo(Config):
     """Make a video without end, block after block, into a file or a player, until Ctrl-C."""
 
-    prompt: tyro.conf.Positional[str | None] = None
+    prompt: Annotated[str | None, POSITIONAL] = None
     """What to show."""
-    given: Annotated[ModelOptions, Flat] = ModelOptions()
-    start: Annotated[StartOptions, Flat] = StartOptions()
+    given: Annotated[ModelOptions, FLAT] = ModelOptions()
+    start: Annotated[StartOptions, FLAT] = StartOptions()
     output: Path = Path("out/stream.mp4")
     """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
     format: Literal["mp4", "raw"] = "mp4"
@@ -217,27 +225,27 @@ class StreamVideo(Config):
     """Whole factor by which the pictures are enlarged."""
     speed: float | None = Field(default=None, gt=0)
     """Of playback; default 1."""
-    solving: Annotated[SolverOptions, Flat] = SolverOptions()
-    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
 class EvaluateVAE(Config):
     """Measure a VAE's reconstructions of held-out clips."""
 
-    data: Annotated[ClipConfig, Flat] = ClipConfig()
+    data: Annotated[ClipConfig, FLAT] = ClipConfig()
     vae: Path = Path("runs/vae/model/vae")
     """The VAE's folder."""
     num_clips: int = Field(default=128, ge=1)
     """How many held-out clips, evenly spread."""
     output: Path | None = None
     """A JSON file for the figures."""
-    where: Annotated[DeviceOptions, Flat] = DeviceOptions()
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
 
 
 class EvaluateMotion(Config):
     """Sample from captions of the built-in world `bounce` and measure whether objects persist, match, and move right."""
 
-    given: Annotated[ModelOptions, Flat] = ModelOptions()
+    given: Annotated[ModelOptions, FLAT] = ModelOptions()
     num_videos: int = Field(default=64, ge=1)
     """How many videos."""
     num_frames: int | None = None
@@ -248,14 +256,14 @@ class EvaluateMotion(Config):
     """Of the captions and of the noise."""
     output: Path | None = None
     """A JSON file for the figures."""
-    solving: Annotated[SolverOptions, Flat] = SolverOptions()
-    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
 class EvaluateDrift(Config):
     """Make long videos of a built-in world and measure how they change with the frame index, with a report to look at."""
 
-    given: Annotated[ModelsOptions, Flat] = ModelsOptions()
+    given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
     world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce"
     """The world that the models were trained on."""
     frames: int = Field(default=1024, ge=16)
@@ -266,19 +274,19 @@ class EvaluateDrift(Config):
     """Of the world's captions and of the noise."""
     output: Path = Path("runs/drift")
     """Folder for drift.html, drift.json and videos."""
-    solving: Annotated[SolverOptions, Flat] = SolverOptions()
-    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
 class EvaluateSteps(Config):
     """Measure quality against model calls: each solver at each number of steps, of one or several models."""
 
-    given: Annotated[ModelsOptions, Flat] = ModelsOptions()
+    given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
     world: Literal["bounce", "kicks"] = "bounce"
     """The world that the models were trained on."""
-    solvers: Annotated[tuple[Solver, ...], tyro.conf.arg(name="solver")] = get_args(Solver)
+    solvers: Annotated[tuple[Solver, ...], Said(name="solver")] = get_args(Solver)
     """Solvers to compare; the first one at the most steps is the reference."""
-    steps: Annotated[tuple[int, ...], tyro.conf.arg(name="num-steps")] = (1, 2, 4, 8, 16, 32)
+    steps: Annotated[tuple[int, ...], Said(name="num-steps")] = (1, 2, 4, 8, 16, 32)
     """Numbers of solver steps to compare."""
     num_videos: int = Field(default=64, ge=1)
     """How many videos at each setting."""
@@ -290,7 +298,7 @@ class EvaluateSteps(Config):
     """Of the captions and of the noise."""
     output: Path = Path("runs/steps")
     """Folder for steps.html and steps.json."""
-    sampling: Annotated[SamplingOptions, Flat] = SamplingOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
 class Demo(Config):
@@ -321,4 +329,4 @@ class Bench(Config):
     model trains."""
     output: Path = Path("benchmarks/results")
     """Folder for the tables, as Markdown and JSON."""
-    where: Annotated[DeviceOptions, Flat] = DeviceOptions()
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()

@@ -9,9 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from video_gen import command_line
 from video_gen.arguments import (
     Bench,
     DataCheck,
@@ -23,6 +20,7 @@ from video_gen.arguments import (
     EvaluateSteps,
     EvaluateVAE,
     PlanDiffusion,
+    PlanDistill,
     PlanVAE,
     Sample,
     StreamVideo,
@@ -31,10 +29,13 @@ from video_gen.arguments import (
     TrainVAE,
     Worlds,
 )
-from video_gen.command_line import Commands, run_command
+from video_gen.command_line import PROGRAM, Command, Commands, is_config, run_command
 from video_gen.config import load_yaml
 from video_gen.data.config import ClipConfig, WorldConfig
-from video_gen.errors import ConfigError
+from video_gen.errors import ConfigError, exit_code
+from video_gen.options import names_of, options_of
+from video_gen.plain_yaml import read_yaml
+from video_gen.shipped import default_model
 from video_gen.training.recipes import VAERun
 
 
@@ -88,13 +89,22 @@ def plan(vae_yaml: Path | None = None, output: Path | None = None, **options: An
     show(make_plan(vae=vae, **options), output)
 
 
-def sample(model: Path, device: Device, compile: bool, output: Path, **options: Any) -> None:
+def model_of(model: Path | None) -> Path:
+    """The model named, or the default one, which is then said."""
+    if model is not None:
+        return model
+    model, line = default_model()
+    print(line, file=sys.stderr)
+    return model
+
+
+def sample(device: Device, compile: bool, output: Path, model: Path | None = None, **options: Any) -> None:
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
     from video_gen.training.compiling import compile_to_sample, or_eagerly
     from video_gen.training.parallel import pick_device
 
-    pipeline = VideoPipeline.from_pretrained(model, pick_device(device))
+    pipeline = VideoPipeline.from_pretrained(model_of(model), pick_device(device))
     if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
     make = partial(sample_to_files, pipeline, output=output, **options)
@@ -104,11 +114,11 @@ def sample(model: Path, device: Device, compile: bool, output: Path, **options: 
 
 
 def stream(
-    model: Path,
     device: Device,
     output: Path,
     format: Literal["mp4", "raw"],
     enlarge: int,
+    model: Path | None = None,
     prompt: str | None = None,
     script: Path | None = None,
     seconds: float | None = None,
@@ -121,7 +131,7 @@ def stream(
 
     on = pick_device(device)
     share_cores(on)
-    pipeline = VideoPipeline.from_pretrained(model, on)
+    pipeline = VideoPipeline.from_pretrained(model_of(model), on)
     cues = read_script(script) if script else []
     with open_stream(pipeline, prompt, cues=cues, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
@@ -133,23 +143,23 @@ def evaluate_vae(output: Path | None = None, **options: Any) -> None:
     show(evaluate_vae(**options), output)
 
 
-def evaluate_motion(output: Path | None = None, **options: Any) -> None:
+def evaluate_motion(model: Path | None = None, output: Path | None = None, **options: Any) -> None:
     from video_gen.evaluate import evaluate_motion, show
 
-    show(evaluate_motion(**options), output)
+    show(evaluate_motion(model_of(model), **options), output)
 
 
-def evaluate_drift(output: Path, **options: Any) -> None:
+def evaluate_drift(models: tuple[Path, ...], output: Path, **options: Any) -> None:
     from video_gen.evaluate import evaluate_drift, show_drift
 
-    show_drift(evaluate_drift(output=output, **options))
+    show_drift(evaluate_drift(models or (model_of(None),), output, **options))
     print(output / "drift.html")
 
 
-def evaluate_steps(output: Path, **options: Any) -> None:
+def evaluate_steps(models: tuple[Path, ...], output: Path, **options: Any) -> None:
     from video_gen.evaluate import evaluate_steps, show_steps
 
-    show_steps(evaluate_steps(output=output, **options))
+    show_steps(evaluate_steps(models or (model_of(None),), output, **options))
     print(output / "steps.html")
 
 
@@ -177,43 +187,48 @@ def bench(tables: tuple[str, ...], quick: bool, compile: bool, seconds: float, o
 
 
 COMMANDS: Commands = {
-    ("worlds",): (Worlds, worlds),
-    ("data", "check"): (DataCheck, data_check),
-    ("data", "encode"): (DataEncode, data_encode),
-    ("train", "vae"): (TrainVAE, train_vae),
-    ("train", "diffusion"): (TrainDiffusion, train_diffusion),
-    ("train", "distill"): (TrainDistill, train_distill),
-    ("plan",): (PlanVAE, plan),
-    ("sample",): (Sample, sample),
-    ("stream",): (StreamVideo, stream),
-    ("evaluate", "vae"): (EvaluateVAE, evaluate_vae),
-    ("evaluate", "motion"): (EvaluateMotion, evaluate_motion),
-    ("evaluate", "drift"): (EvaluateDrift, evaluate_drift),
-    ("evaluate", "steps"): (EvaluateSteps, evaluate_steps),
-    ("demo",): (Demo, demo),
-    ("bench",): (Bench, bench),
+    ("demo",): Command(Demo, demo),
+    ("sample",): Command(Sample, sample),
+    ("stream",): Command(StreamVideo, stream),
+    ("data", "check"): Command(DataCheck, data_check, first="--folder"),
+    ("data", "encode"): Command(DataEncode, data_encode),
+    ("plan", "vae"): Command(PlanVAE, plan),
+    ("plan", "diffusion"): Command(PlanDiffusion, plan),
+    ("plan", "distill"): Command(PlanDistill, plan),
+    ("train", "vae"): Command(TrainVAE, train_vae),
+    ("train", "diffusion"): Command(TrainDiffusion, train_diffusion),
+    ("train", "distill"): Command(TrainDistill, train_distill),
+    ("evaluate", "vae"): Command(EvaluateVAE, evaluate_vae),
+    ("evaluate", "motion"): Command(EvaluateMotion, evaluate_motion),
+    ("evaluate", "drift"): Command(EvaluateDrift, evaluate_drift),
+    ("evaluate", "steps"): Command(EvaluateSteps, evaluate_steps),
+    ("worlds",): Command(Worlds, worlds),
+    ("bench",): Command(Bench, bench),
 }
-
-
-def find(words: list[str]):
-    """See `command_line.find`; a plan is of what its YAML trains."""
-    names, kind, function = command_line.find(COMMANDS, words)
-    return names, PlanDiffusion if names == ("plan",) and is_diffusion(words[1:2]) else kind, function
+PLANS = {names[1]: command for names, command in COMMANDS.items() if names[0] == "plan"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns: its exit code (`errors.exit_code`)."""
     words = sys.argv[1:] if argv is None else argv
-    diffusion = words[:1] == ["plan"] and is_diffusion(words[1:2])
-    return run_command({**COMMANDS, ("plan",): (PlanDiffusion, plan)} if diffusion else COMMANDS, words)
+    return exit_code(PROGRAM, lambda: run_command(COMMANDS, of_what(words)))
 
 
-def is_diffusion(words: list[str]) -> bool:
-    """Whether the first word is the YAML of a diffusion run, which says where its VAE is, and not what it is."""
-    if not words or not Path(words[0]).is_file():
-        return False
-    found = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
-    return isinstance(found, dict) and ("transformer" in found or isinstance(found.get("vae"), str))
+def of_what(words: list[str]) -> list[str]:
+    """`plan` is told of what, unless it says so: the run that knows most of the YAML file's keys and of the options given."""
+    if words[:1] != ["plan"] or words[1:2] in ([], ["-h"], ["--help"]) or words[1] in PLANS:
+        return words
+    values = read_yaml(Path(words[1])) if is_config(words[1:]) else {}
+    keys = [*values] if isinstance(values, dict) else []
+    given = [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+
+    def known(command: Command) -> int:
+        run = type(command.kind().run)  # type: ignore[attr-defined]
+        names = {name for option in options_of(command.kind) for name in names_of(option)}
+        fits = not isinstance(keys and values.get("vae"), str) or run is not VAERun
+        return sum(key in run.model_fields for key in keys) + sum(name in names for name in given) + fits
+
+    return ["plan", max(PLANS, key=lambda name: known(PLANS[name])), *words[1:]]
 
 
 def entry() -> None:

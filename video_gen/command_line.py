@@ -1,18 +1,23 @@
 """From the words of a command line to a call: which command they name, its options, and how these are handed over. No torch."""
 
-import sys
+import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
-import tyro
 from pydantic import ValidationError
 
+from video_gen import __version__
 from video_gen.config import Config, explain, load_yaml
-from video_gen.errors import ConfigError, exit_code
+from video_gen.errors import ConfigError
+from video_gen.help import command_help, commands_help
+from video_gen.options import merged, options_of, read_words, spelling
+from video_gen.shipped import config_names
 
 C = TypeVar("C", bound=Config)
-Commands = Mapping[tuple[str, ...], tuple[type[Config], Callable[..., Any]]]
-"""By the command's words: the class of its options, and the function that takes them as keywords."""
+PROGRAM = "video-gen"
+ABOUT = "Train, sample and measure latent video diffusion models."
 RUN = "run"
 """The field that a YAML file may fill, where a command has it: the configuration of a training run."""
 
@@ -21,15 +26,29 @@ class Options(Config):
     """Base of groups of options that several commands have."""
 
 
-def run_command(commands: Commands, words: list[str] | None = None) -> int:
-    """Run the command that `words` name, by default those the program was started with. Returns: see `errors.exit_code`."""
-    words = sys.argv[1:] if words is None else words
+@dataclass(frozen=True)
+class Command:
+    """What can be said, and the function that takes it as keywords."""
 
-    def run() -> None:
-        names, kind, function = find(commands, words)
-        function(**handed_over(parse(names, kind, words[len(names) :])))
+    kind: type[Config]
+    function: Callable[..., Any]
+    first: str | None = None
+    """An option whose name can be left out before the first word."""
 
-    return exit_code("video-gen", run)
+    @property
+    def about(self) -> str:
+        """What it does, for the list of commands."""
+        return " ".join((self.kind.__doc__ or "").split()).split(". ")[0].rstrip(".")
+
+
+Commands = Mapping[tuple[str, ...], Command]
+"""By the words that name a command."""
+
+
+def run_command(commands: Commands, words: list[str]) -> None:
+    """Run the command that `words` name. Raises: what `find`, `parse` and the command raise."""
+    names, command = find(commands, words)
+    command.function(**handed_over(parse(names, command, words[len(names) :])))
 
 
 def handed_over(args: Config) -> dict[str, Any]:
@@ -44,44 +63,77 @@ def handed_over(args: Config) -> dict[str, Any]:
     return given
 
 
-def find(commands: Commands, words: list[str]) -> tuple[tuple[str, ...], type[Config], Callable[..., Any]]:
-    """The command that `words` begin with. Raises: ConfigError; SystemExit after a general --help."""
-    if not words or words[0] in ("-h", "--help"):
-        print(overview(commands))
-        raise SystemExit(0)
-    for names, (kind, function) in commands.items():
+def find(commands: Commands, words: list[str]) -> tuple[tuple[str, ...], Command]:
+    """The command that `words` begin with. Raises: ConfigError; SystemExit after --help or --version."""
+    for names, command in commands.items():
         if tuple(words[: len(names)]) == names:
-            return names, kind, function
-    known = ", ".join(" ".join(names) for names in commands)
-    raise ConfigError(f"no command '{' '.join(words[:2])}'; there are {known}")
+            return names, command
+    group = {names: command for names, command in commands.items() if words and names[0] == words[0]}
+    asked = words[1:] if group else words
+    if words[:1] in (["--version"], ["-V"]):
+        print(f"{PROGRAM} {__version__}")
+        raise SystemExit(0)
+    if not asked or asked[0] in ("-h", "--help"):
+        print(overview(group or commands, words[0] if group else ""))
+        raise SystemExit(0)
+    raise ConfigError(unknown_command(words[: len(words) - len(asked) + 1], list(group or commands)))
 
 
-def parse(names: tuple[str, ...], kind: type[C], words: list[str]) -> C:
-    """The arguments of a command, over the defaults of its YAML file if one is given first."""
-    default = kind()
-    if RUN in kind.model_fields and words and words[0].endswith((".yaml", ".yml")):
+def unknown_command(words: list[str], known: list[tuple[str, ...]]) -> str:
+    """The line for a command that there is not, with the nearest one, else with all."""
+    names = [" ".join(name) for name in known]
+    whole, near = " ".join(words), partial(difflib.get_close_matches, n=1)
+    close = near(whole, names) or near(words[0], list(dict.fromkeys(name[0] for name in known)))
+    hint = f"perhaps you meant '{close[0]}'" if close else f"there are {', '.join(names)}"
+    return f"no command '{whole}'; {hint} ({PROGRAM} --help lists them)"
+
+
+def parse(names: tuple[str, ...], command: Command, words: list[str]) -> Any:
+    """The arguments of a command, over the defaults of its YAML file if one is given first.
+
+    Raises: ConfigError; SystemExit after --help.
+    """
+    program = " ".join([PROGRAM, *names])
+    kind, default = command.kind, command.kind()
+    if RUN in kind.model_fields and is_config(words):
         run = load_yaml(type(getattr(default, RUN)), words[0])
         default, words = default.model_copy(update={RUN: run}), words[1:]
-    if names == ("data", "check") and words and not words[0].startswith("-"):
-        words = ["--folder", *words]
+    if command.first and words and not words[0].startswith("-"):
+        words = [command.first, *words]
+    return read(kind, words, program, default, notes=yaml_notes(program) if RUN in kind.model_fields else ())
+
+
+def is_config(words: list[str]) -> bool:
+    """Whether the first word is a YAML file or the name of a shipped configuration: a command with a run takes no other."""
+    return bool(words) and not words[0].startswith("-")
+
+
+def read(kind: type[C], words: list[str], program: str, default: C | None = None, notes: tuple[str, ...] = ()) -> C:
+    """A `Config` from words alone. Raises: ConfigError; SystemExit after --help."""
+    default = kind() if default is None else default
+    options = list(options_of(kind, default))
+    if "-h" in words or "--help" in words:
+        print(command_help(program, kind, options, notes))
+        raise SystemExit(0)
+    values = merged(default, read_words(options, words, program))
     try:
-        return tyro.cli(
-            kind, prog=f"video-gen {' '.join(names)}", args=words, default=default, description=kind.__doc__
-        )
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(kind, error)) from None
+        raise ConfigError(explain(kind, error, spelling(options))) from None
 
 
-def overview(commands: Commands) -> str:
-    lines = [
-        "Train, sample and measure latent video diffusion models.",
-        "",
-        "usage: video-gen COMMAND [--help] ...",
-        "",
-    ]
-    lines += [f"  {' '.join(names):17} {(kind.__doc__ or '').splitlines()[0]}" for names, (kind, _) in commands.items()]
-    lines += [
-        "",
-        "The `train` commands, `plan` and `data encode` take a YAML file first: video-gen train vae configs/demo-vae.yaml",
-    ]
-    return "\n".join(lines)
+def yaml_notes(program: str) -> tuple[str, ...]:
+    return (
+        f"A YAML file may come first, whose values are then the defaults: {program} FILE.yaml [options]. `None` takes back what it "
+        f"sets. These ship with Video Gen and are found by name: {', '.join(config_names())}.",
+    )
+
+
+def overview(commands: Commands, group: str = "") -> str:
+    """The list of commands, a line each; of one group, such as `train`."""
+    entries = [(" ".join(names), command.about) for names, command in commands.items()]
+    notes = (
+        f"{PROGRAM} COMMAND --help tells the options of a command; {PROGRAM} --version the version.",
+        f"The `train` commands, `plan` and `data encode` take a YAML file first: {PROGRAM} train vae demo-vae",
+    )
+    return commands_help(f"{PROGRAM} {group}".rstrip(), ABOUT, entries, notes if not group else notes[:1])

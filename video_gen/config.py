@@ -1,11 +1,11 @@
 """Typed configuration: frozen pydantic models <-> YAML <-> the command line.
 
-The models themselves live beside what they configure (`model/config.py`, `data/config.py`, ...); none of those files imports torch,
-so that `--help` answers at once.
+The models themselves live beside what they configure (`model/vae_config.py`, `data/config.py`, ...); none of those files imports
+torch, so that `--help` answers at once. What a field's docstring says is its help (`options.py`).
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,12 +13,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from video_gen.errors import ConfigError
+from video_gen.plain_yaml import read_yaml
+
+Loc = tuple[int | str, ...]
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, and an unknown key is an error."""
+    """Base of all configurations: immutable, an unknown key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
@@ -46,37 +49,45 @@ def validate(kind: type[C], values: Any, source: str) -> C:
 
 def load_yaml(kind: type[C], path: str | Path) -> C:
     """Read a YAML file into `kind`. Raises: ConfigError if it is missing, not YAML, or does not fit."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file; the ones that ship are in configs/")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(Path(path))
     return validate(kind, values if values is not None else {}, source=str(path))
 
 
-def explain(kind: type[BaseModel], error: ValidationError) -> str:
-    """What does not fit, in one line: each key, its value, and what is wrong with it."""
-    return "; ".join(_explain(kind, e) for e in error.errors())
+def dotted(loc: Loc) -> str:
+    return ".".join(str(part) for part in loc)
 
 
-def _explain(kind: type[BaseModel], error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "(top level)"
+def explain(kind: type[BaseModel], error: ValidationError, spell: Callable[[Loc], str] = dotted) -> str:
+    """What does not fit, in one line: each key as `spell` has it, its value, and what is wrong with it."""
+    return "; ".join(dict.fromkeys(_explain(kind, e, spell) for e in error.errors(include_url=False)))
+
+
+def _explain(kind: type[BaseModel], error: Any, spell: Callable[[Loc], str]) -> str:
+    loc, value = error["loc"], error["input"]
+    where = spell(loc)
     if error["type"] == "extra_forbidden":
-        known = _known_keys(kind, error["loc"][:-1])
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        known = _known_keys(kind, loc[:-1])
+        close = difflib.get_close_matches(str(loc[-1]), known, n=1)
         hint = f"perhaps you meant '{close[0]}'" if close else f"known keys are {', '.join(known)}"
         return f"unknown key '{where}'; {hint}"
     if error["type"] == "missing":
         return f"'{where}' is required"
     message = error["msg"].removeprefix("Value error, ")
-    if isinstance(error["input"], Mapping | BaseModel):  # a rule about several keys names them and their values itself
-        return f"{where}: {message}" if error["loc"] else message
-    return f"'{where}' is {error['input']!r}: {message}"
+    if isinstance(value, Mapping | BaseModel):  # a rule about several keys names them and their values itself
+        return f"{where}: {message}" if where else message
+    if error["type"] == "literal_error" and isinstance(value, str):
+        known = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        close = difflib.get_close_matches(value, known, n=1)
+        message += f"; perhaps you meant '{close[0]}'" if close else ""
+    return f"'{where or '(top level)'}' is {_shown(value)}: {message}"
 
 
-def _known_keys(kind: Any, path: tuple[Any, ...]) -> list[str]:
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _known_keys(kind: Any, path: Loc) -> list[str]:
     for part in path:
         field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
         if field is None:

@@ -26,7 +26,6 @@ from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
 from video_gen.training.recipes import DiffusionRun, VAERun
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NUM_CLIPS, NUM_IMAGES = 3000, 6000
 GALLERY = 8
 ENLARGE = 4
@@ -74,8 +73,8 @@ def run_demo(output: Path, steps: float = 1.0, short: bool = False) -> None:
 
 def recipes(output: Path, steps: float, short: bool) -> tuple[VAERun, DiffusionRun]:
     """The shipped configurations, with their paths under `output` and `steps` times their training steps."""
-    vae_run = load_yaml(VAERun, CONFIGS / "demo-vae.yaml")
-    run = load_yaml(DiffusionRun, CONFIGS / "demo-diffusion.yaml")
+    vae_run = load_yaml(VAERun, "demo-vae")
+    run = load_yaml(DiffusionRun, "demo-diffusion")
     data = run.data.replace(folder=output / "data")
     vae_run = vae_run.replace(data=data)
     run = run.replace(data=data, vae=output / "vae" / "model" / "vae", latents=output / "latents")

@@ -1,5 +1,6 @@
 """The errors a user can meet. Every message names the field or file, the value found, and the remedy."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -24,16 +25,42 @@ class TrainingError(VideoGenError):
     """Training cannot go on: a NaN, a checkpoint that does not fit, an interrupted stage that is missing."""
 
 
+TRACEBACK = "VIDEO_GEN_TRACEBACK"
+"""The environment variable that has every error shown with its traceback."""
+
+
 def exit_code(program: str, run: Callable[[], object]) -> int:
-    """Run a program. Returns: 0, or, after one line about what was wrong with the input, 2; 130 after Ctrl-C."""
+    """Run a program.
+
+    Returns: 0, or, after one line about what was wrong with the input or gave out (disk, memory), 2; 130 after Ctrl-C.
+    Raises: mistakes of the program itself, whose traceback is wanted; with VIDEO_GEN_TRACEBACK set, everything.
+    """
     try:
         run()
-    except VideoGenError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
+    except BrokenPipeError:
+        return 1
     except KeyboardInterrupt as stopped:
         print(f"{program}: {str(stopped) or 'stopped'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1
+    except Exception as error:
+        line = line_of(error)
+        if line is None or os.environ.get(TRACEBACK):
+            raise
+        print(f"{program}: {line}", file=sys.stderr)
+        return 2
     return 0
+
+
+def line_of(error: Exception) -> str | None:
+    """What to tell a user of an error, in one line; None = it is a mistake of the program."""
+    text = " ".join(str(error).split())
+    if isinstance(error, VideoGenError):
+        return text
+    where = f"; {TRACEBACK}=1 shows where"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}{where}" if error.filename and error.strerror else f"{text}{where}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"not enough memory ({text.split('. ')[0] or 'for Python'}); take smaller sizes or batches{where}"
+    if isinstance(error, RecursionError):
+        return f"nested too deeply ({text}){where}"
+    return None

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from video_gen.arguments import TrainDiffusion, TrainDistill, TrainVAE
-from video_gen.command_line import run_command
+from video_gen.command_line import PROGRAM, Command, run_command
 from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_video
 from video_gen.data.config import bucket_name
 from video_gen.data.latents import LatentSet
+from video_gen.errors import exit_code
 from video_gen.model.pretrained import local_folder
 from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
@@ -180,8 +181,8 @@ def linear_clips(clips: Clips) -> torch.Tensor:
 
 if __name__ == "__main__":
     COMMANDS = {
-        ("train", "vae"): (TrainVAE, train_vae),
-        ("train", "diffusion"): (TrainDiffusion, train_diffusion),
-        ("train", "distill"): (TrainDistill, train_distill),
+        ("train", "vae"): Command(TrainVAE, train_vae),
+        ("train", "diffusion"): Command(TrainDiffusion, train_diffusion),
+        ("train", "distill"): Command(TrainDistill, train_distill),
     }
-    sys.exit(run_command(COMMANDS, ["train", *sys.argv[1:]]))
+    sys.exit(exit_code(PROGRAM, lambda: run_command(COMMANDS, ["train", *sys.argv[1:]])))

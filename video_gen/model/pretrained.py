@@ -12,6 +12,7 @@ from torch import nn
 
 from video_gen.config import Config, validate
 from video_gen.errors import ConfigError, DataError
+from video_gen.shipped import find_model, looks_like_hub_id, no_such_model
 
 
 class Pretrained:
@@ -71,10 +72,14 @@ class Pretrained:
 
 
 def local_folder(path: str | Path) -> Path:
-    """A local folder as it is; else a Hub id, downloaded or from the Hub's cache. Raises: DataError."""
-    folder = Path(path)
-    if folder.is_dir():
+    """A local folder as it is, the model of that name that ships with the package, or a Hub id, downloaded or from its cache.
+
+    Raises: DataError, which names the models there are. Only what looks like OWNER/NAME is looked for on the Hub.
+    """
+    if (folder := find_model(path)) is not None:
         return folder
+    if not looks_like_hub_id(path):
+        raise no_such_model(path)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -82,4 +87,4 @@ def local_folder(path: str | Path) -> Path:
         return Path(snapshot_download(str(path)))
     except (OSError, ValueError, HFValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: no such folder, and not to be had from the Hub: {reason}") from None
+        raise no_such_model(path, f"no such folder, and not to be had from the Hub: {reason}") from None

@@ -11,6 +11,7 @@ from video_gen.data.config import ClipConfig
 from video_gen.data.latents import Latent, LatentSet, encode_clips, fingerprint, known_latents, stamp_of
 from video_gen.data.store import fill, unit_name
 from video_gen.errors import ConfigError, DataError
+from video_gen.model.pretrained import local_folder
 from video_gen.model.text import (
     ByteTextEncoder,
     TextEncoder,
@@ -21,6 +22,7 @@ from video_gen.model.text import (
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
+from video_gen.shipped import find_model
 from video_gen.training.loop import keep_freed_memory
 from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
@@ -39,7 +41,8 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     vae = load_vae(run)
     for bucket in run.data.sizes:
         vae.latent_shape(*bucket)
-    folder = run.latents / fingerprint(run.vae / "config.json", run.vae / "model.safetensors")
+    place = local_folder(run.vae)
+    folder = run.latents / fingerprint(place / "config.json", place / "model.safetensors")
     entries = known_latents(folder, run.data)
     if entries is None:
         stamp = stamp_of(run.data)
@@ -78,7 +81,7 @@ def encode_texts(run: DiffusionRun, captions: Iterable[str]) -> Callable[[str], 
 
 def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer, text: TextEncoder) -> None:
     """Fill the models with the weights of a model folder. Raises: ConfigError if it has another VAE, text encoder or sizes."""
-    vaes = [path / "model.safetensors" for path in (run.vae, folder / "vae")]
+    vaes = [path / "model.safetensors" for path in (local_folder(run.vae), folder / "vae")]
     if not vaes[1].is_file():
         raise ConfigError(f"init: {folder} holds no vae/; give a model folder such as runs/diffusion/model")
     if fingerprint(vaes[0]) != fingerprint(vaes[1]):
@@ -113,7 +116,7 @@ def load_vae_weights(run: VAERun, folder: Path, vae: VideoVAE) -> None:
 
 def load_vae(run: DiffusionRun) -> VideoVAE:
     """The VAE of a diffusion run. Raises: ConfigError if there is none yet."""
-    if not run.vae.is_dir():
+    if find_model(run.vae) is None:
         raise ConfigError(f"vae: '{run.vae}' is no folder; train one with `video-gen train vae`, or give another")
     return VideoVAE.from_pretrained(run.vae).requires_grad_(False)
 
