@@ -35,14 +35,14 @@ def tiny_vae() -> VideoVAE:
     return vae
 
 
-def tiny_pipeline() -> VideoPipeline:
+def tiny_pipeline(world="unknown") -> VideoPipeline:
     vae, text = tiny_vae(), ByteTextEncoder(TextConfig(width=16)).eval()
     settings = dict(latent_channels=4, width=32, depth=2, head_dim=16, text_width=16, sink=1, window=2)
     transformer = VideoTransformer(TransformerConfig(**settings)).eval()
     for parameter in transformer.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     clip = ClipSettings(num_frames=9, fps=8, height=16, width=16)
-    return VideoPipeline(vae, transformer, text, DiffusionConfig(), clip, SamplingConfig(num_steps=2))
+    return VideoPipeline(vae, transformer, text, DiffusionConfig(), clip, SamplingConfig(num_steps=2), world)
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +143,14 @@ def test_floors_in_chunks_are_those_of_the_whole():
 
 
 def test_drift_from_the_command_line(tmp_path, capsys):
-    pipeline = tiny_pipeline()
+    pipeline = tiny_pipeline("digits")
     for name in ("one", "two"):
         pipeline.save_pretrained(tmp_path / name / "model")
     models = [str(tmp_path / name / "model") for name in ("one", "two")]
-    words = ["evaluate", "drift", "--model", *models, "--frames", "32", "--num-videos", "2", "--world", "digits"]
+    words = ["evaluate", "drift", "--model", *models, "--frames", "32", "--num-videos", "2"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "drift.json").read_text())
+    assert found["world"] == "digits" and found["notes"] == []  # the models say which
     assert set(found["curves"]) == {"one", "two", "vae", "true"} and found["curves"]["one"] == found["curves"]["two"]
     page = (tmp_path / "out" / "drift.html").read_text()
     assert page.count("<video") == 8 and page.count("<svg") == len(found["curves"]["true"]) + 1
@@ -186,6 +187,38 @@ def test_made_frames_get_noise_as_history_which_the_model_is_told_and_those_at_t
             assert torch.equal(t, torch.full((2,), noise_time))
             assert latents.std() == pytest.approx(noise_time, abs=0.02)  # the estimate is 0: what is left is noise
             assert not noise_time or not torch.equal(latents[0], latents[1])
+
+
+# -------------------- models of other worlds
+
+
+@pytest.mark.parametrize(
+    "world, said", [("none", "clips of no built-in world"), ("kicks", "the world 'kicks'"), ("unknown", "does not say")]
+)
+@pytest.mark.parametrize("what", ["motion", "drift", "steps"])
+def test_a_model_of_another_world_is_refused_or_it_is_said_what_its_figures_mean(tmp_path, capsys, what, world, said):
+    tiny_pipeline(world).save_pretrained(tmp_path / "m")
+    options = {"motion": ["--num-frames", "5"], "drift": ["--frames", "16"], "steps": ["--num-frames", "5"]}[what]
+    words = ["evaluate", what, "--model", str(tmp_path / "m"), "--num-videos", "1", "--num-steps", "1", *options]
+    words += [] if what == "motion" else ["--world", "bounce"]
+    out = tmp_path / ("figures.json" if what == "motion" else "out")
+    assert main([*words, "--output", str(out)]) == 2
+    assert said in (line := capsys.readouterr().err) and "--any-world" in line and line.count("\n") == 1
+    assert not out.exists()
+    assert main([*words, "--output", str(out), "--any-world"]) == 0
+    meaning = "mean what they say if" if world == "unknown" else "not how good they are"
+    assert meaning in " ".join(capsys.readouterr().out.split())
+    page = out if what == "motion" else out / f"{what}.html"
+    assert meaning in page.read_text(encoding="utf-8")
+
+
+def test_a_model_without_the_record_is_read_and_one_with_it_keeps_it(tmp_path):
+    for world in ("unknown", "none", "kicks"):
+        tiny_pipeline(world).save_pretrained(tmp_path)
+        assert VideoPipeline.from_pretrained(tmp_path).config.world == world
+    config = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    (tmp_path / "model.json").write_text(json.dumps({k: config[k] for k in config if k != "world"}), encoding="utf-8")
+    assert VideoPipeline.from_pretrained(tmp_path).config.world == "unknown"
 
 
 # -------------------- few steps
@@ -252,7 +285,7 @@ def test_steps_of_several_models(tmp_path):
 
 
 def test_steps_from_the_command_line(tmp_path):
-    tiny_pipeline().save_pretrained(tmp_path / "model")
+    tiny_pipeline("bounce").save_pretrained(tmp_path / "model")
     words = ["evaluate", "steps", "--model", str(tmp_path / "model"), "--num-videos", "2", "--num-steps", "1", "2"]
     assert main([*words, "--solver", "euler", "--num-frames", "5", "--output", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out" / "steps.json").read_text())

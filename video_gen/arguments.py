@@ -254,6 +254,8 @@ class EvaluateMotion(Config):
     """`held_out` captions have combinations of colour and shape that training never showed."""
     seed: int = 10_000
     """Of the captions and of the noise."""
+    any_world: bool = False
+    """Measure a model of another world, too; it is said what the figures then mean."""
     output: Path | None = None
     """A JSON file for the figures."""
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
@@ -264,8 +266,10 @@ class EvaluateDrift(Config):
     """Make long videos of a built-in world and measure how they change with the frame index, with a report to look at."""
 
     given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
-    world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce"
-    """The world that the models were trained on."""
+    world: Literal["bounce", "kicks", "digits", "pendulum"] | None = None
+    """Default: the one that the first model was trained on."""
+    any_world: bool = False
+    """Measure models of another world, too; it is said what the figures then mean."""
     frames: int = Field(default=1024, ge=16)
     """Index of the last frame; figures are for windows that end at 16, 32, 64, ... and there."""
     num_videos: int = Field(default=32, ge=1)
@@ -282,8 +286,10 @@ class EvaluateSteps(Config):
     """Measure quality against model calls: each solver at each number of steps, of one or several models."""
 
     given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
-    world: Literal["bounce", "kicks"] = "bounce"
-    """The world that the models were trained on."""
+    world: Literal["bounce", "kicks"] | None = None
+    """Default: the one that the first model was trained on."""
+    any_world: bool = False
+    """Measure models of another world, too; it is said what the figures then mean."""
     solvers: Annotated[tuple[Solver, ...], Said(name="solver")] = get_args(Solver)
     """Solvers to compare; the first one at the most steps is the reference."""
     steps: Annotated[tuple[int, ...], Said(name="num-steps")] = (1, 2, 4, 8, 16, 32)

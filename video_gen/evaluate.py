@@ -4,14 +4,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from video_gen.data.captions import random_captions
 from video_gen.data.clips import Clips, spread, to_frames, to_video
-from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.data.config import ClipConfig, WorldConfig, WorldName
 from video_gen.data.worlds import simulate
 from video_gen.errors import ConfigError
 from video_gen.evaluation.drift import compare, floors, roll_out
@@ -19,9 +19,11 @@ from video_gen.evaluation.drift_report import write_drift_report
 from video_gen.evaluation.physics import VideoMeasures, measure_video, per_frame, summarise
 from video_gen.evaluation.reconstruction import measure_reconstruction
 from video_gen.evaluation.steps import columns, measure_steps, write_steps_report
+from video_gen.evaluation.world_check import MadeWorld, ObjectWorld, check_world, choose_world
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -45,10 +47,16 @@ def evaluate_motion(
     split: Literal["train", "held_out"] = "train",
     seed: int = 10_000,
     device: Device = "auto",
+    any_world: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Videos from captions that no training clip was chosen by, measured. Returns: `figures` and `per_frame`."""
+    """Videos from captions of the world `bounce` that no training clip was chosen by, measured.
+
+    Returns: `figures`, `per_frame`, and `notes` on what they mean for a model of another world.
+    Raises: ConfigError if the model is of another world, unless `any_world`.
+    """
     pipeline = VideoPipeline.from_pretrained(model, pick_device(device))
+    _, notes = _world({str(model): pipeline}, "bounce", ("bounce",), any_world)
     captions = random_captions(num_videos, seed, split)
     measures = []
     with bar("sampling", "videos") as progress:
@@ -58,7 +66,7 @@ def evaluate_motion(
             videos = pipeline.generate(chosen, seeds=seeds, **settings)
             measures += [measure_video(v, c) for v, c in zip(videos, chosen)]
             progress(len(measures), num_videos)
-    return report_of(measures)
+    return report_of(measures) | {"notes": notes}
 
 
 def motion_floors(vae: Path, data: ClipConfig, num_clips: int, device: Device = "auto") -> dict[str, dict[str, Any]]:
@@ -86,30 +94,34 @@ def motion_floors(vae: Path, data: ClipConfig, num_clips: int, device: Device = 
 def evaluate_drift(
     models: Sequence[Path],
     output: Path,
-    world: Literal["bounce", "kicks", "digits", "pendulum"] = "bounce",
+    world: MadeWorld | None = None,
     frames: int = 1024,
     num_videos: int = 32,
     seed: int = 10_000,
     device: Device = "auto",
+    any_world: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Long videos of each model, from captions of a world, beside the world's own; see `evaluation.drift`.
 
     Args:
+        world: default that of the first model.
         output: folder for `drift.json`, `drift.html`, contact sheets and some of the videos.
         frames: index of the last frame, at least 16; the VAE's temporal stride must divide it.
         settings: `block_frames`, and fields of `SamplingConfig`.
     Returns: `indices`; `curves`, by name, of each model and of the floors `true` and `vae`; `speeds` by name; `seconds` that
         sampling took, by model.
-    Raises: see `open_models`; ShapeError if `frames` does not fit the VAE.
+    Raises: see `open_models`; ShapeError if `frames` does not fit the VAE; ConfigError if a model is of another world, unless
+        `any_world`.
     """
     pipelines = open_models(models, device)
+    kind, notes = _world(pipelines, world, get_args(MadeWorld), any_world)
     first = next(iter(pipelines.values()))
     clip = first.config.clip
     size = {"fps": clip.fps, "height": clip.height, "width": clip.width}
     first.vae.latent_shape(frames + 1, clip.height, clip.width)
     true, reconstructed = floors(
-        WorldConfig(kind=world, num_clips=num_videos, num_frames=frames + 1, seed=seed, **size), first.vae
+        WorldConfig(kind=kind, num_clips=num_videos, num_frames=frames + 1, seed=seed, **size), first.vae
     )
     sets, seconds = {}, {}
     for name, pipeline in pipelines.items():
@@ -119,7 +131,7 @@ def evaluate_drift(
             sets[name] = roll_out(pipeline, true.captions, seeds, frames + 1, progress, **settings)
         seconds[name] = round(time.perf_counter() - start, 2)
     sets |= {"vae": reconstructed, "true": true}
-    found = compare(sets, world, first.vae.config.temporal_stride) | {"seconds": seconds}
+    found = compare(sets, kind, first.vae.config.temporal_stride) | {"seconds": seconds, "notes": notes}
     output.mkdir(parents=True, exist_ok=True)
     (output / "drift.json").write_text(json.dumps(found, indent=1))
     write_drift_report(output, found, sets, clip.fps)
@@ -129,31 +141,47 @@ def evaluate_drift(
 def evaluate_steps(
     models: Sequence[Path],
     output: Path,
-    world: Literal["bounce", "kicks"] = "bounce",
+    world: ObjectWorld | None = None,
     solvers: Sequence[str] = ("euler", "heun", "two_step", "sde", "renoise"),
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32),
     num_videos: int = 64,
     seed: int = 10_000,
     device: Device = "auto",
+    any_world: bool = False,
     prompt: str | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """Quality of each model against calls, from a world's captions alone; see `evaluation.steps.measure_steps`.
 
     Args:
+        world: default that of the first model.
         prompt: one caption for all, in place of the world's.
         output: folder for `steps.json` and `steps.html`.
         settings: `num_frames`, and fields of `SamplingConfig`.
+    Raises: see `open_models`; ConfigError if a model is of another world, unless `any_world`.
     """
     pipelines = open_models(models, device)
-    config = WorldConfig(kind=world, num_frames=1, seed=seed)
+    kind, notes = _world(pipelines, world, get_args(ObjectWorld), any_world)
+    config = WorldConfig(kind=kind, num_frames=1, seed=seed)
     captions = [prompt or simulate(config, i).caption for i in range(num_videos)]
     with bar("sampling", "settings") as progress:
         rows = measure_steps(pipelines, captions, solvers, steps, seed, progress, **settings)
     output.mkdir(parents=True, exist_ok=True)
     (output / "steps.json").write_text(json.dumps(rows, indent=1))
-    write_steps_report(output / "steps.html", rows, world)
+    write_steps_report(output / "steps.html", rows, kind, notes)
     return rows
+
+
+def _world(
+    pipelines: dict[str, VideoPipeline], asked: WorldName | None, known: Sequence[WorldName], any_world: bool
+) -> tuple[Any, list[str]]:
+    """The world to measure, and what is to be said about models of another one."""
+    models: dict[str, WorldName] = {name: pipeline.config.world for name, pipeline in pipelines.items()}
+    kind = choose_world(models, asked, known)
+    notes = check_world(models, kind, any_world)
+    for note in notes:
+        say(note)
+    return kind, notes
 
 
 def open_models(models: Sequence[Path], device: Device) -> dict[str, VideoPipeline]:

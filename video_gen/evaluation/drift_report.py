@@ -1,14 +1,15 @@
-"""The page of `video-gen evaluate drift`: figures and curves by frame index, speeds, and the videos themselves."""
+"""The page of `video-gen evaluate drift`: the videos themselves, then figures and curves by frame index, and speeds."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.evaluation import report
+from video_gen.evaluation.chart import chart
 from video_gen.evaluation.drift import LongVideos
+from video_gen.evaluation.words import SETS, Words, words_of
 
 SHOWN = 4
 """Videos per set on the page."""
@@ -23,46 +24,65 @@ def write_drift_report(folder: Path, found: dict[str, Any], sets: dict[str, Long
         found: what `evaluate.evaluate_drift` returns.
         sets: the videos by name: of each model, and the floors.
     """
-    sections = [report.Section("Figures by frame index", _tables(found)), report.Section("Curves", _charts(found))]
-    for name, long in sets.items():
-        sections.append(report.Section(f"Videos: {name}", _gallery(folder, name, long, fps)))
     n, last = found["videos"], found["indices"][-1]
+    sections = []
+    for name, long in sets.items():
+        title = f"Videos of {last + 1} frames: {SETS.get(name, name)}"
+        sections.append(report.Section(title, _gallery(folder, name, long, fps)))
+    sections.append(report.Section("How it goes on", f"<div class='charts'>{_charts(found)}</div>", FLOORS))
+    sections.append(report.Section("Figures by frame", _tables(found)))
     intro = (
-        f"{n} videos of the world '{found['world']}' to frame {last}, in windows of 17 frames that end at each index. "
-        "`true` is the world itself with the same captions, `vae` is what the VAE makes of it: no model can do better."
+        f"What becomes of long videos of the world '{found['world']}': {n} from captions, to frame {last}, measured in windows "
+        f"of 17 frames that end at each index. {' '.join(found.get('notes', ()))}"
     )
-    report.write_report(folder / "drift.html", "Drift", intro, sections)
+    report.write_report(folder / "drift.html", "Long videos", intro, sections)
     return folder / "drift.html"
+
+
+FLOORS = (
+    "Beside each model, what can be had at best: true clips of the world with the same captions, as they are and after the "
+    "model's VAE."
+)
 
 
 def _tables(found: dict[str, Any]) -> str:
     head = ["", *map(str, found["indices"])]
-    names = {figure: None for curves in found["curves"].values() for figure in curves}
     tables = []
-    for figure in names:
-        rows = [[name, *curves[figure]] for name, curves in found["curves"].items() if figure in curves]
-        tables.append(f"<h3>{figure}</h3>" + report.table(head, rows))
+    for figure in _figures(found):
+        words = words_of(figure)
+        rows = [
+            [SETS.get(name, name), *map(words.say, curves[figure])]
+            for name, curves in found["curves"].items()
+            if figure in curves
+        ]
+        tables.append(f"<h3>{words.name}<small>{words.note}</small></h3>{report.table(head, rows)}")
     return "".join(tables)
 
 
 def _charts(found: dict[str, Any]) -> str:
     charts = []
-    for figure in {figure: None for curves in found["curves"].values() for figure in curves}:
-        lines = {n: list(zip(found["indices"], c[figure])) for n, c in found["curves"].items() if figure in c}
-        charts.append(report.chart(f"{figure} by frame", lines, log_x=True))
-    charts.append(report.chart(f"share of videos by {found['speed_of']} at the last index", found["speeds"]))
+    for figure in _figures(found):
+        lines = {
+            SETS.get(n, n): list(zip(found["indices"], c[figure])) for n, c in found["curves"].items() if figure in c
+        }
+        charts.append(chart(words_of(figure), lines, "frame", log_x=True))
+    speeds = {SETS.get(name, name): points for name, points in found["speeds"].items()}
+    words = Words("Share of videos by speed", "in the last window", "share")
+    charts.append(chart(words, speeds, found["speed_of"]))
     return "".join(charts)
 
 
+def _figures(found: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(figure for curves in found["curves"].values() for figure in curves))
+
+
 def _gallery(folder: Path, name: str, long: LongVideos, fps: float) -> str:
-    items, height = [], long.videos.shape[2]
-    enlarge = max(1, 128 // height)
+    items = []
     for index, (caption, video) in enumerate(zip(long.captions, long.videos[:SHOWN])):
         path = folder / f"{name}_{index}.mp4"
-        write_video(
-            path, np.kron(video, np.ones((1, enlarge, enlarge, 1), np.uint8)), fps, metadata={"prompt": caption}
-        )
+        write_video(path, report.enlarged(video), fps, metadata={"prompt": caption})
         items.append((path, caption))
-    sheet = contact_sheet(list(long.videos[: 2 * SHOWN]), columns=COLUMNS, scale=max(1, 64 // height))
+    scale = max(1, 64 // long.videos.shape[2])
+    sheet = contact_sheet(list(long.videos[: 2 * SHOWN]), columns=COLUMNS, scale=scale)
     Image.fromarray(sheet).save(folder / f"{name}.png")
-    return report.videos(items) + report.picture(sheet)
+    return report.videos(items) + report.picture(folder / f"{name}.png", f"{SETS.get(name, name)}, frame by frame")

@@ -1,107 +1,119 @@
-"""The report: one HTML page with the videos inside, contact sheets, curves and figures. Needs nothing to be looked at."""
+"""A page to look at: one HTML file with its videos, pictures, curves and figures inside, in one look for all pages."""
 
 import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; }
-td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-.videos { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 10rem; }
-figcaption { font-size: .8rem; color: #555; } video, img.pixels { width: 100%; image-rendering: pixelated; background: #111; }
-svg { background: #fafafa; border: 1px solid #ddd; margin: .5rem 1rem .5rem 0; }
-"""
+from video_gen.evaluation.words import Words
+from video_gen.files import write_text
+
+SEEN = 256
+"""Pixels of height to which small videos are enlarged."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Section:
-    """A heading, and HTML under it."""
+    """A heading, what it is about, and HTML under it."""
 
     title: str
     body: str
+    note: str = ""
 
 
-def write_report(path: Path, title: str, intro: str, sections: Sequence[Section]) -> None:
-    """One self-contained page."""
-    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>"]
-    parts += [f"<h2>{html.escape(section.title)}</h2>{section.body}" for section in sections]
-    page = f"<!doctype html><meta charset='utf-8'><title>{html.escape(title)}</title><style>{STYLE}</style>"
-    path.write_text(page + "\n".join(parts), encoding="utf-8")
+def write_report(
+    path: Path, title: str, intro: str, sections: Sequence[Section], *, status: str = "", reload_seconds: int = 0
+) -> None:
+    """One self-contained page, which appears whole.
+
+    Args:
+        status: HTML above the sections, such as what is in work.
+        reload_seconds: the page renews itself so often, where its reader is; 0 = never.
+    Raises: DataError if it cannot be written.
+    """
+    parts = [f"<header><h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p></header>{status}"]
+    for section in sections:
+        note = f"<p class='note'>{html.escape(section.note)}</p>" if section.note else ""
+        parts.append(f"<section><h2>{html.escape(section.title)}</h2>{note}{section.body}</section>")
+    script = _asset("page.js") + (f"renew({reload_seconds});" if reload_seconds else "")
+    head = (
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{_asset('page.css')}</style>"
+    )
+    body = "\n".join(parts)
+    write_text(path, f"{head}<main>{body}</main><script>{script}</script></html>\n")
 
 
 def videos(items: Sequence[tuple[Path, str]]) -> str:
-    """Playing videos (mp4 files, caption under each), embedded."""
+    """Playing videos (mp4 files, caption under each), embedded; controls show under the pointer."""
     figures = []
     for path, caption in items:
         data = base64.b64encode(path.read_bytes()).decode()
-        source = f"<video autoplay loop muted playsinline controls src='data:video/mp4;base64,{data}'></video>"
+        source = f"<video autoplay loop muted playsinline src='data:video/mp4;base64,{data}'></video>"
         figures.append(f"<figure>{source}<figcaption>{html.escape(caption)}</figcaption></figure>")
     return f"<div class='videos'>{''.join(figures)}</div>"
 
 
-def picture(pixels: np.ndarray) -> str:
-    """An image (h, w, 3) uint8, embedded as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return f"<img style='max-width:100%' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+def enlarged(video: np.ndarray) -> np.ndarray:
+    """(f, h, w, 3) uint8 by a whole factor, so that a small one can be seen and keeps its colours in H.264."""
+    factor = max(1, SEEN // video.shape[1])
+    return video.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def cell(tag: str, value: Any) -> str:
-        return f"<{tag}>{html.escape(f'{value:.4g}' if isinstance(value, float) else str(value))}</{tag}>"
-
-    lines = ["".join(cell("th", name) for name in head)]
-    lines += ["".join(cell("td", value) for value in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+def picture(file: Path, about: str) -> str:
+    """A PNG file, embedded, to be opened under what it is about."""
+    data = base64.b64encode(file.read_bytes()).decode()
+    image = f"<img class='sheet' alt='{html.escape(about, quote=True)}' src='data:image/png;base64,{data}'>"
+    return f"<details><summary>{html.escape(about)}</summary>{image}</details>"
 
 
-def chart(
-    title: str,
-    lines: dict[str, list[tuple[float, float]]],
-    width: int = 420,
-    height: int = 240,
-    log_x: bool = False,
-) -> str:
-    """A line chart as SVG; `lines` maps a name to its points; `log_x` places them by the logarithm of x, above 0."""
-    points = [point for line in lines.values() for point in line if np.isfinite(point).all()]
-    if not points:
-        return ""
-    xs, ys = zip(*points)
-    x0, x1, y0, y1 = min(xs), max(xs), min(0.0, *ys), max(ys)
-    left, bottom, top = 48, height - 28, 30
-    scale = np.log if log_x else float
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells of text; the first column names the row."""
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in head)]
+    lines += ["".join(f"<td>{html.escape(value)}</td>" for value in row) for row in rows]
+    return _table(lines)
 
-    def place(x: float, y: float) -> str:
-        across, up = (scale(x) - scale(x0)) / (scale(x1) - scale(x0) or 1), (y - y0) / (y1 - y0 or 1)
-        return f"{left + across * (width - left - 12):.1f},{bottom - up * (bottom - top):.1f}"
 
-    colours = ("#2563eb", "#16a34a", "#dc2626", "#9333ea", "#ea580c", "#0891b2")
-    parts = [f"<text x='{left}' y='16' font-size='13' font-weight='600'>{html.escape(title)}</text>"]
-    for value, y in ((y1, top), (y0, bottom)):
-        parts.append(f"<text x='{left - 4}' y='{y + 4}' font-size='11' text-anchor='end'>{value:.3g}</text>")
-    for value, anchor, x in ((x0, "start", left), (x1, "end", width - 12)):
-        parts.append(f"<text x='{x}' y='{height - 10}' font-size='11' text-anchor='{anchor}'>{value:.4g}</text>")
-    for index, (name, line) in enumerate(lines.items()):
-        known = " ".join(place(x, y) for x, y in line if np.isfinite((x, y)).all())
-        colour = colours[index % len(colours)]
-        parts.append(f"<polyline fill='none' stroke='{colour}' stroke-width='1.8' points='{known}'/>")
-        at = f"x='{width - 14}' y='{top + 4 + 14 * index}'"
-        parts.append(f"<text {at} font-size='11' text-anchor='end' fill='{colour}'>{html.escape(name)}</text>")
-    return f"<svg width='{width}' height='{height}' role='img'>{''.join(parts)}</svg>"
+def figures(head: Sequence[str], rows: Sequence[tuple[Words, Sequence[Any]]]) -> str:
+    """Figures in words, a column per name in `head`, then the aim, and whether the first column reaches it."""
+    aims = any(words.aim is not None for words, _ in rows)
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in ("", *head, *(("aim",) if aims else ())))]
+    for words, values in rows:
+        note = f"<small>{html.escape(words.note)}</small>" if words.note else ""
+        cells = [f"<td>{html.escape(words.name)}{note}</td>"]
+        cells += [f"<td>{html.escape('' if value is None else words.say(value))}</td>" for value in values]
+        lines.append("".join(cells) + (_aim(words, values[0]) if aims else ""))
+    return _table(lines)
 
 
 def curves(log: Path, kind: str, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    """Values by step from a run's log.jsonl."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    rows = [row for row in rows if row["kind"] == kind]
+    """Values by step from a run's log.jsonl; none if there is no such file. A line that is being written is left out."""
+    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
+    rows = [row for row in map(json.loads, filter(None, lines)) if row["kind"] == kind]
     return {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
+
+
+def _aim(words: Words, value: Any) -> str:
+    if words.aim is None:
+        return "<td></td>"
+    sign = "at least" if words.better == "higher" else "at most"
+    good = isinstance(value, int | float) and words.reached(value)
+    mark = "<span class='yes'>reached</span>" if good else "<span class='no'>not reached</span>"
+    return f"<td>{sign} {html.escape(words.say(words.aim))} {mark}</td>"
+
+
+def _table(lines: Sequence[str]) -> str:
+    head, *rows = lines
+    body = "".join(f"<tr>{line}</tr>" for line in rows)
+    return f"<div class='table'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _asset(name: str) -> str:
+    return (files("video_gen.evaluation") / name).read_text(encoding="utf-8")

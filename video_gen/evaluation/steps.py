@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from video_gen.evaluation import report
+from video_gen.evaluation.chart import chart
 from video_gen.evaluation.physics import measure_video, summarise
+from video_gen.evaluation.words import words_of
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import VideoPipeline
 
@@ -99,19 +101,31 @@ def measure_steps(
     return rows
 
 
-def write_steps_report(path: Path, rows: Sequence[dict[str, Any]], world: str) -> None:
-    """One page: the table, and each measure by calls."""
-    head = list(columns(rows))
+def write_steps_report(path: Path, rows: Sequence[dict[str, Any]], world: str, notes: Sequence[str] = ()) -> None:
+    """One page: the table, and each measure by calls. `notes`: what else is to be said of the figures."""
+    names = columns(rows)
+    head = [words_of(name).name for name in names]
+    table = report.table(head, [[words_of(name).say(row[name]) for name in names] for row in rows_in_words(rows)])
     charts = []
     for measure in SHOWN:
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
-            lines.setdefault(f"{row['model']} {row['solver']}", []).append((row["calls"], row[measure]))
-        charts.append(report.chart(f"{measure} by calls", lines, log_x=True))
-    table = report.table(head, [[row[name] for name in head] for row in rows])
-    intro = f"{rows[0]['videos']} videos of the world '{world}' from text, per row; calls are per block of frames."
-    sections = [report.Section("Figures", table), report.Section("By calls", "".join(charts))]
+            lines.setdefault(f"{row['model']}, {row['solver']}", []).append((row["calls"], row[measure]))
+        charts.append(chart(words_of(measure), lines, "model calls a block of frames", log_x=True))
+    intro = (
+        f"What is lost with fewer model calls: {rows[0]['videos']} videos of the world '{world}' from text, per row. The "
+        f"reference is the first model's first solver with the most steps. {' '.join(notes)}"
+    )
+    sections = [
+        report.Section("By model calls", f"<div class='charts'>{''.join(charts)}</div>"),
+        report.Section("Figures", table),
+    ]
     report.write_report(path, "Quality against model calls", intro, sections)
+
+
+def rows_in_words(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their worst figure called as on a page."""
+    return [row | {"worst": words_of(row["worst"]).name} for row in rows]
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -1,0 +1,109 @@
+"""What the figures are called on a page, what they mean, and what they are to reach."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Words:
+    """A figure for a reader who does not know the program."""
+
+    name: str
+    note: str = ""
+    kind: Literal["number", "share", "pixels", "decibels", "count", "seconds", "change"] = "number"
+    aim: float | None = None
+    """What the demo's model is to reach."""
+    better: Literal["higher", "lower", "none"] = "none"
+
+    def say(self, value: Any) -> str:
+        """A value as it is read."""
+        if not isinstance(value, int | float):
+            return str(value)
+        if not isfinite(value):
+            return "not to be told" if value != value else "without bound"
+        forms = {
+            "share": f"{100 * value:.0f}%",
+            "change": f"{100 * value:+.0f}%",
+            "pixels": f"{value:.2f} px",
+            "decibels": f"{value:.1f} dB",
+            "seconds": f"{value:.1f} s",
+            "count": f"{value:.0f}",
+        }
+        return forms.get(self.kind, f"{value:.3g}")
+
+    def reached(self, value: float) -> bool | None:
+        """Whether a value reaches the aim; None without one."""
+        if self.aim is None or self.better == "none":
+            return None
+        return value >= self.aim if self.better == "higher" else value <= self.aim
+
+
+FIGURES: Mapping[str, Words] = {
+    "videos": Words("Videos measured", kind="count"),
+    "persistence": Words(
+        "Nothing is lost", "videos in which every object is whole in every frame", "share", 0.9, "higher"
+    ),
+    "caption_accuracy": Words(
+        "Shows what was asked for", "videos with the right number, colours and shapes", "share", 0.7, "higher"
+    ),
+    "caption_count": Words("Number of objects right", "share of videos", "share", better="higher"),
+    "caption_colour": Words("Colours right", "share of videos", "share", better="higher"),
+    "caption_shape": Words("Shapes right", "share of videos", "share", better="higher"),
+    "objects_present": Words("Objects whole", "share of frames", "share", better="higher"),
+    "colour_identity": Words(
+        "Colours kept", "objects that keep their colour, over the frames", "share", better="higher"
+    ),
+    "shape_identity": Words("Shapes kept", "objects that keep their shape, over the frames", "share", better="higher"),
+    "residual_px": Words(
+        "Error of the motion",
+        "distance from where the laws of motion put an object one frame on, median",
+        "pixels",
+        2,
+        "lower",
+    ),
+    "acceleration_px": Words(
+        "Jerks", "change of velocity from frame to frame where nothing is hit, median", "pixels", better="lower"
+    ),
+    "motion": Words("Speed over the speed asked for", "1 is right; median"),
+    "speed_drift": Words(
+        "Change of speed", "from the first quarter to the last, or against the first window; median", "change"
+    ),
+    "spread_px": Words("Variety of places", "deviation of where objects are in the first frame", "pixels"),
+    "psnr": Words("Sharpness after the VAE", "likeness to the true clip; held-out clips", "decibels", 30, "higher"),
+    "psnr_linear": Words("The same by PCA alone", "the floor: a VAE below it is broken", "decibels"),
+    "ssim": Words("Structural similarity", "1 is equal", better="higher"),
+    "flicker": Words("Flicker", "error of the change from frame to frame, grey levels of 255", better="lower"),
+    "psnr_per_frame": Words("Sharpness of each frame", "dB"),
+    "compression": Words("Compression", "time x height x width"),
+    "clips": Words("Clips measured", "none of them trained on", "count"),
+    "files": Words("Files they come from", kind="count"),
+    "seconds_per_clip": Words("Time to make one clip", "best of three", "seconds", 3, "lower"),
+    "motion_energy": Words("Change from frame to frame", "grey levels of 255"),
+    "sharpness": Words("Sharpness of edges", "grey levels per pixel"),
+    "frozen": Words("Videos that stand still", kind="share", better="lower"),
+    "latent_mean": Words("Mean of the latents", "0 on the training clips"),
+    "latent_deviation": Words("Deviation of the latents", "1 on the training clips"),
+    "model": Words("Model"),
+    "solver": Words("Solver"),
+    "num_steps": Words("Steps", kind="count"),
+    "calls": Words("Model calls a block", kind="count"),
+    "first_calls": Words("Calls of the first block", kind="count"),
+    "worst": Words("Worst figure"),
+    "worse_by": Words("Worse than the reference by", kind="change"),
+    "loss": Words("Loss"),
+    "loss_causal": Words("block after block"),
+    "loss_t0.00-0.25": Words("nearly clean"),
+    "loss_t0.25-0.50": Words("some noise"),
+    "loss_t0.50-0.75": Words("much noise"),
+    "loss_t0.75-1.00": Words("nearly only noise"),
+}
+
+SETS: Mapping[str, str] = {"true": "true clips", "vae": "true clips after the VAE"}
+"""What the floors are called."""
+
+
+def words_of(name: str) -> Words:
+    """The words for a figure; one that has none is called by its name."""
+    return FIGURES.get(name, Words(name.replace("_", " ")))
