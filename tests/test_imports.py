@@ -15,7 +15,7 @@ LAYERS = {
     "arguments": 4,
     "train": 5, "sample": 5, "evaluate": 5, "plan": 5,
     "stream": 6,
-    "demo": 6,
+    "demo": 6, "demo_stages": 5,
     "cli": 7,
 }  # fmt: skip
 APART = {("model", "data"), ("data", "model")}
