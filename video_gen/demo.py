@@ -66,7 +66,7 @@ def run_demo(output: Path, steps: float = 1.0, short: bool = False) -> None:
             figures = measure(model, run, 8 if short else 64, stages)
             write_text(output / FIGURES, json.dumps(figures, indent=1))
         minutes = (time.monotonic() - started) / 60
-        stages.intro = f"{ABOUT} Made in {minutes:.1f} minutes of this run on {machine()}."
+        stages.intro = f"{ABOUT} This run took {minutes:.1f} minutes on {machine()}."
     for name in ("persistence", "caption_accuracy", "residual_px"):
         words = words_of(name)
         say(f"{words.name.lower()} ({words.note}): {words.say(figures['motion']['figures'][name])}")
@@ -87,7 +87,7 @@ def stages_of(output: Path, steps: float, short: bool) -> Iterator[Stages]:
     part = 0.1 if short else 1.0
     share = {"vae": 0.02 if short else steps, "transformer": 0.02 if short else steps}
     names = {
-        "first": "First videos, by the model that comes along",
+        "first": "First videos, by the model that ships",
         "data": "Rendering the clips to learn from",
         "vae": "Training the VAE, which makes videos small",
         "transformer": "Training the transformer, which makes videos",
@@ -100,7 +100,10 @@ def stages_of(output: Path, steps: float, short: bool) -> Iterator[Stages]:
 
 
 def machine() -> str:
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {pick_device('auto')}"
+    device = pick_device("auto")
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (torch {torch.__version__})"
+    return f"a CPU with {torch.get_num_threads()} of its threads ({platform.machine()}, torch {torch.__version__})"
 
 
 def recipes(output: Path, steps: float, short: bool) -> tuple[VAERun, DiffusionRun]:

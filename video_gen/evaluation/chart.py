@@ -35,7 +35,7 @@ def chart(
     if not xs:
         return ""
     ys = [y for points in known.values() for _, y in points] + list(guides.values())
-    low, high = _range(ys, words.kind == "share")
+    low, high = _range(ys, words.kind)
     scale = log if log_x else float
 
     def right(x: float) -> float:
@@ -49,7 +49,7 @@ def chart(
     for tick in ticks(low, high):
         y = up(tick)
         parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
-        parts.append(_text(LEFT - 6, y + 4, words.say(tick) if words.kind == "share" else f"{tick:.4g}", "end"))
+        parts.append(_text(LEFT - 6, y + 4, words.say(tick) if words.kind in ("share", "change") else f"{tick:.4g}", "end"))
     marks = xs if log_x and len(xs) <= 2 * TICKS else ticks(xs[0], xs[-1])
     parts += [_text(right(x), HEIGHT - 10, f"{x:,.6g}", "middle") for x in marks]
     for y in guides.values():
@@ -81,12 +81,12 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(step * k, 12) for k in range(first, floor(high / step + 1e-9) + 1)]
 
 
-def _range(ys: Sequence[float], share: bool) -> tuple[float, float]:
-    """From the least to the largest, with room around; shares are of the whole, and what is near 0 begins there."""
+def _range(ys: Sequence[float], kind: str) -> tuple[float, float]:
+    """From the least to the largest, with room around; shares are of the whole, and what is an amount begins at 0."""
     low, high = min(ys), max(ys)
-    if share:
+    if kind == "share":
         return min(0.0, low), max(1.0, high)
-    if 0 <= low < 0.5 * high:
+    if low >= 0 and (kind in ("pixels", "seconds", "count") or low < 0.5 * high):
         low = 0.0
     room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
     return (low if low == 0 else low - room), high + room

@@ -47,7 +47,7 @@ def write_page(output: Path, stages: Sequence[Stage], intro: str) -> Path:
         if body := _gallery(output / "samples", name):
             sections.append(report.Section(title, body, note))
     if body := _gallery(output / SHIPPED, "text"):
-        sections.append(report.Section("From text, by the model that comes along", body, SHIPPED_NOTE))
+        sections.append(report.Section("From text, by the model that ships with Video Gen", body, SHIPPED_NOTE))
     sections += [*_figures(output), *_by_frame(output), *_training(output), *_clips(output / "data")]
     path = output / PAGE
     status = "" if done else _status(stages)
@@ -126,12 +126,8 @@ def _figures(output: Path) -> list[report.Section]:
         return []
     sets = [found["motion"], found["held_out"], found["floors"]["vae"], found["floors"]["true"]]
     head = ["this model", "combinations never shown together", SETS["vae"], SETS["true"]]
-    names = list(found["motion"]["figures"])
-    first = [n for n in names if words_of(n).aim is not None]
-    rows = [
-        (words_of(name), [of["figures"].get(name) for of in sets])
-        for name in (*first, *(n for n in names if n not in first))
-    ]
+    names = sorted(found["motion"]["figures"], key=lambda name: (words_of(name).aim is None, name == "videos"))
+    rows = [(words_of(name), [of["figures"].get(name) for of in sets]) for name in names]
     vae = [
         (words_of(name), [value])
         for name, value in [*found["vae"].items(), ("seconds_per_clip", found["seconds_per_clip"])]

@@ -55,8 +55,8 @@ def _tables(found: dict[str, Any]) -> str:
             for name, curves in found["curves"].items()
             if figure in curves
         ]
-        tables.append(f"<h3>{words.name}<small>{words.note}</small></h3>{report.table(head, rows)}")
-    return "".join(tables)
+        tables.append(f"<div><h3>{words.name}<small>{words.note}</small></h3>{report.table(head, rows)}</div>")
+    return f"<div class='charts'>{''.join(tables)}</div>"
 
 
 def _charts(found: dict[str, Any]) -> str:

@@ -82,14 +82,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figures(head: Sequence[str], rows: Sequence[tuple[Words, Sequence[Any]]]) -> str:
-    """Figures in words, a column per name in `head`, then the aim, and whether the first column reaches it."""
-    aims = any(words.aim is not None for words, _ in rows)
-    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in ("", *head, *(("aim",) if aims else ())))]
-    for words, values in rows:
+    """Figures in words: the column of what is measured, its aim and whether it reaches it, then the other columns of `head`."""
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in ("", head[0], "aim", *head[1:]))]
+    for words, (value, *others) in rows:
         note = f"<small>{html.escape(words.note)}</small>" if words.note else ""
-        cells = [f"<td>{html.escape(words.name)}{note}</td>"]
-        cells += [f"<td>{html.escape('' if value is None else words.say(value))}</td>" for value in values]
-        lines.append("".join(cells) + (_aim(words, values[0]) if aims else ""))
+        kind = " class='text'" if isinstance(value, str) else ""
+        cells = [f"<td>{html.escape(words.name)}{note}</td><td{kind}>{html.escape(words.say(value))}</td>"]
+        cells.append(_aim(words, value))
+        cells += [f"<td>{html.escape('' if other is None else words.say(other))}</td>" for other in others]
+        lines.append("".join(cells))
     return _table(lines)
 
 
