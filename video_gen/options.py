@@ -14,25 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from video_gen.config import Config, Loc
+from video_gen.config import Config, Loc, Said
 from video_gen.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Said:
-    """Beside a field's type in `Annotated`: how it is said on the command line."""
-
-    name: str | None = None
-    """In place of the field's own; "" for a part whose fields are said without a name in front."""
-    short: str | None = None
-    """A second name, such as -n."""
-    positional: bool = False
-    """A word without a name."""
-    hidden: bool = False
-    """Not to be set on the command line."""
-
-
-FLAT, POSITIONAL, HIDDEN = Said(name=""), Said(positional=True), Said(hidden=True)
 
 
 @dataclass(frozen=True)
