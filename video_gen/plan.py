@@ -236,17 +236,13 @@ def distill_task(run: DistillRun, vae: VideoVAE, latents: Any) -> Task:
     folder = local_folder(run.teacher)
     config = read_config(PipelineConfig, folder / "model.json")
     sizes, text = (read_config(kind, folder / part / "config.json") for kind, part in PARTS)
-    models = [VideoTransformer(sizes) for _ in range(3)]
-    for model in models[1:]:
-        model.load_state_dict(models[0].state_dict(), assign=True)
+    real, student, critic = (VideoTransformer(sizes) for _ in range(3))
     parts = (config.diffusion, config.clip, config.sampling)
-    teacher = VideoPipeline(
-        vae, models[0].requires_grad_(False), build_text_encoder(text).requires_grad_(False), *parts
-    )
-    student_run = run_of_student(run, teacher)
+    teacher = VideoPipeline(vae, real.requires_grad_(False), build_text_encoder(text).requires_grad_(False), *parts)
+    given = (run_of_student(run, teacher), run.distill, teacher, student)
     if run.distill.method == "matching":
-        return MatchingTask(student_run, run.distill, teacher, *models[1:], build_text_encoder(text), latents, latents)
-    return ConsistencyTask(student_run, run.distill, teacher, models[1], build_text_encoder(text), latents, latents)
+        return MatchingTask(*given, critic, build_text_encoder(text), latents, latents)
+    return ConsistencyTask(*given, build_text_encoder(text), latents, latents)
 
 
 def frozen(task: Task) -> list[nn.Module]:
@@ -288,7 +284,10 @@ def train_a_little(
 
 
 class RandomClips:
-    """In the place of `Clips`: noise of one size."""
+    """In the place of `Clips`: noise of one size, of no file."""
+
+    ids: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     def __init__(self, bucket: tuple[int, int, int]):
         self.buckets = [bucket]
@@ -302,7 +301,10 @@ class RandomClips:
 
 
 class RandomLatents:
-    """In the place of `LatentSet`: noise of one shape (c, f, h, w), and one caption."""
+    """In the place of `LatentSet`: noise of one shape (c, f, h, w), and one caption, of no clip."""
+
+    entries: tuple[Any, ...] = ()
+    folder = Path("noise")
 
     def __init__(self, shape: tuple[int, int, int, int], caption: str):
         self.shape, self.text, self.buckets = shape, caption, [shape[1:]]
@@ -344,7 +346,7 @@ def _step_table(plan: Plan) -> Table:
         table.add_column(name, justify="left" if name in ("bucket", "use") else "right")
     for bucket in plan.buckets:
         for use in bucket.uses:
-            rate = f"{use.flops / use.seconds / 1e12:.3g}" if use.seconds else "-"
+            rate = f"{use.flops / use.seconds / 1e12:.3g}" if use.seconds and use.flops else "-"
             seconds = f"{use.seconds:.3g}" if use.seconds else "not measured"
             size, tokens = "x".join(map(str, bucket.size)), str(bucket.tokens or "-")
             row = (
@@ -353,7 +355,7 @@ def _step_table(plan: Plan) -> Table:
                 f"{use.share:.0%}",
                 str(bucket.samples),
                 tokens,
-                f"{use.flops / 1e12:.4g}",
+                f"{use.flops / 1e12:.4g}" if use.flops else "-",
                 seconds,
                 rate,
             )

@@ -13,20 +13,6 @@ LOG_SECONDS = 30.0
 
 
 def duration(seconds: float) -> str:
-    """Such as "48 s", "12 min", "2 h 18 min", "3 d 4 h"."""
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = round(seconds / 3600)
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def duration(seconds: float) -> str:
     """Such as 40 s, 12 min 5 s, 2 h 18 min or 3 d 4 h."""
     total = round(seconds)
     for unit, large, part, small in (("d", 86_400, 3_600, "h"), ("h", 3_600, 60, "min"), ("min", 60, 1, "s")):
