@@ -1,8 +1,15 @@
-# Needs Python 3.11 or 3.12 and nothing else. Everything is installed into .venv/.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+# Needs Python 3.11 or newer and nothing else. Everything is installed into .venv/.
+SUITS = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do $$p -c '$(SUITS)' 2>/dev/null && echo $$p && break; done)
 TORCH ?= torch==2.13.0
 BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
+PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+# On Linux without an NVIDIA GPU the build of torch for CPUs, which is a tenth of the other's size, unless pip was told its own
+# sources. Elsewhere, and where that fails, pip chooses.
+WANTS_CPU_BUILD = [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
+	&& ! $(BIN)/python -m pip config list 2>/dev/null | grep -Eq 'index-url|find-links'
+CPU_BUILD = $(PIP) install --retries 0 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
 
 .PHONY: help setup demo demo-short test test-slow test-gpu bench lint clean
 help:
@@ -14,11 +21,14 @@ help:
 
 setup: .venv/installed
 .venv/installed: pyproject.toml
-	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f'Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}; make PYTHON=...')"
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet '$(TORCH)' -e '.[dev]'
-	touch $@
+	@[ -n "$(PYTHON)" ] || { echo "setup: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c '$(SUITS)' || { echo "setup: PYTHON=$(PYTHON) is no Python 3.11 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "setup: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@echo "setup: installing into .venv/ with $(PYTHON); a few minutes"
+	@$(PYTHON) -m venv .venv
+	@if $(WANTS_CPU_BUILD); then $(CPU_BUILD) 2>/dev/null || true; fi
+	@$(PIP) install '$(TORCH)' -e '.[dev]'
+	@touch $@
 
 demo: setup
 	$(BIN)/video-gen demo
@@ -36,7 +46,7 @@ test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
 
 bench: setup
-	$(BIN)/pip install --quiet '$(TORCH)' -e '.[bench]'
+	$(PIP) install '$(TORCH)' -e '.[bench]'
 	$(BIN)/video-gen bench
 
 lint: setup

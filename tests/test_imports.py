@@ -13,8 +13,8 @@ LAYERS = {
     "sampling": 2,
     "training": 3, "evaluation": 3,
     "arguments": 4,
-    "train": 5, "sample": 5, "evaluate": 5, "plan": 5,
-    "stream": 6,
+    "train": 5, "sample": 5, "evaluate": 5,
+    "stream": 6, "plan": 6,
     "demo": 6, "demo_stages": 5,
     "cli": 7,
 }  # fmt: skip

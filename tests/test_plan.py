@@ -12,10 +12,10 @@ from video_gen.cli import COMMANDS, of_what
 from video_gen.command_line import find, parse
 from video_gen.config import load_yaml
 from video_gen.errors import ConfigError
-from video_gen.plan import make_plan, uses_of
+from video_gen.plan import make_plan, train_a_little, uses_of, vae_of
 from video_gen.shipped import CONFIGS
 from video_gen.training.memory import AllocationTracker
-from video_gen.training.recipes import DiffusionRun, VAERun
+from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 VAE = load_yaml(VAERun, CONFIGS / "demo-vae.yaml")
 DIFFUSION = load_yaml(DiffusionRun, CONFIGS / "demo-diffusion.yaml")
@@ -71,6 +71,37 @@ def test_the_command_takes_either_kind_of_file():
         words = ["plan", str(CONFIGS / name), "--loop.batch-size", "8"]
         names, command = find(COMMANDS, of_what(words))
         assert parse(names, command, words[1:]).run.loop.batch_size == 8
+
+
+@pytest.mark.parametrize("kind", ["vae", "diffusion", "consistency", "matching"])
+def test_steps_are_measured_and_say_nothing_of_a_run(kind, capfd):
+    few = {"batch_size": 1, "accumulation": 1, "tensorboard": False}
+    size = {"num_frames": 5, "height": 32, "width": 32}
+    if kind in ("vae", "diffusion"):
+        run = VAE if kind == "vae" else DIFFUSION
+        run = run.replace(loop=run.loop.replace(**few), data=run.data.replace(**size))
+        vae = VAE.vae
+    else:
+        run = DistillRun(teacher="bounce", distill={"method": kind}, loop=few, data=size, sampling={"num_steps": 1})
+        run = run.replace(modes=run.modes.replace(teacher_forcing=1.0, block_sizes=(1,)))
+        vae = vae_of(run, None)
+        plan = make_plan(run, steps=0)
+        assert plan.buckets[0].memory.weights > 4 * sum(plan.parameters.values()) and plan.hours is None
+    seconds, peak = train_a_little(run, (5, 32, 32), vae, "a red circle", 1)
+    assert (
+        all(value > 0 for value in seconds.values())
+        and {*seconds} == {name for name, _, _ in uses_of(run)}
+        and peak > 0
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_distillation_is_planned_from_its_teachers_sizes(tmp_path):
+    run = load_yaml(DistillRun, "kicks-distill")
+    with pytest.raises(ConfigError, match="is no model folder; a plan needs the sizes of one: --teacher bounce"):
+        make_plan(run.replace(teacher=tmp_path / "nowhere"), steps=0)
+    with pytest.raises(ConfigError, match="devices 2: `train distill` works on one device"):
+        make_plan(run.replace(teacher="bounce"), steps=0, devices=2)
 
 
 def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it():

@@ -10,12 +10,12 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from video_gen.command_line import Options
-from video_gen.config import Config
-from video_gen.data.config import ClipConfig, WorldConfig
-from video_gen.options import FLAT, POSITIONAL, Said
+from video_gen.config import FLAT, POSITIONAL, Config, Said
+from video_gen.data.config import LONGEST, ClipConfig, WorldConfig
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Device = Literal["auto", "cpu", "cuda"]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
 Solver = Literal["euler", "heun", "two_step", "sde", "renoise"]
 
 
@@ -46,9 +46,9 @@ class ModelsOptions(Options):
 class SamplingOptions(Options):
     """How to sample; what is not given is the model's own."""
 
-    guidance_scale: float | None = Field(default=None, ge=0)
+    guidance_scale: float | None = Field(default=None, ge=0, le=1_000)
     """How closely to follow the text; 1 = guidance off."""
-    first_steps: int | None = Field(default=None, ge=1)
+    first_steps: Steps | None = None
     """Solver steps of the first block, where it is decided what there is to see; without it as many as of the others."""
     noise_scale: float | None = Field(default=None, ge=0, le=2)
     """Of the noise that `sde` and `renoise` draw anew."""
@@ -61,9 +61,9 @@ class SolverOptions(Options):
 
     solver: Solver | None = None
     """How a step is made; docs/sampling.md compares them."""
-    num_steps: int | None = Field(default=None, ge=1)
+    num_steps: Steps | None = None
     """Solver steps per block."""
-    block_frames: int | None = Field(default=None, ge=1)
+    block_frames: int | None = Field(default=None, ge=1, le=LONGEST)
     """Latent frames made at once. A short clip is one block, a longer one and a stream go on in blocks of half a clip."""
 
 
@@ -83,16 +83,16 @@ class TrainOptions(Options):
     """The run's folder; its model/ is the result."""
     resume: Literal["auto", "never"] = "auto"
     """`never` sets an earlier run of the folder aside."""
-    profile: int = Field(default=0, ge=0)
+    profile: int = Field(default=0, ge=0, le=10_000)
     """Trace so many steps, after a few to warm up, into the run folder's profile/."""
 
 
 class PlanOptions(Options):
     """The plan."""
 
-    devices: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1, le=1_000_000)
     """Tell the memory for so many devices, too, between which weights, gradients and states are divided."""
-    steps: int = Field(default=3, ge=0)
+    steps: int = Field(default=3, ge=0, le=10_000)
     """Real steps to measure, of each kind that the run makes; 0 = measure nothing."""
     output: Path | None = None
     """A JSON file for the figures."""
@@ -180,19 +180,19 @@ class Sample(Config):
     """A video to change; its first --num-frames, default all."""
     strength: float | None = Field(default=None, ge=0, le=1)
     """How much to change the source, from 0, its reconstruction, to 1, nothing of it; default 0.6."""
-    interpolate: int | None = Field(default=None, ge=2)
+    interpolate: int | None = Field(default=None, ge=2, le=1_000)
     """Factor by which to raise the source's frame rate: its frames are kept, and others made between them."""
-    num_frames: int | None = None
+    num_frames: int | None = Field(default=None, ge=1, le=LONGEST)
     """Frames of the whole video, with what is given; default that of the training clips."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Of the first video; the next have the next. The same seed gives the same video, whatever else is made with it."""
-    count: Annotated[int, Said(name="num-videos", short="-n")] = Field(default=1, ge=1)
+    count: Annotated[int, Said(name="num-videos", short="-n")] = Field(default=1, ge=1, le=1_000_000)
     """How many videos."""
     output: Path = Path("out")
     """Folder for the videos, their settings and a contact sheet."""
     format: Literal["mp4", "gif", "png"] = "mp4"
     """Of the video files; `png` is animated."""
-    enlarge: int = Field(default=1, ge=1)
+    enlarge: int = Field(default=1, ge=1, le=64)
     """Whole factor by which the pictures are enlarged."""
     compile: bool = False
     """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
@@ -211,19 +211,19 @@ class StreamVideo(Config):
     """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
     format: Literal["mp4", "raw"] = "mp4"
     """`raw`: RGB bytes, on standard output."""
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, le=1e9)
     """How much to make, up to the end of a block; default: until Ctrl-C, which closes the file properly."""
     script: Path | None = None
     """A file of lines such as {"time": 2.5, "prompt": "a blue square", "guidance_scale": 3.0, "speed": 0.5}."""
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Default 0."""
     save: Path | None = None
     """A file for the state at the end, to go on from with --resume."""
     resume: Path | None = None
     """A saved state to go on from."""
-    enlarge: int = Field(default=1, ge=1)
+    enlarge: int = Field(default=1, ge=1, le=64)
     """Whole factor by which the pictures are enlarged."""
-    speed: float | None = Field(default=None, gt=0)
+    speed: float | None = Field(default=None, ge=0.01, le=100)
     """Of playback; default 1."""
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
@@ -233,9 +233,9 @@ class EvaluateVAE(Config):
     """Measure a VAE's reconstructions of held-out clips."""
 
     data: Annotated[ClipConfig, FLAT] = ClipConfig()
-    vae: Path = Path("runs/vae/model/vae")
-    """The VAE's folder."""
-    num_clips: int = Field(default=128, ge=1)
+    vae: Path | None = None
+    """The VAE's folder. Default: runs/vae/model/vae if it is there, else that of the model which ships, bounce/vae."""
+    num_clips: int = Field(default=128, ge=1, le=1_000_000)
     """How many held-out clips, evenly spread."""
     output: Path | None = None
     """A JSON file for the figures."""
@@ -246,13 +246,13 @@ class EvaluateMotion(Config):
     """Sample from captions of the built-in world `bounce` and measure whether objects persist, match, and move right."""
 
     given: Annotated[ModelOptions, FLAT] = ModelOptions()
-    num_videos: int = Field(default=64, ge=1)
+    num_videos: int = Field(default=64, ge=1, le=1_000_000)
     """How many videos."""
-    num_frames: int | None = None
+    num_frames: int | None = Field(default=None, ge=1, le=LONGEST)
     """Default: that of the training clips."""
     split: Literal["train", "held_out"] = "train"
     """`held_out` captions have combinations of colour and shape that training never showed."""
-    seed: int = 10_000
+    seed: int = Field(default=10_000, ge=0, lt=2**63)
     """Of the captions and of the noise."""
     any_world: bool = False
     """Measure a model of another world, too; it is said what the figures then mean."""
@@ -270,11 +270,11 @@ class EvaluateDrift(Config):
     """Default: the one that the first model was trained on."""
     any_world: bool = False
     """Measure models of another world, too; it is said what the figures then mean."""
-    frames: int = Field(default=1024, ge=16)
+    frames: int = Field(default=1024, ge=16, le=LONGEST)
     """Index of the last frame; figures are for windows that end at 16, 32, 64, ... and there."""
-    num_videos: int = Field(default=32, ge=1)
+    num_videos: int = Field(default=32, ge=1, le=1_000_000)
     """How many videos of each model."""
-    seed: int = 10_000
+    seed: int = Field(default=10_000, ge=0, lt=2**63)
     """Of the world's captions and of the noise."""
     output: Path = Path("runs/drift")
     """Folder for drift.html, drift.json and videos."""
@@ -290,17 +290,17 @@ class EvaluateSteps(Config):
     """Default: the one that the first model was trained on."""
     any_world: bool = False
     """Measure models of another world, too; it is said what the figures then mean."""
-    solvers: Annotated[tuple[Solver, ...], Said(name="solver")] = get_args(Solver)
+    solvers: Annotated[tuple[Solver, ...], Said(name="solver")] = Field(default=get_args(Solver), min_length=1)
     """Solvers to compare; the first one at the most steps is the reference."""
-    steps: Annotated[tuple[int, ...], Said(name="num-steps")] = (1, 2, 4, 8, 16, 32)
+    steps: Annotated[tuple[Steps, ...], Said(name="num-steps")] = Field(default=(1, 2, 4, 8, 16, 32), min_length=1)
     """Numbers of solver steps to compare."""
-    num_videos: int = Field(default=64, ge=1)
+    num_videos: int = Field(default=64, ge=1, le=1_000_000)
     """How many videos at each setting."""
-    num_frames: int | None = None
+    num_frames: int | None = Field(default=None, ge=1, le=LONGEST)
     """Default: that of the training clips."""
     prompt: str | None = None
     """One caption for all videos, in place of the world's: then `spread_px` tells how they vary."""
-    seed: int = 10_000
+    seed: int = Field(default=10_000, ge=0, lt=2**63)
     """Of the captions and of the noise."""
     output: Path = Path("runs/steps")
     """Folder for steps.html and steps.json."""
@@ -324,13 +324,13 @@ BenchTable = Literal["transformer", "training", "sampling", "vae", "vae_quality"
 class Bench(Config):
     """Measure Video Gen beside diffusers' models, from a checkout, and write tables."""
 
-    tables: tuple[BenchTable, ...] = get_args(BenchTable)
+    tables: tuple[BenchTable, ...] = Field(default=get_args(BenchTable), min_length=1)
     """Which tables; all of them take well over an hour on two cores, most of it for compiling the peers."""
     quick: bool = False
     """Tiny sizes and one round: shows that the tables work, and no more."""
     compile: bool = True
     """Measure compiled models too."""
-    seconds: float = Field(default=60.0, gt=0)
+    seconds: float = Field(default=60.0, gt=0, le=1e6)
     """No more rounds are added to a group of rows after so long; at least two are measured. Of `vae_quality`: what each
     model trains."""
     output: Path = Path("benchmarks/results")

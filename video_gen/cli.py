@@ -35,7 +35,7 @@ from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.errors import ConfigError, exit_code
 from video_gen.options import names_of, options_of
 from video_gen.plain_yaml import read_yaml
-from video_gen.shipped import default_model
+from video_gen.shipped import OWN_DEMO, OWN_VAE, default_model
 from video_gen.training.recipes import VAERun
 
 
@@ -89,12 +89,12 @@ def plan(vae_yaml: Path | None = None, output: Path | None = None, **options: An
     show(make_plan(vae=vae, **options), output)
 
 
-def model_of(model: Path | None) -> Path:
-    """The model named, or the default one, which is then said."""
+def model_of(model: Path | None, own: Path = OWN_DEMO, part: str = "") -> Path:
+    """The model named, or the default one, which is then said. See `shipped.default_model`."""
     if model is not None:
         return model
-    model, line = default_model()
-    print(line, file=sys.stderr)
+    model = default_model(own, part)
+    print(f"model: {model}{'' if model == own else ', which ships with Video Gen'}", file=sys.stderr)
     return model
 
 
@@ -137,10 +137,10 @@ def stream(
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
 
-def evaluate_vae(output: Path | None = None, **options: Any) -> None:
+def evaluate_vae(vae: Path | None = None, output: Path | None = None, **options: Any) -> None:
     from video_gen.evaluate import evaluate_vae, show
 
-    show(evaluate_vae(**options), output)
+    show(evaluate_vae(model_of(vae, OWN_VAE, "vae"), **options), output)
 
 
 def evaluate_motion(model: Path | None = None, output: Path | None = None, **options: Any) -> None:

@@ -33,7 +33,7 @@ class Command:
     kind: type[Config]
     function: Callable[..., Any]
     first: str | None = None
-    """An option whose name can be left out before the first word."""
+    """An option whose name can be left out."""
 
     @property
     def about(self) -> str:
@@ -76,16 +76,17 @@ def find(commands: Commands, words: list[str]) -> tuple[tuple[str, ...], Command
     if not asked or asked[0] in ("-h", "--help"):
         print(overview(group or commands, words[0] if group else ""))
         raise SystemExit(0)
-    raise ConfigError(unknown_command(words[: len(words) - len(asked) + 1], list(group or commands)))
+    raise ConfigError(unknown_command(words, list(group or commands), 2 if group else 1))
 
 
-def unknown_command(words: list[str], known: list[tuple[str, ...]]) -> str:
-    """The line for a command that there is not, with the nearest one, else with all."""
+def unknown_command(words: list[str], known: list[tuple[str, ...]], said: int) -> str:
+    """The line for a command that there is not, which the first `said` words name, with the nearest one, else with all."""
     names = [" ".join(name) for name in known]
-    whole, near = " ".join(words), partial(difflib.get_close_matches, n=1)
-    close = near(whole, names) or near(words[0], list(dict.fromkeys(name[0] for name in known)))
+    near = partial(difflib.get_close_matches, n=1)
+    close = near(words[0], [name[0] for name in known if len(name) == 1]) or near(" ".join(words[:2]), names)
+    close = close or near(words[0], [name[0] for name in known])
     hint = f"perhaps you meant '{close[0]}'" if close else f"there are {', '.join(names)}"
-    return f"no command '{whole}'; {hint} ({PROGRAM} --help lists them)"
+    return f"no command '{' '.join(words[:said])}'; {hint} ({PROGRAM} --help lists them)"
 
 
 def parse(names: tuple[str, ...], command: Command, words: list[str]) -> Any:
@@ -98,9 +99,7 @@ def parse(names: tuple[str, ...], command: Command, words: list[str]) -> Any:
     if RUN in kind.model_fields and is_config(words):
         run = load_yaml(type(getattr(default, RUN)), words[0])
         default, words = default.model_copy(update={RUN: run}), words[1:]
-    if command.first and words and not words[0].startswith("-"):
-        words = [command.first, *words]
-    return read(kind, words, program, default, notes=yaml_notes(program) if RUN in kind.model_fields else ())
+    return read(kind, words, program, default, command.first, yaml_notes(program) if RUN in kind.model_fields else ())
 
 
 def is_config(words: list[str]) -> bool:
@@ -108,14 +107,25 @@ def is_config(words: list[str]) -> bool:
     return bool(words) and not words[0].startswith("-")
 
 
-def read(kind: type[C], words: list[str], program: str, default: C | None = None, notes: tuple[str, ...] = ()) -> C:
-    """A `Config` from words alone. Raises: ConfigError; SystemExit after --help."""
+def read(
+    kind: type[C],
+    words: list[str],
+    program: str,
+    default: C | None = None,
+    first: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> C:
+    """A `Config` from words alone, over `default`.
+
+    Args: first: the option whose name can be left out. `notes`: what the help says at its end.
+    Raises: ConfigError; SystemExit after --help.
+    """
     default = kind() if default is None else default
     options = list(options_of(kind, default))
-    if "-h" in words or "--help" in words:
+    if {"-h", "--help"} & {*words[: words.index("--") if "--" in words else None]}:
         print(command_help(program, kind, options, notes))
         raise SystemExit(0)
-    values = merged(default, read_words(options, words, program))
+    values = merged(default, read_words(options, words, program, first))
     try:
         return kind.model_validate(values)
     except ValidationError as error:

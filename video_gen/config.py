@@ -6,6 +6,7 @@ torch, so that `--help` answers at once. What a field's docstring says is its he
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,6 +17,23 @@ from video_gen.errors import ConfigError
 from video_gen.plain_yaml import read_yaml
 
 Loc = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Said:
+    """Beside a field's type in `Annotated`: how it is said on the command line."""
+
+    name: str | None = None
+    """In place of the field's own; "" for a part whose fields are said without a name in front."""
+    short: str | None = None
+    """A second name, such as -n."""
+    positional: bool = False
+    """A word without a name."""
+    hidden: bool = False
+    """Not to be set on the command line."""
+
+
+FLAT, POSITIONAL, HIDDEN = Said(name=""), Said(positional=True), Said(hidden=True)
 
 
 class Config(BaseModel):
@@ -59,7 +77,10 @@ def dotted(loc: Loc) -> str:
 
 def explain(kind: type[BaseModel], error: ValidationError, spell: Callable[[Loc], str] = dotted) -> str:
     """What does not fit, in one line: each key as `spell` has it, its value, and what is wrong with it."""
-    return "; ".join(dict.fromkeys(_explain(kind, e, spell) for e in error.errors(include_url=False)))
+    errors = error.errors(include_url=False)
+    inner = {e["loc"][:-1] for e in errors}  # a list is also called too short because of the items that do not fit
+    told = [e for e in errors if not (e["type"] == "too_short" and e["loc"] in inner)]
+    return "; ".join(dict.fromkeys(_explain(kind, e, spell) for e in told))
 
 
 def _explain(kind: type[BaseModel], error: Any, spell: Callable[[Loc], str]) -> str:
@@ -73,6 +94,8 @@ def _explain(kind: type[BaseModel], error: Any, spell: Callable[[Loc], str]) -> 
     if error["type"] == "missing":
         return f"'{where}' is required"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "too_short":
+        message = f"give at least {error['ctx']['min_length']}"
     if isinstance(value, Mapping | BaseModel):  # a rule about several keys names them and their values itself
         return f"{where}: {message}" if where else message
     if error["type"] == "literal_error" and isinstance(value, str):

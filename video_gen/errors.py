@@ -53,7 +53,7 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
 
 def line_of(error: Exception) -> str | None:
     """What to tell a user of an error, in one line; None = it is a mistake of the program."""
-    text = " ".join(str(error).split())
+    text = " ".join(line.strip() for line in str(error).splitlines())
     if isinstance(error, VideoGenError):
         return text
     where = f"; {TRACEBACK}=1 shows where"

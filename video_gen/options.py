@@ -14,25 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from video_gen.config import Config, Loc
+from video_gen.config import Config, Loc, Said
 from video_gen.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Said:
-    """Beside a field's type in `Annotated`: how it is said on the command line."""
-
-    name: str | None = None
-    """In place of the field's own; "" for a part whose fields are said without a name in front."""
-    short: str | None = None
-    """A second name, such as -n."""
-    positional: bool = False
-    """A word without a name."""
-    hidden: bool = False
-    """Not to be set on the command line."""
-
-
-FLAT, POSITIONAL, HIDDEN = Said(name=""), Said(positional=True), Said(hidden=True)
 
 
 @dataclass(frozen=True)
@@ -123,10 +106,16 @@ def without_none(kind: Any) -> tuple[Any, bool]:
     return (without_none(rest[0])[0] if len(rest) == 1 else Union[tuple(rest)]), len(rest) < len(get_args(kind))  # noqa: UP007
 
 
-def read_words(options: Sequence[Option], words: Sequence[str], program: str) -> dict[str, Any]:
-    """The values that a command line names, by the paths of their fields. Raises: ConfigError."""
+def read_words(
+    options: Sequence[Option], words: Sequence[str], program: str, first: str | None = None
+) -> dict[str, Any]:
+    """The values that a command line names, by the paths of their fields.
+
+    Args: first: the option whose name can be left out.
+    Raises: ConfigError.
+    """
     named = {name: (option, name) for option in options if not option.said.positional for name in names_of(option)}
-    open_ones = [option for option in options if option.said.positional]
+    open_ones = [option for option in options if option.said.positional or option.name == first]
     found: dict[str, Any] = {}
     rest, end = list(words), False
     while rest:

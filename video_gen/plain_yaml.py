@@ -17,15 +17,15 @@ class Loader(yaml.SafeLoader):
     """YAML's safe loader, but for keys that are given twice, and for numbers such as 1e-3, which YAML 1.1 takes for text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        first: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
             line = key.start_mark.line + 1
-            if key.value in first and key.tag != "tag:yaml.org,2002:merge":
-                raise ConfigError(
-                    f"'{key.value}' is given twice, in lines {first[key.value]} and {line}; leave one out"
-                )
-            if isinstance(key, yaml.ScalarNode):
-                first[key.value] = line
+            if key.value in lines:
+                twice = f"'{key.value}' is given twice, in lines {lines[key.value]} and {line}; leave one out"
+                raise yaml.constructor.ConstructorError(problem=twice)
+            lines[key.value] = line
         return super().construct_mapping(node, deep)
 
 
@@ -40,16 +40,23 @@ def read_yaml(path: Path) -> Any:
     try:
         raw = found.read_bytes() if found.stat().st_size <= LARGEST_BYTES else b"\0"
         text = raw.decode("utf-8-sig")
-        if "\0" in text:
-            raise ConfigError(f"{path}: is no text; a configuration is a YAML file")
-        return yaml.load(text, Loader)
-    except ConfigError as error:
-        raise ConfigError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is no text in UTF-8; a configuration is a YAML file") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        tabs = "; indent with blanks, not tabs" if "\\t" in reason else ""
-        raise ConfigError(f"{path}: not valid YAML: {reason}{tabs}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ConfigError(f"{path}: is no text in UTF-8; a configuration is a YAML file")
+    try:
+        return yaml.load(text, Loader)
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None:
+        return " ".join(str(error).split())
+    hint = "; indent with blanks" if "'\\t'" in problem else ""
+    return f"{f'line {mark.line + 1}: ' if mark else ''}{problem}{hint}"

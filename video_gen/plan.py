@@ -9,35 +9,46 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
-from video_gen.config import validate
+from video_gen.config import Config, validate
 from video_gen.data.clips import Clip
 from video_gen.errors import ConfigError
+from video_gen.model.pretrained import local_folder
 from video_gen.model.text import build_text_encoder
 from video_gen.model.transformer import VideoTransformer
+from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
+from video_gen.progress import duration
+from video_gen.sampling.pipeline import PipelineConfig, VideoPipeline
+from video_gen.shipped import find_model
+from video_gen.train import run_of_student
 from video_gen.training.diffusion_task import DiffusionTask
+from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.loop import train
+from video_gen.training.matching_task import MatchingTask
 from video_gen.training.memory import StepMemory, parameters_by_part, step_memory
 from video_gen.training.monitor import memory_mb
 from video_gen.training.parallel import pick_device
-from video_gen.training.recipes import DiffusionRun, VAERun
+from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.task import Task
 from video_gen.training.vae_task import VAETask
 from video_gen.training.watch import group_of
 
-Run = VAERun | DiffusionRun
+Run = VAERun | DiffusionRun | DistillRun
+C = TypeVar("C", bound=Config)
+PARTS: tuple[tuple[Any, str], ...] = ((TransformerConfig, "transformer"), (TextConfig, "text"))
 KERNELS_MB = 165
 """What a first step brings in beside what importing does: code of torch's kernels, TensorBoard. A CPU build of torch 2.13."""
 
@@ -123,6 +134,8 @@ def make_plan(
     Raises: ConfigError if there is no VAE, or `devices` does not divide the batch; ShapeError for sizes it cannot take.
     """
     vae = vae_of(run, vae)
+    if devices > 1 and isinstance(run, DistillRun):
+        raise ConfigError(f"devices {devices}: `train distill` works on one device; leave it out")
     if run.loop.batch_size % (devices * run.loop.accumulation):
         raise ConfigError(
             f"devices {devices}: loop.batch_size {run.loop.batch_size} must be a multiple of devices times accumulation, "
@@ -139,7 +152,7 @@ def make_plan(
             parameters = parameters_by_part(task.modules(), group_of)
             batch = task.batch(0)
             uses.append(Use(name, share, task.flops(batch, 0) or 0))
-            memories.append(step_memory(task, batch, run.loop, run.optim, cpu=cpu))
+            memories.append(step_memory(task, batch, run.loop, run.optim, cpu=cpu, frozen=frozen(task)))
             if devices > 1:
                 task, part = _on_meta(only, bucket, vae, caption), run.loop.batch_size // devices
                 batch = {k: v[:part] for k, v in batch.items()}
@@ -165,12 +178,27 @@ def vae_of(run: Run, vae: VAEConfig | None) -> VAEConfig:
     """The VAE's configuration, which alone is needed of it. Raises: ConfigError if there is none."""
     if isinstance(run, VAERun):
         return run.vae
-    file = run.vae / "config.json"
-    if vae is None and not file.is_file():
+    if vae is not None:
+        return vae
+    folder = find_model(run.vae)
+    if folder is not None and (folder / "config.json").is_file():
+        return read_config(VAEConfig, folder / "config.json")
+    if isinstance(run, DistillRun):
         raise ConfigError(
-            f"vae: '{run.vae}' holds no config.json; give the YAML that it will be trained with: --vae-yaml configs/demo-vae.yaml"
+            f"teacher: '{run.teacher}' is no model folder; a plan needs the sizes of one: --teacher bounce"
         )
-    return vae or validate(VAEConfig, json.loads(file.read_text()), source=str(file))
+    raise ConfigError(
+        f"vae: '{run.vae}' holds no config.json; give the YAML that it will be trained with: --vae-yaml demo-vae"
+    )
+
+
+def read_config(kind: type[C], file: Path) -> C:
+    """A part's config.json. Raises: ConfigError if it is missing, damaged or does not fit."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); copy the model again") from None
+    return validate(kind, values, source=str(file))
 
 
 def uses_of(run: Run) -> Iterator[tuple[str, float, Run]]:
@@ -194,11 +222,33 @@ def random_task(run: Run, bucket: tuple[int, int, int], vae_config: VAEConfig, c
     vae = VideoVAE(vae_config)
     if isinstance(run, VAERun):
         return VAETask(run, vae, RandomClips(bucket), RandomClips(bucket))  # type: ignore[arg-type]
+    if isinstance(run, DistillRun):
+        return distill_task(run, vae, RandomLatents(vae.latent_shape(*bucket), caption))
     text = build_text_encoder(run.text)
     sizes = {"latent_channels": vae_config.latent_channels, "text_width": text.width}
     transformer = VideoTransformer(run.transformer.replace(**sizes))
     latents: Any = RandomLatents(vae.latent_shape(*bucket), caption)
     return DiffusionTask(run, transformer, text, vae, latents, latents)
+
+
+def distill_task(run: DistillRun, vae: VideoVAE, latents: Any) -> Task:
+    """The task of a distillation, with a teacher of fresh weights and the real one's sizes."""
+    folder = local_folder(run.teacher)
+    config = read_config(PipelineConfig, folder / "model.json")
+    sizes, text = (read_config(kind, folder / part / "config.json") for kind, part in PARTS)
+    real, student, critic = (VideoTransformer(sizes) for _ in range(3))
+    parts = (config.diffusion, config.clip, config.sampling)
+    teacher = VideoPipeline(vae, real.requires_grad_(False), build_text_encoder(text).requires_grad_(False), *parts)
+    given = (run_of_student(run, teacher), run.distill, teacher, student)
+    if run.distill.method == "matching":
+        return MatchingTask(*given, critic, build_text_encoder(text), latents, latents)
+    return ConsistencyTask(*given, build_text_encoder(text), latents, latents)
+
+
+def frozen(task: Task) -> list[nn.Module]:
+    """The teacher, whose weights a step reads and does not train."""
+    teacher = getattr(task, "teacher", None)
+    return [] if teacher is None else [teacher.transformer, teacher.text]
 
 
 def measure(
@@ -225,7 +275,8 @@ def train_a_little(
     for name, _, only in uses_of(run):
         with tempfile.TemporaryDirectory() as folder:
             task = random_task(only, bucket, vae, caption)
-            train(task, loop, run.optim, folder, only.to_yaml())
+            with Path(folder, "said").open("w", encoding="utf-8") as said, redirect_stdout(said), redirect_stderr(said):
+                train(task, loop, run.optim, folder, only.to_yaml())  # what it says is of a run that nobody asked for
             lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
         parts = [sum(line[f"{p}_s"] for p in ("data", "forward", "backward", "optimiser")) for line in lines[1:]]
         seconds[name], peak = median(parts), max(peak, lines[-1]["memory_mb"])
@@ -233,7 +284,10 @@ def train_a_little(
 
 
 class RandomClips:
-    """In the place of `Clips`: noise of one size."""
+    """In the place of `Clips`: noise of one size, of no file."""
+
+    ids: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     def __init__(self, bucket: tuple[int, int, int]):
         self.buckets = [bucket]
@@ -247,7 +301,10 @@ class RandomClips:
 
 
 class RandomLatents:
-    """In the place of `LatentSet`: noise of one shape (c, f, h, w), and one caption."""
+    """In the place of `LatentSet`: noise of one shape (c, f, h, w), and one caption, of no clip."""
+
+    entries: tuple[Any, ...] = ()
+    folder = Path("noise")
 
     def __init__(self, shape: tuple[int, int, int, int], caption: str):
         self.shape, self.text, self.buckets = shape, caption, [shape[1:]]
@@ -275,9 +332,8 @@ def show(plan: Plan, output: Path | None) -> None:
             f"memory: {plan.memory_mb:.0f} MB planned, {plan.measured_mb:.0f} MB in the steps that were measured"
         )
     if plan.hours is not None:
-        minutes, seconds = divmod(round(plan.hours * 3600), 60)
         console.print(
-            f"time: {plan.train_steps} steps, {minutes}:{seconds:02d} minutes; validation and samples come on top"
+            f"time: {plan.train_steps:,} steps, {duration(plan.hours * 3600)}; validation and samples come on top"
         )
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -290,7 +346,7 @@ def _step_table(plan: Plan) -> Table:
         table.add_column(name, justify="left" if name in ("bucket", "use") else "right")
     for bucket in plan.buckets:
         for use in bucket.uses:
-            rate = f"{use.flops / use.seconds / 1e12:.3g}" if use.seconds else "-"
+            rate = f"{use.flops / use.seconds / 1e12:.3g}" if use.seconds and use.flops else "-"
             seconds = f"{use.seconds:.3g}" if use.seconds else "not measured"
             size, tokens = "x".join(map(str, bucket.size)), str(bucket.tokens or "-")
             row = (
@@ -299,7 +355,7 @@ def _step_table(plan: Plan) -> Table:
                 f"{use.share:.0%}",
                 str(bucket.samples),
                 tokens,
-                f"{use.flops / 1e12:.4g}",
+                f"{use.flops / 1e12:.4g}" if use.flops else "-",
                 seconds,
                 rate,
             )

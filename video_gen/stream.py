@@ -31,8 +31,8 @@ class Cue(Config):
     time: float = Field(ge=0)
     """Seconds since the start of the stream."""
     prompt: str | None = None
-    guidance_scale: float | None = Field(default=None, ge=0)
-    speed: float | None = Field(default=None, gt=0)
+    guidance_scale: float | None = Field(default=None, ge=0, le=1_000)
+    speed: float | None = Field(default=None, ge=0.01, le=100)
 
     @model_validator(mode="after")
     def _changes_something(self):

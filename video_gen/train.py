@@ -148,20 +148,7 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profi
     settings = teacher.config.clip.model_dump() | (split_of(known) if known else {})
     run = run.replace(data=inherited(run.data, settings, "the teacher's", say))
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
-    block_frames = run.sampling.block_frames or teacher.config.sampling.block_frames
-    student_run = DiffusionRun(
-        data=run.data,
-        vae=run.vae,
-        latents=run.latents,
-        transformer=student.config,
-        text=text.config,
-        diffusion=teacher.config.diffusion.replace(time_distribution="uniform", shift=1.0),
-        modes=run.modes,
-        sampling=run.sampling.replace(block_frames=block_frames),
-        num_samples=run.num_samples,
-        loop=run.loop,
-        optim=run.optim,
-    )
+    student_run = run_of_student(run, teacher)
     if run.init is not None:
         load_weights(student_run, run.init, student, text)
     sets = encode_latents(student_run)
@@ -172,6 +159,23 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profi
     else:
         task = ConsistencyTask(*parts, text, *sets)
     return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile)
+
+
+def run_of_student(run: DistillRun, teacher: VideoPipeline) -> DiffusionRun:
+    """The student's training as that of a transformer: what a `DistillTask` is told."""
+    return DiffusionRun(
+        data=run.data,
+        vae=run.vae,
+        latents=run.latents,
+        transformer=teacher.transformer.config,
+        text=teacher.text.config,
+        diffusion=teacher.config.diffusion.replace(time_distribution="uniform", shift=1.0),
+        modes=run.modes,
+        sampling=run.sampling.replace(block_frames=run.sampling.block_frames or teacher.config.sampling.block_frames),
+        num_samples=run.num_samples,
+        loop=run.loop,
+        optim=run.optim,
+    )
 
 
 def linear_clips(clips: Clips) -> torch.Tensor:

@@ -1,12 +1,16 @@
 """What the data part can be told. No torch here."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from video_gen.config import Config
 
+LONGEST, LARGEST, FASTEST = 1_000_000, 16_384, 1_000
+"""Frames of a clip, pixels of a side and frames a second beyond which a number is a slip of the hand."""
+Frames = Annotated[int, Field(ge=1, le=LONGEST)]
+Fps = Annotated[float, Field(gt=0, le=FASTEST)]
 Bucket = tuple[int, int, int]
 """(frames, height, width) of a clip, in pixels; of latents, in latent units."""
 
@@ -16,27 +20,30 @@ class ClipConfig(Config):
 
     folder: Path = Path("data/bounce")
     """Videos and images, at any depth, with captions in metadata.jsonl, metadata.csv, a .txt beside each file, or none."""
-    num_frames: int = Field(default=17, ge=1)
+    num_frames: Frames = 17
     """Frames per clip, in pixels. An image counts as a one-frame video and makes one-frame clips only."""
-    fps: float = Field(default=16.0, gt=0)
+    fps: Fps = 16.0
     """Videos are resampled to this rate by time stamp; nothing is assumed of the file's own rate."""
-    height: int = Field(default=64, ge=8)
-    width: int = Field(default=64, ge=8)
+    height: int = Field(default=64, ge=8, le=LARGEST)
+    """Of a clip, in pixels."""
+    width: int = Field(default=64, ge=8, le=LARGEST)
+    """Of a clip, in pixels."""
     buckets: tuple[Bucket, ...] = ()
     """Sizes (frames, height, width) for footage of many forms: each file goes to the one that fits it best. All of them, so
     `num_frames`, `height`, `width` must be one: the size that a model makes unless told otherwise. None = that one only."""
-    stride: int | None = Field(default=None, ge=1)
+    stride: int | None = Field(default=None, ge=1, le=LONGEST)
     """Frames between the starts of two windows of one video; default the clip's frames (no overlap)."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of files held out, chosen by a hash of their content, so that adding files never moves one across."""
     split_seed: int = 0
+    """Another number holds out other files."""
 
     @model_validator(mode="after")
     def _buckets(self):
         for bucket in self.buckets:
-            if bucket[0] < 1 or min(bucket[1:]) < 8:
+            if not (1 <= bucket[0] <= LONGEST and 8 <= min(bucket[1:]) <= max(bucket[1:]) <= LARGEST):
                 raise ValueError(
-                    f"bucket {bucket_name(bucket)}: frames must be at least 1, height and width at least 8"
+                    f"bucket {bucket_name(bucket)}: frames must be 1 to {LONGEST:,}, height and width 8 to {LARGEST:,}"
                 )
         if len(set(self.buckets)) < len(self.buckets):
             raise ValueError("buckets lists a size twice; list each once")
@@ -67,15 +74,23 @@ class WorldConfig(Config):
     """A built-in world, rendered to real video files whose true motion is known."""
 
     kind: Literal["bounce", "pendulum", "digits", "kicks"] = "bounce"
-    num_clips: int = Field(default=512, ge=1)
-    num_images: int = Field(default=0, ge=0)
+    """`bounce`: shapes that bounce off walls and each other; `kicks`: the same, and now and then one is kicked; `pendulum`:
+    one that swings; `digits`: digits in the place of shapes."""
+    num_clips: int = Field(default=512, ge=1, le=10_000_000)
+    """How many clips."""
+    num_images: int = Field(default=0, ge=0, le=10_000_000)
     """Further scenes of which one frame is shown, as a PNG: what things look like is learned from stills at a fraction of
     the cost of clips."""
-    num_frames: int = Field(default=33, ge=1)
-    fps: float = Field(default=16.0, gt=0)
-    height: int = Field(default=64, ge=16)
-    width: int = Field(default=64, ge=16)
-    seed: int = 0
+    num_frames: Frames = 33
+    """Per clip."""
+    fps: Fps = 16.0
+    """Frames a second of the files."""
+    height: int = Field(default=64, ge=16, le=LARGEST)
+    """In pixels."""
+    width: int = Field(default=64, ge=16, le=LARGEST)
+    """In pixels."""
+    seed: int = Field(default=0, ge=0)
+    """Another number makes other clips."""
     split: Literal["train", "held_out"] = "train"
     """Which combinations of colour and shape may appear: `train` leaves some out, `held_out` always shows one of those."""
 

@@ -1,10 +1,10 @@
 """Sizes of the transformer and its text encoder. No torch here."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from video_gen.config import Config, validate
+from video_gen.config import HIDDEN, Config, validate
 from video_gen.errors import ConfigError
 
 Checkpointing = Literal["off", "selective", "full"]
@@ -38,24 +38,31 @@ class TextConfig(Config):
 class TransformerConfig(Config):
     """Sizes of the VideoTransformer."""
 
-    latent_channels: int = Field(default=16, ge=1)
-    patch_size: int = Field(default=2, ge=1)
+    latent_channels: Annotated[int, HIDDEN] = Field(default=16, ge=1, le=4096)
+    """Channels of the latents; the VAE's."""
+    patch_size: int = Field(default=2, ge=1, le=64)
     """Latent pixels per token, along height and width."""
-    width: int = Field(default=256, ge=16)
-    depth: int = Field(default=6, ge=1)
-    head_dim: int = Field(default=64, ge=8)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    width: int = Field(default=256, ge=16, le=65_536)
+    """Features per token."""
+    depth: int = Field(default=6, ge=1, le=1024)
+    """Layers."""
+    head_dim: int = Field(default=64, ge=8, le=1024)
+    """Features per head of attention: 64 suits a CPU, 128 a GPU."""
+    mlp_ratio: float = Field(default=4.0, gt=0, le=64)
+    """Features inside of the feed-forward, per feature of a token."""
     attention: Literal["joint", "factorised"] = "joint"
     """`factorised` alternates space and time, with one joint layer in `joint_every`."""
     joint_every: int = Field(default=6, ge=1)
-    text_width: int = Field(default=128, ge=1)
+    """With `factorised`: one layer in so many is joint."""
+    text_width: Annotated[int, HIDDEN] = Field(default=128, ge=1)
     """Features per text token that come in; the text encoder's width."""
     sink: int = Field(default=1, ge=0)
     """First latent frames of the history, which are kept for ever."""
     window: int | None = Field(default=None, ge=1)
     """Last latent frames of the history that are seen, besides the sink; None = all of it in
     training, and in longer videos as many as a training clip has room for (docs/streaming.md)."""
-    rope_theta: float = Field(default=1000.0, gt=1)
+    rope_theta: float = Field(default=1000.0, gt=1, le=1e9)
+    """Base of the rotary positions: the slowest turn is about 6 times this, in frames or places."""
 
     @model_validator(mode="after")
     def _heads(self):

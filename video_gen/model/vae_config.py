@@ -1,11 +1,11 @@
 """Sizes of the video VAE. No torch here."""
 
 from math import log2
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from video_gen.config import Config, validate
+from video_gen.config import HIDDEN, Config, validate
 from video_gen.errors import ConfigError
 
 
@@ -16,18 +16,20 @@ class VAEConfig(Config):
     """Pixel frames per latent frame; the first frame stands alone."""
     spatial_stride: Literal[4, 8, 16] = 8
     """Pixels per latent pixel, along height and width."""
-    latent_channels: int = Field(default=16, ge=1)
+    latent_channels: int = Field(default=16, ge=1, le=4096)
+    """Channels of the latents: more keep more, and are harder to model."""
     stem: Literal[2, 4] = 2
     """Pixels along a side that are folded into channels before the first convolution: 4 is faster, 2 finer."""
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[Annotated[int, Field(ge=1, le=16_384)], ...] = Field(default=(32, 64, 128), min_length=1)
     """Channels at each resolution, finest first; the last one serves all further ones."""
-    blocks: int = Field(default=1, ge=1)
+    blocks: int = Field(default=1, ge=1, le=256)
     """Residual blocks per resolution."""
     linear_path: bool = True
     """Add a closed-form PCA of patches to encoder and decoder: training starts at its quality."""
-    latent_mean: tuple[float, ...] | None = None
+    latent_mean: Annotated[tuple[float, ...] | None, HIDDEN] = None
     """Per channel, measured after training; None = not measured yet, taken as 0."""
-    latent_std: tuple[float, ...] | None = None
+    latent_std: Annotated[tuple[float, ...] | None, HIDDEN] = None
+    """The same; 1 before it is measured."""
 
     @model_validator(mode="after")
     def _fits(self):

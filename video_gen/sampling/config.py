@@ -13,22 +13,22 @@ class SamplingConfig(Config):
     solver: Literal["euler", "heun", "two_step", "sde", "renoise"] = "two_step"
     """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `renoise`
     draws new noise at each step."""
-    num_steps: int = Field(default=20, ge=1)
+    num_steps: int = Field(default=20, ge=1, le=10_000)
     """Solver steps per block."""
-    first_steps: int | None = Field(default=None, ge=1)
+    first_steps: int | None = Field(default=None, ge=1, le=10_000)
     """Solver steps of a video's first block, where it is decided how many objects there are and what they look like; None =
     `num_steps`. A video that goes on from given frames has none such."""
     block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in a clip as long as those of training; None = the whole clip. Its first frame comes first."""
     long_block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in longer videos and streams; None = half a clip of training, the rest being history."""
-    shift: float = Field(default=1.0, gt=0)
+    shift: float = Field(default=1.0, gt=0, le=1_000)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
     noise_scale: float = Field(default=1.0, ge=0, le=2)
     """Of the noise that `sde` and `renoise` draw anew; a little below 1 keeps to what is likely, at the price of variety."""
-    guidance_scale: float = Field(default=2.0, ge=0)
+    guidance_scale: float = Field(default=2.0, ge=0, le=1_000)
     """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
-    history_scale: float = Field(default=1.0, ge=0)
+    history_scale: float = Field(default=1.0, ge=0, le=1_000)
     """The same for the estimates without and with history (history guidance, arXiv:2502.06764); 1 = off. Beside guidance by
     text it costs half as much again."""
     history_noise: float = Field(default=0.0, ge=0, le=1)
@@ -39,7 +39,7 @@ class SamplingConfig(Config):
     """Diffusion times at which guidance of either kind is applied (arXiv:2404.07724)."""
     guidance_rescale: float = Field(default=0.0, ge=0, le=1)
     """How far to bring the guided estimate of a frame back to the spread of the unguided one (arXiv:2305.08891)."""
-    guidance_parallel: float = Field(default=1.0, ge=0)
+    guidance_parallel: float = Field(default=1.0, ge=0, le=1_000)
     """How much to keep of the part of guidance that lies along the estimate; 0 = none, as APG does (arXiv:2410.02416), for
     high scales without oversaturation; 1 = all."""
     guidance_limit: float | None = Field(default=None, gt=0)
@@ -67,5 +67,5 @@ class Steering(Config):
     prompts: tuple[str, ...]
     """One per stream; "" is no prompt."""
     sampling: SamplingConfig
-    speed: float = Field(default=1.0, gt=0)
+    speed: float = Field(default=1.0, ge=0.01, le=100)
     """Of playback: 2 shows the same frames in half the time."""

@@ -12,7 +12,7 @@ from video_gen.errors import ConfigError, DataError
 CONFIGS = Path(__file__).resolve().parent / "configs"
 MODELS = Path(__file__).resolve().parent / "models"
 DEFAULT_MODEL = "bounce"
-OWN_DEMO = Path("runs/demo/diffusion/model")
+OWN_DEMO, OWN_VAE = Path("runs/demo/diffusion/model"), Path("runs/vae/model/vae")
 OWN_MODELS = ("runs/*/model", "runs/*/*/model")
 """Where models of one's own are, seen from where one works."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -35,17 +35,18 @@ def find_config(path: Path) -> Path:
         return CONFIGS / f"{name}.yaml"
     if path.exists():
         raise ConfigError(f"{path}: is no file but a folder; give the YAML file in it")
-    close = difflib.get_close_matches(name, config_names(), n=1)
-    hint = f"perhaps you meant '{close[0]}'; " if close else ""
-    listed = "; ".join(f"{name}: {about(CONFIGS / f'{name}.yaml')}" for name in config_names())
-    raise ConfigError(f"{path}: no such configuration file; {hint}these ship with Video Gen: {listed}")
+    if close := difflib.get_close_matches(name, config_names(), n=1):
+        hint = f"perhaps you meant '{close[0]}' ({about(CONFIGS / f'{close[0]}.yaml')}); there are {', '.join(config_names())}"
+    else:
+        known = (f"{name} ({about(CONFIGS / f'{name}.yaml')})" for name in config_names())
+        hint = f"these ship with Video Gen: {', '.join(known)}"
+    raise ConfigError(f"{path}: no such configuration file; {hint}")
 
 
 def about(config: Path) -> str:
-    """What a shipped configuration says of itself: the first sentence below its command."""
+    """What a shipped configuration says of itself: the line below its command, up to the end of its first sentence."""
     lines = config.read_text(encoding="utf-8").splitlines()
-    text = " ".join(line.lstrip("# ") for line in lines[1:] if line.startswith("#"))
-    return re.split(r"[.:;,] ", text, maxsplit=1)[0].rstrip(".:;,")
+    return re.split(r"[.:;] |$", lines[1].lstrip("# "), maxsplit=1)[0].rstrip(" .:;,")
 
 
 def find_model(path: str | Path) -> Path | None:
@@ -58,11 +59,9 @@ def find_model(path: str | Path) -> Path | None:
     return shipped if parts and parts[0] in model_names() and shipped.is_dir() else None
 
 
-def default_model() -> tuple[Path, str]:
-    """The model where none is named: that of one's own demo if it is there, else the one that ships; and a line that says so."""
-    if OWN_DEMO.is_dir():
-        return OWN_DEMO, f"model: {OWN_DEMO}"
-    return Path(DEFAULT_MODEL), f"model: {DEFAULT_MODEL}, which ships with Video Gen; --model takes another"
+def default_model(own: Path = OWN_DEMO, part: str = "") -> Path:
+    """The model where none is named: the run of one's own if it is there, else (that part of) the one that ships."""
+    return own if own.is_dir() else Path(DEFAULT_MODEL, part)
 
 
 def looks_like_hub_id(path: str | Path) -> bool:

@@ -14,9 +14,9 @@ class OptimConfig(Config):
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` moves hidden matrices and convolutions by an orthogonalised momentum, and everything else by AdamW."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1_000)
     """Peak rate. Muon's updates are scaled so that a rate that suits AdamW suits Muon too."""
-    adam_learning_rate: float | None = Field(default=None, gt=0)
+    adam_learning_rate: float | None = Field(default=None, gt=0, le=1_000)
     """With `muon`: the peak rate of the parameters left to AdamW; default `learning_rate`. Unused with `adamw`."""
     adam_names: tuple[str, ...] = ()
     """With `muon`: a parameter whose name contains one of these stays with AdamW (input and output layers, say)."""
@@ -43,14 +43,14 @@ class OptimConfig(Config):
 class LoopConfig(Config):
     """The training loop, the same for every model. A period of 0 means never."""
 
-    train_steps: int = Field(default=1000, ge=1)
+    train_steps: int = Field(default=1000, ge=1, le=1_000_000_000)
     """Optimiser steps of the whole run."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, le=1_000_000)
     """Samples per optimiser step, over all micro-batches; of a smaller bucket as many more as cost about the same. The loss
     is the mean over a step's samples, in the log over steps: buckets count by their work, not by their samples."""
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per step: more takes less memory and gives the same gradient; must divide `batch_size`."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Every random number of step s comes from (seed, s): a resumed run repeats an uninterrupted one bit for bit."""
     precision: Literal["bf16", "float32"] = "bf16"
     """Arithmetic of the forward pass (autocast); weights, gradients and the optimiser are float32 either way."""

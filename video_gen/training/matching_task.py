@@ -94,7 +94,7 @@ class MatchingTask(DistillTask):
                 before = torch.where(along(chosen == index, x), x, before)
                 output = student.denoise(x, now.expand(b), memory, history)
                 x = self.diffusion.to_denoised(output, x, now.expand(b))
-                if then > 0:  # as the solver `renoise` does
+                if index < num_steps - 1:  # as the solver `renoise` does
                     noise = sampling.noise_scale * normal(generators, c, size, h, w)
                     x = self.diffusion.add_noise(x, noise, then.expand(b))
             inputs.append(before)

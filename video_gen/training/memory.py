@@ -4,7 +4,7 @@ A `TorchDispatchMode` sees every allocation and every release, as they would hap
 """
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,13 @@ class StepMemory:
 
 
 def step_memory(
-    task: Task, batch: Mapping[str, Any], loop: LoopConfig, optim: OptimConfig, devices: int = 1, cpu: bool = True
+    task: Task,
+    batch: Mapping[str, Any],
+    loop: LoopConfig,
+    optim: OptimConfig,
+    devices: int = 1,
+    cpu: bool = True,
+    frozen: Iterable[nn.Module] = (),
 ) -> StepMemory:
     """The memory of one step on each of so many devices, between which weights, gradients and states are divided.
 
@@ -54,11 +60,14 @@ def step_memory(
         task: its modules on the device "meta"; they are on a fake one afterwards.
         batch: of one device.
         cpu: with the heap of a CPU; on a GPU the allocator's tensors alone.
+        frozen: what else the step calls and does not train, on "meta" too.
     """
     with FakeTensorMode() as fake, AllocationTracker() as tracker:
         modules = task.modules()
         for module in modules.values():
             _materialise(module.train())
+        for module in frozen:
+            _materialise(module)
         weights = tracker.bytes
         ema = fresh_ema(modules)
         with_ema = tracker.bytes

@@ -1,11 +1,11 @@
 """The whole configuration of a training run: what `configs/*.yaml` hold and the command line overrides. No torch here."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from video_gen.config import Config, validate
+from video_gen.config import HIDDEN, Config, validate
 from video_gen.data.config import ClipConfig
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.transformer_config import PRESETS as TRANSFORMER_PRESETS
@@ -56,7 +56,7 @@ class VAERun(Config):
     loss: VAELossConfig = VAELossConfig()
     image_fraction: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps that train on single frames, as images; images of the data set come on top."""
-    crop: int | None = Field(default=None, ge=8)
+    crop: int | None = Field(default=None, ge=8, le=16_384)
     """Side in pixels of the square cut out of each clip, anew at each step: more samples a second, and more to see in few
     clips. Validation sees them whole. None = whole clips."""
     statistics_clips: int = Field(default=256, ge=1)
@@ -89,7 +89,7 @@ class ModeConfig(Config):
 
     teacher_forcing: float = Field(default=0.7, ge=0, le=1)
     """Share of steps with clean history, block after block; the rest are bidirectional, the whole clip one block."""
-    block_sizes: tuple[int, ...] = (1, 2, 4)
+    block_sizes: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field(default=(1, 2, 4), min_length=1)
     """Latent frames per block, drawn per step; the first frame of a video is always a block of its own."""
     text_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without caption, for guidance."""
@@ -150,11 +150,11 @@ class DiffusionRun(Config):
     routing: RoutingConfig = RoutingConfig()
     sampling: SamplingConfig = SamplingConfig()
     """For the samples on the way, and the default of the trained model."""
-    num_samples: int = Field(default=8, ge=1)
+    num_samples: int = Field(default=8, ge=1, le=10_000)
     """Videos per set of samples."""
     init: Path | None = None
     """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's."""
-    stages: tuple[Stage, ...] = ()
+    stages: Annotated[tuple[Stage, ...], HIDDEN] = ()
     """A curriculum: each stage is a run of its own, in stage-1/, stage-2/, ... of the run's folder, and starts from the
     averaged weights of the one before; its optimiser and learning rate start anew. Can be set in YAML only."""
     loop: LoopConfig = LoopConfig()
@@ -201,7 +201,7 @@ class DistillConfig(Config):
     guidance_scale: float | None = Field(default=None, ge=0)
     """Guidance of the teacher by text, which the student has built in; None = the teacher's own default. What else a teacher's
     guidance is set to (by history, interval, rescale) is not."""
-    teacher_steps: int = Field(default=32, ge=2)
+    teacher_steps: int = Field(default=32, ge=2, le=10_000)
     """`consistency`: steps of the teacher from noise to latents; the student's answers are compared one such step apart. Few
     are learned sooner, many are more exact."""
     stop: float = Field(default=0.0, ge=0, lt=1)
@@ -209,7 +209,7 @@ class DistillConfig(Config):
     are the teacher's mean instead of one draw: closer on average, and sooner learned."""
     huber: float = Field(default=0.1, gt=0)
     """`consistency`: distance of frames, in latents of unit variance, above which the loss is linear."""
-    critic_steps: int = Field(default=2, ge=1)
+    critic_steps: int = Field(default=2, ge=1, le=1_000)
     """`matching`: the student moves at one step in so many, the critic at each."""
 
 
@@ -227,7 +227,7 @@ class DistillRun(Config):
     modes: ModeConfig = ModeConfig(history_dropout=0.0)
     sampling: SamplingConfig = SamplingConfig(solver="renoise", num_steps=4, guidance_scale=1.0)
     """For the samples on the way, and the default of the student; block_frames is the teacher's unless it is given."""
-    num_samples: int = Field(default=8, ge=1)
+    num_samples: int = Field(default=8, ge=1, le=10_000)
     """Videos per set of samples."""
     loop: LoopConfig = LoopConfig()
     optim: OptimConfig = OptimConfig()
