@@ -286,8 +286,9 @@ def test_the_split_goes_by_content(tmp_path):
     keeping = every.only("train", keep_bytes=every[0].video.nbytes)
     assert keeping[0].video is keeping[0].video and keeping[1].video is not keeping[1].video
     assert (keeping[1].video == every[1].video).all()
-    with pytest.raises(DataError, match="for validation"):
-        Clips(config(tmp_path, validation_fraction=0)).only("validation")
+    assert len(every.only("validation")) == 0
+    with pytest.raises(DataError, match="for train"):
+        Clips(config(tmp_path, validation_fraction=0.4), "validation").only("train")
     assert content_hash(tmp_path / "again.mp4") == content_hash(tmp_path / "3.mp4")
 
 

@@ -1,6 +1,7 @@
 """Reading a whole folder to find what is wrong with it, before training does."""
 
 import json
+import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -66,7 +67,8 @@ def check(
     """
     sources = scan(config.folder)
     files: dict[str, FileReport] = {}
-    with ProcessPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")  # threads do not survive a fork
+    with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context) as pool:
         for future in as_completed([pool.submit(_read, source, config) for source in sources]):
             files[future.result().name] = future.result()
             if progress:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
-from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, iterate_frames, probe
+from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, frames_at, iterate_frames, probe
 from video_gen.errors import DataError, ShapeError
 
 QUARANTINE = "quarantine.jsonl"
@@ -284,11 +284,6 @@ class Clips:
             self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
             self.parts.append(part)
             self.buckets.append(bucket)
-
-
-def frames_at(info: VideoInfo, fps: float) -> int:
-    """Frames that a file has at a rate; 1 for an image."""
-    return 1 if info.kind == "image" else int(np.floor(info.duration * fps + 1e-3))  # the last one lasts until the end
 
 
 def best_bucket(info: VideoInfo, config: ClipConfig) -> Bucket | None:
