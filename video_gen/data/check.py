@@ -67,7 +67,9 @@ def check(
     """
     sources = scan(config.folder)
     files: dict[str, FileReport] = {}
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")  # threads do not survive a fork
+    context = multiprocessing.get_context(
+        "forkserver" if os.name == "posix" else "spawn"
+    )  # threads do not survive a fork
     with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context) as pool:
         for future in as_completed([pool.submit(_read, source, config) for source in sources]):
             files[future.result().name] = future.result()

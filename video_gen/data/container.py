@@ -124,7 +124,7 @@ def timeline(video: Opened) -> Timeline:
                 continue
             packets += not packet.is_corrupt
             started = started or packet.is_keyframe
-            if started and not packet.is_discard and (video.counted or stamp >= video.origin):
+            if started and not packet.is_discard and (video.counted or (stamp or 0) >= video.origin):
                 stamps.append(stamp)
                 steps.append(packet.duration or 0)
                 decoding.append(packet.dts)
@@ -258,9 +258,7 @@ def _check_whole(video: Opened, packets: int, last: float) -> None:
     container, stream = video.container, video.stream
     promised = min(stream.frames, len(stream.index_entries)) if stream.frames else 0
     if packets < promised:
-        raise DataError(
-            f"{video.path}: truncated: {packets} of {promised} frames are there; copy or encode it again"
-        )
+        raise DataError(f"{video.path}: truncated: {packets} of {promised} frames are there; copy or encode it again")
     start = (container.start_time or 0) / av.time_base
     duration = (container.duration or 0) / av.time_base + min(start, 0.0)  # of what lies before 0, too
     allowed = max(0.25, 0.02 * duration)  # headers without a frame count are rounded, and audio may be padded

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.sidedata.sidedata import Type
@@ -47,7 +47,7 @@ class Orientation(NamedTuple):
 
 def orientation_of(frame: VideoFrame, path: Path) -> Orientation:
     """By the display matrix: (x, y) is seen at (a x + c y, b x + d y). Raises: DataError if it is no multiple of 90 degrees."""
-    side = frame.side_data.get(Type.DISPLAYMATRIX)
+    side: Any = next((each for each in frame.side_data.values() if each.type == Type.DISPLAYMATRIX), None)
     if side is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5] / 65536
@@ -55,7 +55,11 @@ def orientation_of(frame: VideoFrame, path: Path) -> Orientation:
     if min(straight, crossed) > 0.01 * max(straight, crossed):
         angle = round(frame.rotation) % 360
         raise DataError(f"{path}: is to be turned by {angle} degrees; only multiples of 90 are read: encode it again")
-    return Orientation(True, bool(c < 0), bool(b < 0)) if crossed > straight else Orientation(False, bool(a < 0), bool(d < 0))
+    return (
+        Orientation(True, bool(c < 0), bool(b < 0))
+        if crossed > straight
+        else Orientation(False, bool(a < 0), bool(d < 0))
+    )
 
 
 def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:

@@ -22,17 +22,20 @@ from video_gen.data.image_file import count_of, opened_image, rgb_of, shown_imag
 from video_gen.data.picture import HLG, PQ, has_alpha, orientation_of, square_size, to_picture
 from video_gen.errors import DataError, ShapeError
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .webm .mkv .avi .divx .ts .mts .m2ts .mpg .mpeg .vob .3gp .3g2 .wmv .asf .flv .f4v .ogv .mxf .y4m .dv "
-    ".ivf .nut .mjpeg .mjpg .h264 .264 .h265 .265 .hevc".split()
-)
-IMAGE_SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .dib .tif .tiff .avif .avifs .ppm .pgm .pnm .tga .jp2 .j2k .mpo .qoi".split()
-)
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".qt", ".webm", ".mkv", ".avi", ".divx", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".3gp",
+    ".3g2", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".mxf", ".y4m", ".dv", ".ivf", ".nut", ".mjpeg", ".mjpg", ".h264", ".264",
+    ".h265", ".265", ".hevc",
+))  # fmt: skip
+IMAGE_SUFFIXES = frozenset((
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".avifs",
+    ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".j2k", ".mpo", ".qoi",
+))  # fmt: skip
 IMAGE_STARTS = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"qoif", b"\0\0\0\x0cjP  ",
     b"\xff\x4f\xff\x51", b"P4", b"P5", b"P6",
 )  # fmt: skip
+VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"FLV", b"OggS")
 TOLERANCE = 0.02
 """Of a frame: a clip that ends so much too early is whole."""
 
@@ -112,7 +115,12 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def _probe_image(path: Path) -> VideoInfo:
     with opened_image(path) as image:
-        format, mode, tick, pages = (image.format or "").lower(), image.mode, tick_of(image), getattr(image, "n_frames", 1)
+        format, mode, tick, pages = (
+            (image.format or "").lower(),
+            image.mode,
+            tick_of(image),
+            getattr(image, "n_frames", 1),
+        )
         turn = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}.get(image.getexif().get(0x0112, 1), 0)
         animated = count_of(image) > 1
     count, duration, size = 0, 0.0, (0, 0)
@@ -297,11 +305,15 @@ def _is_image(path: Path) -> bool:
         raise DataError(f"{path}: is a git-lfs pointer and not the file itself; fetch it with `git lfs pull`")
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head")):
-        raise DataError(f"{path}: is a web page or other marked-up text, as a failed download leaves; download it again")
+        raise DataError(
+            f"{path}: is a web page or other marked-up text, as a failed download leaves; download it again"
+        )
     brands = start[8:32] if start[4:8] == b"ftyp" else b""
     if any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"heim")) and path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(f"{path}: is a HEIC picture, which is not read; save it as JPEG or PNG")
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    image = start.startswith(IMAGE_STARTS) or webp or brands[:4] in (b"avif", b"avis")
-    video = bool(brands) or start.startswith((b"\x1a\x45\xdf\xa3", b"FLV", b"OggS")) or start[8:12] == b"AVI "
-    return image or (path.suffix.lower() in IMAGE_SUFFIXES and not video)
+    avif = brands[:4] in (b"avif", b"avis")
+    image = start.startswith(IMAGE_STARTS) or webp or avif
+    video = (bool(brands) and not avif) or start.startswith(VIDEO_STARTS) or start[8:12] == b"AVI "
+    video = video or path.suffix.lower() in (".mjpeg", ".mjpg")  # pictures one after the other
+    return not video if image or path.suffix.lower() in IMAGE_SUFFIXES else False
