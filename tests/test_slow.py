@@ -16,10 +16,13 @@ pytestmark = pytest.mark.slow
 
 def test_a_short_demo_leaves_its_report_and_a_second_one_reuses_it(tmp_path, capsys):
     assert main(["demo", "--short", "--output", str(tmp_path / "demo")]) == 0
-    page = (tmp_path / "demo" / "report.html").read_text()
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     made = Counter(file.stem.rpartition("_")[0] for file in (tmp_path / "demo" / "samples").glob("*.mp4"))
     assert set(made) == {"text", "image", "video", "long"} and made["text"] == 8 and made["long"] == 4
-    assert page.count("<video") == made.total() and page.count("<svg") >= 6 and "persistence" in page
+    assert len(list((tmp_path / "demo" / "shipped").glob("*.mp4"))) == 8
+    shown = made.total() + 8 + 4  # the shipped model's, and clips of the data
+    assert page.count("<video") == shown and page.count("<svg") >= 6 and "Nothing is lost" in page
+    assert "class='status'" not in page  # nothing is in work
     figures = json.loads((tmp_path / "demo" / "figures.json").read_text())
     assert figures["floors"]["true"]["figures"]["persistence"] == 1
     assert figures["floors"]["true"]["figures"]["residual_px"] < 0.5

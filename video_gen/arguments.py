@@ -11,7 +11,7 @@ from pydantic import Field
 
 from video_gen.command_line import Options
 from video_gen.config import FLAT, POSITIONAL, Config, Said
-from video_gen.data.config import LONGEST, ClipConfig, WorldConfig
+from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, WorldConfig
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -229,10 +229,31 @@ class StreamVideo(Config):
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
+class MeasuredOptions(Options):
+    """The clips, of which those are measured that are held out; what is not given is as the VAE was trained."""
+
+    folder: Path | None = None
+    """Videos and images."""
+    num_frames: Frames | None = None
+    """Frames per clip, in pixels."""
+    fps: Fps | None = None
+    """Frames a second to which videos are resampled."""
+    height: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Of a clip, in pixels."""
+    width: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Of a clip, in pixels."""
+    stride: int | None = Field(default=None, ge=1, le=LONGEST)
+    """Frames between the starts of two windows of one video."""
+    validation_fraction: float | None = Field(default=None, ge=0, lt=1)
+    """Share of files held out: with another one than in training, the VAE may know what it is measured on."""
+    split_seed: int | None = None
+    """Another number holds out other files."""
+
+
 class EvaluateVAE(Config):
     """Measure a VAE's reconstructions of held-out clips."""
 
-    data: Annotated[ClipConfig, FLAT] = ClipConfig()
+    clips: Annotated[MeasuredOptions, FLAT] = MeasuredOptions()
     vae: Path | None = None
     """The VAE's folder. Default: runs/vae/model/vae if it is there, else that of the model which ships, bounce/vae."""
     num_clips: int = Field(default=128, ge=1, le=1_000_000)

@@ -137,27 +137,34 @@ def stream(
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
 
-def evaluate_vae(vae: Path | None = None, output: Path | None = None, **options: Any) -> None:
-    from video_gen.evaluate import evaluate_vae, show
+def evaluate_vae(
+    num_clips: int, device: Device, vae: Path | None = None, output: Path | None = None, **said: Any
+) -> None:
+    from video_gen.evaluate import clips_of_vae, evaluate_vae
+    from video_gen.evaluation.tables import show
 
-    show(evaluate_vae(model_of(vae, OWN_VAE, "vae"), **options), output)
+    vae = model_of(vae, OWN_VAE, "vae")
+    show(evaluate_vae(vae, clips_of_vae(vae, **said), num_clips, device), output)
 
 
 def evaluate_motion(model: Path | None = None, output: Path | None = None, **options: Any) -> None:
-    from video_gen.evaluate import evaluate_motion, show
+    from video_gen.evaluate import evaluate_motion
+    from video_gen.evaluation.tables import show
 
     show(evaluate_motion(model_of(model), **options), output)
 
 
 def evaluate_drift(models: tuple[Path, ...], output: Path, **options: Any) -> None:
-    from video_gen.evaluate import evaluate_drift, show_drift
+    from video_gen.evaluate import evaluate_drift
+    from video_gen.evaluation.tables import show_drift
 
     show_drift(evaluate_drift(models or (model_of(None),), output, **options))
     print(output / "drift.html")
 
 
 def evaluate_steps(models: tuple[Path, ...], output: Path, **options: Any) -> None:
-    from video_gen.evaluate import evaluate_steps, show_steps
+    from video_gen.evaluate import evaluate_steps
+    from video_gen.evaluation.tables import show_steps
 
     show_steps(evaluate_steps(models or (model_of(None),), output, **options))
     print(output / "steps.html")

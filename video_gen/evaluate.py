@@ -9,36 +9,90 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from video_gen.config import load_yaml
 from video_gen.data.captions import random_captions
 from video_gen.data.clips import Clips, spread, to_frames, to_video
-from video_gen.data.config import ClipConfig, WorldConfig, WorldName
+from video_gen.data.config import ClipConfig, WorldConfig, WorldName, bucket_name
 from video_gen.data.worlds import simulate
-from video_gen.errors import ConfigError
+from video_gen.errors import ConfigError, DataError
 from video_gen.evaluation.drift import compare, floors, roll_out
 from video_gen.evaluation.drift_report import write_drift_report
 from video_gen.evaluation.physics import VideoMeasures, measure_video, per_frame, summarise
 from video_gen.evaluation.reconstruction import measure_reconstruction
-from video_gen.evaluation.steps import columns, measure_steps, write_steps_report
+from video_gen.evaluation.steps import measure_steps, write_steps_report
 from video_gen.evaluation.world_check import MadeWorld, ObjectWorld, check_world, choose_world
+from video_gen.model.pretrained import local_folder
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.training.caches import open_clips
+from video_gen.training.known_data import known_data
 from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
+from video_gen.training.recipes import VAERun
 
 Device = Literal["auto", "cpu", "cuda"]
-SETTINGS_SHOWN = 4
 BATCH = 8
 
 
 def evaluate_vae(vae: Path, data: ClipConfig, num_clips: int = 128, device: Device = "auto") -> dict[str, Any]:
-    """See `measure_reconstruction`; the clips are the held-out ones of `data`."""
-    model = VideoVAE.from_pretrained(vae).to(pick_device(device))
-    videos = held_out(data, num_clips)
-    batches = (to_video(torch.from_numpy(videos[i : i + BATCH])) for i in range(0, len(videos), BATCH))
+    """See `measure_reconstruction`; the clips are the held-out ones of `data`, which is told, too, with their `files`.
+
+    Raises: DataError if nothing is held out.
+    """
+    model = VideoVAE.from_pretrained(vae_folder(vae)).to(pick_device(device))
+    clips = open_clips(data).only("validation")
+    if not len(clips):
+        raise DataError(
+            f"{data.folder}: nothing of it is held out (validation_fraction {data.validation_fraction:g}), so there is nothing "
+            "to measure on; give a folder of other clips and --validation-fraction 0.9, or measure on what it has seen with "
+            "--validation-fraction 0.2"
+        )
+    chosen = spread(clips.buckets, num_clips)
+    batches = (
+        to_video(torch.from_numpy(np.stack([clips[i].video for i in chosen[start : start + BATCH]])))
+        for start in range(0, len(chosen), BATCH)
+    )
     compression = f"{model.config.temporal_stride}x{model.config.spatial_stride}x{model.config.spatial_stride}"
     found = measure_reconstruction(model, (batch.to(pick_device(device)) for batch in batches))
-    return {"compression": f"{compression}, {model.config.latent_channels} channels", **found}
+    files = len({clips.name(i) for i in chosen})
+    given = {"compression": f"{compression}, {model.config.latent_channels} channels", "data": describe(data)}
+    return given | found | {"files": files}
+
+
+def clips_of_vae(vae: Path, **said: Any) -> ClipConfig:
+    """The clips on which the VAE of a folder was trained, so that what it is measured on was held out.
+
+    Args: said: fields of `ClipConfig` to change; a size takes the place of all buckets.
+    """
+    folder = vae_folder(vae)
+    known = known_data(folder) or _clips_of_run(folder.parent.parent / "config.yaml")
+    if known is None:
+        say(f"{folder}: nothing tells on what it was trained; what is not said on the command line is the default")
+    if said.keys() & {"num_frames", "height", "width"}:
+        said = {"buckets": ()} | said
+    return (known or ClipConfig()).replace(**said)
+
+
+def vae_folder(path: Path) -> Path:
+    """A VAE's folder, or that in a model's folder."""
+    folder = local_folder(path)
+    return folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
+
+
+def _clips_of_run(file: Path) -> ClipConfig | None:
+    """The data of a VAE's run; None if the file is none of such a run."""
+    try:
+        return load_yaml(VAERun, file).data if file.is_file() else None
+    except ConfigError:
+        return None
+
+
+def describe(data: ClipConfig) -> str:
+    """Clips in words."""
+    sizes = ", ".join(map(bucket_name, data.sizes))
+    share = f"{data.validation_fraction:.3g} of the files are held out (split_seed {data.split_seed})"
+    return f"{sizes} at {data.fps:g} fps, every {data.stride or data.num_frames} frames, of {data.folder}; {share}"
 
 
 def evaluate_motion(
@@ -133,7 +187,7 @@ def evaluate_drift(
     sets |= {"vae": reconstructed, "true": true}
     found = compare(sets, kind, first.vae.config.temporal_stride) | {"seconds": seconds, "notes": notes}
     output.mkdir(parents=True, exist_ok=True)
-    (output / "drift.json").write_text(json.dumps(found, indent=1))
+    (output / "drift.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     write_drift_report(output, found, sets, clip.fps)
     return found
 
@@ -167,7 +221,7 @@ def evaluate_steps(
     with bar("sampling", "settings") as progress:
         rows = measure_steps(pipelines, captions, solvers, steps, seed, progress, **settings)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "steps.json").write_text(json.dumps(rows, indent=1))
+    (output / "steps.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     write_steps_report(output / "steps.html", rows, kind, notes)
     return rows
 
@@ -205,51 +259,3 @@ def model_name(path: Path) -> str:
 
 def report_of(measures: list[VideoMeasures]) -> dict[str, Any]:
     return {"figures": summarise(measures), "per_frame": per_frame(measures)}
-
-
-def held_out(data: ClipConfig, count: int) -> np.ndarray:
-    """Held-out clips, evenly spread, (n, f, h, w, 3) uint8."""
-    clips = Clips(data, "validation")
-    return np.stack([clips[i].video for i in spread(clips.buckets, count)])
-
-
-def show_drift(found: dict[str, Any]) -> None:
-    """Print a table per figure, by index, of each model and the floors."""
-    from rich.console import Console
-    from rich.table import Table
-
-    for figure in found["curves"]["true"]:
-        table = Table(figure, *map(str, found["indices"]))
-        for name, values in found["curves"].items():
-            table.add_row(name, *(f"{value:.4g}" for value in values[figure]))
-        Console().print(table)
-
-
-def show_steps(rows: list[dict[str, Any]]) -> None:
-    """Print the table: a row per measure, a column per setting, in pieces of few columns."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    for start in range(0, len(rows), SETTINGS_SHOWN):
-        chosen = rows[start : start + SETTINGS_SHOWN]
-        heads = (Column(f"{row['model']}\n{row['solver']}", overflow="fold") for row in chosen)
-        table = Table(Column(no_wrap=True), *heads)
-        for name in columns(rows)[2:]:
-            table.add_row(
-                name, *(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for row in chosen)
-            )
-        Console().print(table)
-
-
-def show(found: dict[str, Any], output: Path | None) -> None:
-    """Print figures as a table, and write all of it as JSON if asked to."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("figure", "value")
-    for name, value in found.get("figures", found).items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(found, indent=1))

@@ -49,7 +49,9 @@ def chart(
     for tick in ticks(low, high):
         y = up(tick)
         parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
-        parts.append(_text(LEFT - 6, y + 4, words.say(tick) if words.kind in ("share", "change") else f"{tick:.4g}", "end"))
+        parts.append(
+            _text(LEFT - 6, y + 4, words.say(tick) if words.kind in ("share", "change") else f"{tick:.4g}", "end")
+        )
     marks = xs if log_x and len(xs) <= 2 * TICKS else ticks(xs[0], xs[-1])
     parts += [_text(right(x), HEIGHT - 10, f"{x:,.6g}", "middle") for x in marks]
     for y in guides.values():

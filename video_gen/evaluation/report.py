@@ -104,10 +104,9 @@ def curves(log: Path, kind: str, names: Sequence[str]) -> dict[str, list[tuple[f
 def _aim(words: Words, value: Any) -> str:
     if words.aim is None:
         return "<td></td>"
-    sign = "at least" if words.better == "higher" else "at most"
     good = isinstance(value, int | float) and words.reached(value)
     mark = "<span class='yes'>reached</span>" if good else "<span class='no'>not reached</span>"
-    return f"<td>{sign} {html.escape(words.say(words.aim))} {mark}</td>"
+    return f"<td>{html.escape(words.say_aim())} {mark}</td>"
 
 
 def _table(lines: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ class Words:
 
     def say(self, value: Any) -> str:
         """A value as it is read."""
+        if isinstance(value, list):
+            return " ".join(f"{x:.4g}" for x in value)
         if not isinstance(value, int | float):
             return str(value)
         if not isfinite(value):
@@ -32,6 +34,12 @@ class Words:
             "count": f"{value:.0f}",
         }
         return forms.get(self.kind, f"{value:.3g}")
+
+    def say_aim(self) -> str:
+        """Such as "at least 90%"; "" without an aim."""
+        if self.aim is None:
+            return ""
+        return f"{'at least' if self.better == 'higher' else 'at most'} {self.say(self.aim)}"
 
     def reached(self, value: float) -> bool | None:
         """Whether a value reaches the aim; None without one."""
@@ -78,6 +86,7 @@ FIGURES: Mapping[str, Words] = {
     "psnr_per_frame": Words("Sharpness of each frame", "dB"),
     "compression": Words("Compression", "time x height x width"),
     "clips": Words("Clips measured", "none of them trained on", "count"),
+    "data": Words("Clips", "of which those held out are measured"),
     "files": Words("Files they come from", kind="count"),
     "seconds_per_clip": Words("Time to make one clip", "best of three", "seconds", 3, "lower"),
     "motion_energy": Words("Change from frame to frame", "grey levels of 255"),

@@ -1,0 +1,50 @@
+"""Figures as tables in the terminal, in the words of the pages and with the names that they have in JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from video_gen.evaluation.steps import columns
+from video_gen.evaluation.words import SETS, words_of
+from video_gen.files import write_text
+
+SETTINGS_SHOWN = 4
+"""Settings side by side."""
+
+
+def show(found: dict[str, Any], output: Path | None) -> None:
+    """Print figures as a table, and write all of it as JSON if asked to. Raises: DataError if it cannot be written."""
+    table = Table(Column("figure", no_wrap=True), Column("value", overflow="fold"), Column("name in JSON", no_wrap=True))
+    aims = "figures" in found  # those are for the built-in world; of other clips nobody knows what can be had
+    for name, value in found.get("figures", found).items():
+        words = words_of(name)
+        aim = f" (aim: {words.say_aim()})" if aims and words.aim is not None else ""
+        table.add_row(words.name, words.say(value) + aim, name)
+    Console().print(table)
+    if output is not None:
+        write_text(output, json.dumps(found, indent=1))
+
+
+def show_drift(found: dict[str, Any]) -> None:
+    """Print a table per figure, by index, of each model and the floors."""
+    for figure in found["curves"]["true"]:
+        words = words_of(figure)
+        table = Table(f"{words.name} ({figure})", *map(str, found["indices"]))
+        for name, values in found["curves"].items():
+            table.add_row(SETS.get(name, name), *map(words.say, values[figure]))
+        Console().print(table)
+
+
+def show_steps(rows: list[dict[str, Any]]) -> None:
+    """Print the table: a row per measure, a column per setting, in pieces of few columns."""
+    for start in range(0, len(rows), SETTINGS_SHOWN):
+        chosen = rows[start : start + SETTINGS_SHOWN]
+        heads = (Column(f"{row['model']}\n{row['solver']}", overflow="fold") for row in chosen)
+        table = Table(Column(no_wrap=True), *heads)
+        for name in columns(rows)[2:]:
+            values = (words_of(row[name]).name if name == "worst" else words_of(name).say(row[name]) for row in chosen)
+            table.add_row(words_of(name).name, *values)
+        Console().print(table)
