@@ -9,7 +9,7 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # sources. Elsewhere, and where that fails, pip chooses.
 WANTS_CPU_BUILD = [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
 	&& ! $(BIN)/python -m pip config list 2>/dev/null | grep -Eq 'index-url|find-links'
-CPU_BUILD = $(PIP) install --retries 0 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
+CPU_BUILD = $(PIP) install --retries 0 --timeout 20 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
 
 .PHONY: help setup demo demo-short test test-slow test-gpu bench lint clean
 help:

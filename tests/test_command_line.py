@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from video_gen import __version__, progress
 from video_gen.arguments import Sample, TrainVAE
@@ -298,6 +299,15 @@ def raises(error: BaseException) -> None:
     raise error
 
 
+def invalid() -> Exception:
+    """What pydantic raises where nobody turned it into a line."""
+    try:
+        VAERun.model_validate({"vae": {"stem": 3}})
+    except ValidationError as error:
+        return error
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -307,6 +317,7 @@ def raises(error: BaseException) -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "not enough memory (CUDA out of memory)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (RecursionError("maximum depth"), "nested too deeply"),
+        (invalid(), "vae.stem: Input should be 2 or 4"),
         (ConfigError("two\nlines"), "two lines"),
     ],
     ids=lambda x: type(x).__name__,

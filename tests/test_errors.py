@@ -1,6 +1,7 @@
 """Every program ends with one line and a code, never a traceback, on what a user can do wrong."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,24 @@ def test_a_benchmark_says_what_is_wrong_in_one_line():
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "no 'nope'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("python", "line"),
+    [
+        ("exit 1", "is no Python 3.11 or newer; name one: make PYTHON="),
+        (
+            'case "$*" in *ensurepip*) exit 1;; esac',
+            "has no venv module; on Debian and Ubuntu: apt install python3-venv",
+        ),
+    ],
+)
+def test_setup_says_what_is_wrong_with_python(tmp_path, python, line):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    other = tmp_path / "other-python"
+    other.write_text(f"#!/bin/sh\n{python}\n", encoding="utf-8")
+    other.chmod(0o755)
+    done = subprocess.run(["make", "setup", f"PYTHON={other}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and line in done.stderr.splitlines()[0] and not (tmp_path / ".venv").exists()

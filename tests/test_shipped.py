@@ -1,11 +1,17 @@
 """The shipped model makes what it is asked for: the whole of sampling, on weights that mean something."""
 
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
 import numpy as np
 import torch
 
 from video_gen import VideoPipeline
 from video_gen.evaluation.physics import measure_video
-from video_gen.shipped import MODELS
+from video_gen.shipped import CONFIGS, MODELS
 
 MODEL = MODELS / "bounce"
 CAPTIONS = (
@@ -30,3 +36,24 @@ def test_it_fits_its_place():
     assert sum(f.stat().st_size for f in MODEL.rglob("*")) < 24 * 2**20
     pipeline = VideoPipeline.from_pretrained(MODEL)
     assert {p.dtype for p in pipeline.transformer.parameters()} == {torch.float32}
+
+
+def test_what_ships_is_in_the_package():
+    root = MODELS.parents[2]
+    found = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    packed = {file for pattern in found["video_gen.shipped"] for file in MODELS.parent.glob(pattern) if file.is_file()}
+    there = {file for file in MODELS.parent.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert packed == there and {MODELS / "bounce/vae/model.safetensors", CONFIGS / "demo-vae.yaml"} <= packed
+
+
+def test_a_wheel_brings_it_and_stays_small(tmp_path):
+    root = MODELS.parents[2]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    shutil.copytree(root / "video_gen", tmp_path / "video_gen")
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.stat().st_size < 22 * 2**20
+    assert {"video_gen/shipped/models/bounce/model.json", "video_gen/shipped/configs/vae-footage.yaml"} <= {*names}

@@ -99,7 +99,7 @@ class PlanOptions(Options):
 
 
 class Worlds(Config):
-    """Render a built-in world, whose true motion is known, as a folder of mp4 files with captions."""
+    """Render a built-in world, whose true motion is known. Fills a folder with videos and their captions."""
 
     world: Annotated[WorldConfig, FLAT] = WorldConfig()
     output: Path = Path("data/bounce")
@@ -107,7 +107,7 @@ class Worlds(Config):
 
 
 class DataCheck(Config):
-    """Read every frame of a folder, print what is in it and what is wrong, and write its quarantine.jsonl."""
+    """Read a folder, and tell what is in it and what is wrong. Reads every frame, and writes its quarantine.jsonl."""
 
     data: Annotated[ClipConfig, FLAT] = ClipConfig()
     quarantine: tuple[Literal["unreadable", "too short", "near-duplicate", "still"], ...] = ("unreadable",)
@@ -115,8 +115,8 @@ class DataCheck(Config):
 
 
 class DataEncode(Config):
-    """Encode a folder's clips with a VAE, and its captions with a frozen text encoder, ahead of `train diffusion` (which does
-    it, too). Several of these at once, in several shells or by torchrun, share the work."""
+    """Encode a folder's clips and captions ahead of `train diffusion`. It does it, too, where they are missing. Clips are encoded
+    with a VAE, captions with a frozen text encoder. Several of these at once, in several shells or by torchrun, share the work."""
 
     run: Annotated[DiffusionRun, FLAT] = DiffusionRun()
 
@@ -136,21 +136,21 @@ class TrainDiffusion(Config):
 
 
 class TrainDistill(Config):
-    """Distil a trained model into one that takes 1 to 4 steps without guidance."""
+    """Distil a trained model into one that takes 1 to 4 steps. It needs no guidance."""
 
     run: Annotated[DistillRun, FLAT] = DistillRun()
     options: Annotated[TrainOptions, FLAT] = TrainOptions(run_dir=Path("runs/distill"))
 
 
 class PlanVAE(Config):
-    """Tell what `train vae` with the same options will cost, before anything runs: sizes, operations, memory, time."""
+    """Tell what `train vae` would cost in memory and time. The options are the same."""
 
     run: Annotated[VAERun, FLAT] = VAERun()
     plan: Annotated[PlanOptions, FLAT] = PlanOptions()
 
 
 class PlanDiffusion(Config):
-    """Tell what `train diffusion` with the same options will cost, before anything runs."""
+    """Tell what `train diffusion` would cost in memory and time. The options are the same."""
 
     run: Annotated[DiffusionRun, FLAT] = DiffusionRun()
     plan: Annotated[PlanOptions, FLAT] = PlanOptions()
@@ -159,7 +159,7 @@ class PlanDiffusion(Config):
 
 
 class PlanDistill(Config):
-    """Tell what `train distill` with the same options will cost, before anything runs."""
+    """Tell what `train distill` would cost in memory and time. The options are the same."""
 
     run: Annotated[DistillRun, FLAT] = DistillRun()
     plan: Annotated[PlanOptions, FLAT] = PlanOptions()
@@ -201,7 +201,7 @@ class Sample(Config):
 
 
 class StreamVideo(Config):
-    """Make a video without end, block after block, into a file or a player, until Ctrl-C."""
+    """Make a video without end, into a file or a player. Block after block, until Ctrl-C."""
 
     prompt: Annotated[str | None, POSITIONAL] = None
     """What to show."""
@@ -264,7 +264,7 @@ class EvaluateVAE(Config):
 
 
 class EvaluateMotion(Config):
-    """Sample from captions of the built-in world `bounce` and measure whether objects persist, match, and move right."""
+    """Measure whether objects persist, match their captions and move right. Samples captions of the built-in world `bounce`."""
 
     given: Annotated[ModelOptions, FLAT] = ModelOptions()
     num_videos: int = Field(default=64, ge=1, le=1_000_000)
@@ -284,7 +284,7 @@ class EvaluateMotion(Config):
 
 
 class EvaluateDrift(Config):
-    """Make long videos of a built-in world and measure how they change with the frame index, with a report to look at."""
+    """Measure how long videos of a built-in world change with the frame index. Makes a report to look at."""
 
     given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
     world: Literal["bounce", "kicks", "digits", "pendulum"] | None = None
@@ -304,7 +304,7 @@ class EvaluateDrift(Config):
 
 
 class EvaluateSteps(Config):
-    """Measure quality against model calls: each solver at each number of steps, of one or several models."""
+    """Measure quality against model calls, each solver at each number of steps. Of one or several models."""
 
     given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
     world: Literal["bounce", "kicks"] | None = None
@@ -329,7 +329,7 @@ class EvaluateSteps(Config):
 
 
 class Demo(Config):
-    """The whole of it: render a world, train a VAE and a transformer, sample, measure, and write a report."""
+    """The whole of it, from nothing to a report. Renders a world, trains a VAE and a transformer, samples and measures."""
 
     output: Path = Path("runs/demo")
     """Folder for everything; a second run goes on from what is there."""
@@ -343,7 +343,7 @@ BenchTable = Literal["transformer", "training", "sampling", "vae", "vae_quality"
 
 
 class Bench(Config):
-    """Measure Video Gen beside diffusers' models, from a checkout, and write tables."""
+    """Measure Video Gen beside diffusers' models. Works in a checkout; writes tables."""
 
     tables: tuple[BenchTable, ...] = Field(default=get_args(BenchTable), min_length=1)
     """Which tables; all of them take well over an hour on two cores, most of it for compiling the peers."""

@@ -73,7 +73,7 @@ def find(commands: Commands, words: list[str]) -> tuple[tuple[str, ...], Command
     if words[:1] in (["--version"], ["-V"]):
         print(f"{PROGRAM} {__version__}")
         raise SystemExit(0)
-    if not asked or asked[0] in ("-h", "--help"):
+    if not asked or asked[0] in ("-h", "--help", "help"):
         print(overview(group or commands, words[0] if group else ""))
         raise SystemExit(0)
     raise ConfigError(unknown_command(words, list(group or commands), 2 if group else 1))

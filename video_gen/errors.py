@@ -61,6 +61,9 @@ def line_of(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}{where}" if error.filename and error.strerror else f"{text}{where}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return f"not enough memory ({text.split('. ')[0] or 'for Python'}); take smaller sizes or batches{where}"
+    if type(error).__name__ == "ValidationError":  # pydantic's, of a file whose reader did not expect it
+        told = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))  # type: ignore[attr-defined]
+        return f"{'; '.join(told)}{where}"
     if isinstance(error, RecursionError):
         return f"nested too deeply ({text}){where}"
     return None

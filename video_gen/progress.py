@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 LOG_SECONDS = 30.0
 """Between two lines in a log."""
+WORTH_SECONDS = 2.0
+"""What takes less needs no line in a log."""
 
 
 def duration(seconds: float) -> str:
@@ -97,5 +99,5 @@ def _in_log(console: Console, what: str, unit: str) -> Iterator[Callable[[int, i
             say(f", {pace}" if str(pace) else "")
 
     yield update
-    if pace.started is not None:
+    if pace.taken >= WORTH_SECONDS:
         say(f" in {duration(pace.taken)}")

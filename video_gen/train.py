@@ -150,7 +150,7 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profi
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
     student_run = run_of_student(run, teacher)
     if run.init is not None:
-        load_weights(student_run, run.init, student, text)
+        load_weights(student_run, local_folder(run.init), student, text)
     sets = encode_latents(student_run)
     parts = (student_run, run.distill, teacher, student)
     if run.distill.method == "matching":
