@@ -115,7 +115,7 @@ def save(source: Path, folder: Path, model: Path, sampling: dict[str, Any]) -> N
     config = VideoPipeline.from_pretrained(model).config
     pipe = VideoPipeline.from_pretrained(source)
     parts = (pipe.vae, pipe.transformer, pipe.text, config.diffusion, config.clip)
-    VideoPipeline(*parts, config.sampling.replace(**sampling)).save_pretrained(folder / "model")
+    VideoPipeline(*parts, config.sampling.replace(**sampling), config.world).save_pretrained(folder / "model")
 
 
 if __name__ == "__main__":

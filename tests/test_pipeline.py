@@ -140,6 +140,7 @@ def test_evaluating(trained, tmp_path):
     assert main(["evaluate", "vae", "--vae", str(trained / "vae/model/vae"), *data, "--output", str(out)]) == 0
     found = json.loads(out.read_text())
     assert 5 < found["psnr"] < 60 and found["psnr_linear"] > 5 and len(found["psnr_per_frame"]) == 9
+    assert json.loads((trained / "diffusion/model/model.json").read_text(encoding="utf-8"))["world"] == "bounce"
     motion = ["--model", str(trained / "diffusion/model"), "--num-videos", "2", "--output", str(out)]
     assert main(["evaluate", "motion", *motion]) == 0
     assert json.loads(out.read_text())["figures"]["videos"] == 2

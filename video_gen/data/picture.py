@@ -47,7 +47,9 @@ class Orientation(NamedTuple):
 
 def orientation_of(frame: VideoFrame, path: Path) -> Orientation:
     """By the display matrix: (x, y) is seen at (a x + c y, b x + d y). Raises: DataError if it is no multiple of 90 degrees."""
-    side: Any = next((each for each in frame.side_data.values() if each.type == Type.DISPLAYMATRIX), None)
+    found: Any = frame.side_data  # by number: what its iterator and its keys are depends on the version of PyAV
+    sides = (found[index] for index in range(len(found)))
+    side: Any = next((side for side in sides if side.type == Type.DISPLAYMATRIX), None)
     if side is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5] / 65536
