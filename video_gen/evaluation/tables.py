@@ -17,7 +17,9 @@ SETTINGS_SHOWN = 4
 
 def show(found: dict[str, Any], output: Path | None) -> None:
     """Print figures as a table, and write all of it as JSON if asked to. Raises: DataError if it cannot be written."""
-    table = Table(Column("figure", no_wrap=True), Column("value", overflow="fold"), Column("name in JSON", no_wrap=True))
+    table = Table(
+        Column("figure", no_wrap=True), Column("value", overflow="fold"), Column("name in JSON", no_wrap=True)
+    )
     aims = "figures" in found  # those are for the built-in world; of other clips nobody knows what can be had
     for name, value in found.get("figures", found).items():
         words = words_of(name)
