@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from video_gen import __version__
-from video_gen.config import Config, explain, load_yaml
+from video_gen.config import Config, explain, load_yaml, merged
 from video_gen.errors import ConfigError
 from video_gen.help import command_help, commands_help
-from video_gen.options import merged, options_of, read_words, spelling
+from video_gen.options import options_of, read_words, spelling
 from video_gen.shipped import config_names
 
 C = TypeVar("C", bound=Config)
