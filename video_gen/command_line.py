@@ -123,7 +123,7 @@ def read(
     default = kind() if default is None else default
     options = list(options_of(kind, default))
     if {"-h", "--help"} & {*words[: words.index("--") if "--" in words else None]}:
-        print(command_help(program, kind, options, notes))
+        print(command_help(program, kind, options, "FILE.yaml" if notes else (first or "").lstrip("-").upper(), notes))
         raise SystemExit(0)
     values = merged(default, read_words(options, words, program, first))
     try:
