@@ -15,7 +15,8 @@ from video_gen.config import Config
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
 from video_gen.errors import ConfigError, exit_code
-from video_gen.evaluate import evaluate_drift, show_drift
+from video_gen.evaluate import evaluate_drift
+from video_gen.evaluation.tables import show_drift
 from video_gen.progress import bar
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion

@@ -94,6 +94,7 @@ MISTAKES = [
     ("train vae --vae.latent-mean 1", "has no option --vae.latent-mean"),
     ("sample a red circle", "'red' is one word too many; put a text of several words in quotes"),
     ("worlds extra", "'extra' is one word too many"),
+    ("train vae --crop 8 demo-vae.yaml", "'demo-vae.yaml' is one word too many; a YAML file comes first"),
     ("sample --solver", "--solver needs a value: euler|heun|two_step|sde|renoise"),
     ("sample --solver --seed 1", "--solver needs a value"),
     ("sample --solver ''", "'--solver' is ''"),
@@ -179,7 +180,7 @@ def test_help_says_where_models_and_configurations_come_from(capsys):
         ),
         (
             ["train", "vae"],
-            ("video-gen train vae FILE.yaml [options]", "vae-footage", "--loop.no-tensorboard", "(default: on)"),
+            ("usage: video-gen train vae [FILE.yaml] [options]", "vae-footage", "--loop.no-tensorboard", "(default: on)"),
         ),
     ):
         with pytest.raises(SystemExit):

@@ -8,7 +8,7 @@ from video_gen.cli import main
 from video_gen.config import load_yaml
 from video_gen.errors import ConfigError
 from video_gen.plain_yaml import read_yaml
-from video_gen.training.recipes import DiffusionRun, VAERun
+from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 LINE = "loop:\n  train_steps: 7\n"
 
@@ -28,6 +28,16 @@ def test_what_is_meant_is_read(tmp_path, raw, rate, steps):
     (tmp_path / "a.yaml").write_bytes(raw)
     run = load_yaml(VAERun, tmp_path / "a.yaml")
     assert run.optim.learning_rate == rate and run.loop.train_steps == steps
+
+
+def test_a_part_that_names_some_fields_keeps_the_rest(tmp_path):
+    (tmp_path / "a.yaml").write_text("sampling: {num_steps: 8}\nmodes: {teacher_forcing: 1.0}\n", encoding="utf-8")
+    run = load_yaml(DistillRun, tmp_path / "a.yaml")
+    assert (run.sampling.solver, run.sampling.num_steps, run.sampling.guidance_scale) == ("renoise", 8, 1.0)
+    assert run.modes.history_dropout == DistillRun().modes.history_dropout == 0.0
+    (tmp_path / "b.yaml").write_text("vae: {preset: small, blocks: 1}\n", encoding="utf-8")
+    vae = load_yaml(VAERun, tmp_path / "b.yaml").vae
+    assert vae.widths == (64, 128, 256) and vae.blocks == 1
 
 
 def test_a_merged_key_is_not_given_twice(tmp_path):
@@ -63,6 +73,8 @@ def test_a_merged_key_is_not_given_twice(tmp_path):
         (b"loop: {train_step: 3}\n", "unknown key 'loop.train_step'; perhaps you meant 'train_steps'"),
         (b"loop: {precision: bf61}\n", "perhaps you meant 'bf16'"),
         (b"loop:\n", "'loop' is None"),
+        (b"1: {2: 3}\n", "'1' is 1: Keys should be strings"),
+        (b"loop: {1: 3}\n", "'loop.1' is 1: Keys should be strings"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, capsys, raw, message):

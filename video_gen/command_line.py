@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from video_gen import __version__
-from video_gen.config import Config, explain, load_yaml
+from video_gen.config import Config, explain, load_yaml, merged
 from video_gen.errors import ConfigError
 from video_gen.help import command_help, commands_help
-from video_gen.options import merged, options_of, read_words, spelling
+from video_gen.options import options_of, read_words, spelling
 from video_gen.shipped import config_names
 
 C = TypeVar("C", bound=Config)
@@ -123,7 +123,7 @@ def read(
     default = kind() if default is None else default
     options = list(options_of(kind, default))
     if {"-h", "--help"} & {*words[: words.index("--") if "--" in words else None]}:
-        print(command_help(program, kind, options, notes))
+        print(command_help(program, kind, options, "FILE.yaml" if notes else (first or "").lstrip("-").upper(), notes))
         raise SystemExit(0)
     values = merged(default, read_words(options, words, program, first))
     try:

@@ -68,7 +68,20 @@ def validate(kind: type[C], values: Any, source: str) -> C:
 def load_yaml(kind: type[C], path: str | Path) -> C:
     """Read a YAML file into `kind`. Raises: ConfigError if it is missing, not YAML, or does not fit."""
     values = read_yaml(Path(path))
-    return validate(kind, values if values is not None else {}, source=str(path))
+    values = merged(kind(), values) if isinstance(values, dict) else {} if values is None else values
+    return validate(kind, values, source=str(path))
+
+
+def merged(default: Config, changes: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What `default` was told, with changes of some fields, as values for its class.
+
+    A part of which some fields are named keeps the rest as `default` has it. `model_fields_set` stays what was said.
+    """
+    told: dict[Any, Any] = {name: getattr(default, name) for name in default.model_fields_set}
+    for name, value in changes.items():
+        part = getattr(default, name, None) if name in type(default).model_fields else None
+        told[name] = merged(part, value) if isinstance(part, Config) and isinstance(value, Mapping) else value
+    return told
 
 
 def dotted(loc: Loc) -> str:

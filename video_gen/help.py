@@ -14,10 +14,12 @@ WIDEST = 110
 INDENT = 26
 
 
-def command_help(program: str, kind: type[Config], options: Sequence[Option], notes: Sequence[str] = ()) -> str:
-    """The page of one command."""
+def command_help(
+    program: str, kind: type[Config], options: Sequence[Option], before: str = "", notes: Sequence[str] = ()
+) -> str:
+    """The page of one command; `before` the options comes what has no name."""
     positional = [option for option in options if option.said.positional]
-    usage = " ".join([program, *(f"[{option.name}]" for option in positional), "[options]"])
+    usage = " ".join([program, *([f"[{before}]"] if before else []), *(f"[{o.name}]" for o in positional), "[options]"])
     lines = [f"usage: {usage}", "", *_filled(inspect.cleandoc(kind.__doc__ or "")), ""]
     if positional:
         lines += [line for option in positional for line in _entry(option.name, option)] + [""]

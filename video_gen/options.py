@@ -6,7 +6,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -114,7 +114,7 @@ def read_words(
     Args: first: the option whose name can be left out.
     Raises: ConfigError.
     """
-    named = {name: (option, name) for option in options if not option.said.positional for name in names_of(option)}
+    named = {name: option for option in options if not option.said.positional for name in names_of(option)}
     open_ones = [option for option in options if option.said.positional or option.name == first]
     found: dict[str, Any] = {}
     rest, end = list(words), False
@@ -127,14 +127,12 @@ def read_words(
             name, equals, value = word.partition("=")
             name = name.replace("_", "-") if name.startswith("--") else name
             if name in named:
-                option, _ = named[name]
-                put(found, option.path, _take(option, name, [value] if equals else None, rest, named))
+                put(found, named[name].path, _take(named[name], name, [value] if equals else None, rest, named))
                 continue
             if not (open_ones and " " in word):  # a text, and no option that was mistyped
                 raise ConfigError(unknown_option(word, named, program, bool(open_ones)))
         if not open_ones:
-            quoted = "; put a text of several words in quotes" if any(o.said.positional for o in options) else ""
-            raise ConfigError(f"'{word}' is one word too many{quoted}; {program} --help tells what there is")
+            raise ConfigError(too_many(word, any(o.said.positional for o in options), program))
         option = open_ones.pop(0)
         put(found, option.path, word)
     return found
@@ -144,7 +142,7 @@ def names_of(option: Option) -> list[str]:
     return [option.name, *([option.said.short] if option.said.short else []), *([option.off] if option.flag else [])]
 
 
-def _take(option: Option, name: str, given: list[str] | None, rest: list[str], named: dict[str, Any]) -> Any:
+def _take(option: Option, name: str, given: list[str] | None, rest: list[str], named: Mapping[str, Option]) -> Any:
     """The value of an option, whose words are taken from the `rest`."""
     if option.flag:
         return given[0] if given else name == option.name
@@ -158,7 +156,7 @@ def _take(option: Option, name: str, given: list[str] | None, rest: list[str], n
     return option.value(taken)
 
 
-def _is_option(word: str, named: dict[str, Any], option: Option) -> bool:
+def _is_option(word: str, named: Mapping[str, Option], option: Option) -> bool:
     """Whether a word is the next option. A dash is none where one value is owed, nor a number's sign anywhere."""
     if word.partition("=")[0].replace("_", "-") in named or word == "--":
         return True
@@ -171,7 +169,14 @@ def put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     values[path[-1]] = value
 
 
-def unknown_option(word: str, named: dict[str, Any], program: str, takes_text: bool) -> str:
+def too_many(word: str, takes_text: bool, program: str) -> str:
+    """The line for a word that belongs to nothing."""
+    hint = "; a YAML file comes first" if word.endswith((".yaml", ".yml")) else ""
+    hint = "; put a text of several words in quotes" if takes_text else hint
+    return f"'{word}' is one word too many{hint}; {program} --help tells what there is"
+
+
+def unknown_option(word: str, named: Mapping[str, Option], program: str, takes_text: bool) -> str:
     """The line for an option that there is not, with the nearest one."""
     name = word.partition("=")[0].replace("_", "-")
     last = [known for known in named if known.endswith(f".{name.lstrip('-')}")]
@@ -182,16 +187,7 @@ def unknown_option(word: str, named: dict[str, Any], program: str, takes_text: b
     return f"{program} has no option {name}; {hint}{text}"
 
 
-def merged(default: Config, changes: dict[str, Any]) -> dict[str, Any]:
-    """What `default` was told, with changes of some fields, as values for its class: `model_fields_set` stays what was said."""
-    told = {name: getattr(default, name) for name in default.model_fields_set}
-    for name, value in changes.items():
-        part = getattr(default, name)
-        told[name] = merged(part, value) if isinstance(part, Config) else value
-    return told
-
-
-def spelling(options: Sequence[Option]):
+def spelling(options: Sequence[Option]) -> Callable[[Loc], str]:
     """From where pydantic found a mistake to the option's name, for `config.explain`; "" where a rule names its fields."""
     names = {option.path: option.name for option in options}
 

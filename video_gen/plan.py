@@ -322,6 +322,8 @@ class RandomLatents:
 def show(plan: Plan, output: Path | None) -> None:
     """Tables for the person, and a JSON file if asked for."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # nobody's window cuts a log
     total = sum(plan.parameters.values())
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in plan.parameters.items())
     console.print(f"parameters: {total / 1e6:.2f} M ({parts})", soft_wrap=True, highlight=False)
