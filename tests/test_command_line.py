@@ -180,7 +180,12 @@ def test_help_says_where_models_and_configurations_come_from(capsys):
         ),
         (
             ["train", "vae"],
-            ("usage: video-gen train vae [FILE.yaml] [options]", "vae-footage", "--loop.no-tensorboard", "(default: on)"),
+            (
+                "usage: video-gen train vae [FILE.yaml] [options]",
+                "vae-footage",
+                "--loop.no-tensorboard",
+                "(default: on)",
+            ),
         ),
     ):
         with pytest.raises(SystemExit):

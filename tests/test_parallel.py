@@ -41,6 +41,7 @@ class Latents:
     """In place of a LatentSet: moving dots."""
 
     buckets = [(FRAMES, *SIZE)] * 12
+    entries, folder = (), Path("latents")
 
     def __len__(self):
         return len(self.buckets)

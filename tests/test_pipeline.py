@@ -151,8 +151,8 @@ def test_a_finished_run_is_not_repeated_and_another_config_is_refused(trained, c
     command = ["train", "vae", "--run", str(trained / "vae"), *data, *VAE, *LOOP]
     assert main(command) == 0
     assert "finished already" in capsys.readouterr().out
-    assert main([*command, "--optim.learning-rate", "0.5"]) == 2
-    assert "optim.learning_rate was" in capsys.readouterr().err
+    assert main([*command, "--loss.mse", "0.5"]) == 2
+    assert "loss.mse was 0.0 and is now 0.5" in capsys.readouterr().err
 
 
 def test_resume_is_bit_for_bit_after_a_kill(trained, tmp_path):

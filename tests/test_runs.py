@@ -320,11 +320,14 @@ def test_the_split_of_the_vae_goes_along(made, tmp_path, capsys):
     assert "vae.widths is (32,), and (16,) in init" in capsys.readouterr().err
 
 
-def test_what_is_at_its_default_is_inherited_and_the_rest_named():
+def test_what_nobody_said_is_inherited_and_the_rest_named():
     said: list[str] = []
-    data = inherited(ClipConfig(height=32), {"fps": 8.0, "height": 48}, "the teacher's", said.append)
-    assert (data.fps, data.height) == (8.0, 32)
-    assert said == ["data.height is 32, the teacher's is 48", "as the teacher's: data.fps 8.0"]
+    data = inherited(
+        ClipConfig(height=32, width=64), {"fps": 8.0, "height": 48, "width": 48}, "the teacher's", said.append
+    )
+    assert (data.fps, data.height, data.width) == (8.0, 32, 64)  # 64 is the default, and was said
+    assert said[:2] == ["data.height is 32, the teacher's is 48", "data.width is 64, the teacher's is 48"]
+    assert said[2:] == ["as the teacher's: data.fps 8.0"]
 
 
 def test_durations_in_words():

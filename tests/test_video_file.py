@@ -260,7 +260,7 @@ def test_colours_of_a_file_that_says_nothing(tmp_path, height, matrix):
     [
         ("ffv1", "gray", (90,)),
         ("mjpeg", "yuvj420p", coded((90, 90, 90), 6, True)),
-        ("libx264rgb", "gbrp", (90, 90, 90)),
+        ("libx264rgb", "rgb24", (90,)),
     ],
 )
 def test_grey_in_other_clothes(tmp_path, codec, pixels, planes):

@@ -7,6 +7,7 @@ import copy
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,7 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
 
 def encode(run: DiffusionRun) -> None:
     """Fill the caches that training reads, for all stages, and say what is in them."""
-    for stage in run.stage_runs():
+    for stage in with_split_of_vae(run).stage_runs():
         parts = encode_latents(stage)
         if stage.text.name:
             encode_texts(stage, {entry.caption for part in parts for entry in part.entries})
@@ -80,9 +81,20 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", p
     Raises: ConfigError if there is no VAE, or the model that `init` names does not fit; what `training.loop.train` raises.
     """
     with processes(run.parallel, run.loop) as mesh:
+        run = with_split_of_vae(run, say if mesh.main else lambda text: None)
         if not run.stages:
             return _train_stage(run, run_dir, run.init, resume, profile, mesh)
         return _train_stages(run, run_dir, resume, profile, mesh)
+
+
+def with_split_of_vae(run: DiffusionRun, say: Callable[[str], None] = say) -> DiffusionRun:
+    """The run with the split that its VAE was trained with: what the one holds out the other must not train on."""
+    known = known_data(run.vae)
+    return (
+        run
+        if known is None
+        else run.model_copy(update={"data": inherited(run.data, split_of(known), "the VAE's", say)})
+    )
 
 
 def _train_stages(run: DiffusionRun, run_dir: Path, resume: Resume, profile: int, mesh: Mesh) -> dict[str, float]:
@@ -111,8 +123,6 @@ def _train_stage(
     run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume, profile: int, mesh: Mesh
 ) -> dict[str, float]:
     """Train from fresh weights, or from those of the model folder `start`."""
-    if (known := known_data(run.vae)) is not None:
-        run = run.replace(data=inherited(run.data, split_of(known), "the VAE's", say))
     with mesh.main_first():
         train_set, validation_set = encode_latents(run)
     say_held_out(len(validation_set), len({entry.clip_id.split("-")[0] for entry in validation_set.entries}), say)
@@ -146,7 +156,7 @@ def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profi
     teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
     known = known_data(run.vae)
     settings = teacher.config.clip.model_dump() | (split_of(known) if known else {})
-    run = run.replace(data=inherited(run.data, settings, "the teacher's", say))
+    run = run.model_copy(update={"data": inherited(run.data, settings, "the teacher's", say)})
     student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
     student_run = run_of_student(run, teacher)
     if run.init is not None:

@@ -36,16 +36,18 @@ def known_data(folder: Path) -> ClipConfig | None:
 
 
 def inherited(data: ClipConfig, known: dict[str, Any], whose: str, say: Callable[[str], None]) -> ClipConfig:
-    """`data` with the `known` values where it leaves a setting at its default; what else differs is named.
+    """`data` with the `known` values for what neither a file nor the command line has said; what was said and differs is named.
 
     Args: whose: such as "the VAE's".
     """
-    defaults = ClipConfig()
-    unsaid = {name: value for name, value in known.items() if getattr(data, name) == getattr(defaults, name)}
-    taken = {name: value for name, value in unsaid.items() if value != getattr(data, name)}
+    taken = {}
     for name, value in known.items():
-        if name not in unsaid and getattr(data, name) != value:
+        if getattr(data, name) == value:
+            continue
+        if name in data.model_fields_set:
             say(f"data.{name} is {getattr(data, name)}, {whose} is {value}{_consequence(name)}")
+        else:
+            taken[name] = value
     if taken:
         say(f"as {whose}: {', '.join(f'data.{name} {value}' for name, value in taken.items())}")
     return data.replace(**taken)
