@@ -68,7 +68,7 @@ def task(run: DiffusionRun, mesh: Mesh) -> DiffusionTask:
 def diffusion_run(**changes) -> DiffusionRun:
     sizes = {"latent_channels": CHANNELS, "width": 32, "depth": 3, "head_dim": 8, "text_width": 16, "joint_every": 3}
     loop = {"train_steps": STEPS, "batch_size": 4, "precision": "float32", "log_every": 1, "validate_every": STEPS // 2}
-    loop |= {"checkpoint_every": STEPS, "tensorboard": False, "device": "cpu"}
+    loop |= {"checkpoint_every": STEPS, "sample_every": 0, "tensorboard": False, "device": "cpu"}
     return DiffusionRun(
         transformer=TransformerConfig(**sizes, attention="factorised", window=2),
         text=TextConfig(width=16, hash_buckets=64),

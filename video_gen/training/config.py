@@ -58,8 +58,8 @@ class LoopConfig(Config):
     """Decay per step of the averaged weights that are validated, sampled, saved; warms up as (1 + s) / (10 + s)."""
     validate_every: int = Field(default=200, ge=0)
     """Steps between validations; the last step is validated too, unless this is 0."""
-    sample_every: int = Field(default=0, ge=0)
-    """Steps between samples; the last step is sampled too, unless this is 0."""
+    sample_every: int | None = Field(default=None, ge=0)
+    """Steps between samples; the last step is sampled too. Default: four times a run; 0 = never."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints: the most that a kill or a power cut can lose."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -76,6 +76,11 @@ class LoopConfig(Config):
     """`auto` takes the GPU when there is one."""
     tensorboard: bool = True
     """Write TensorBoard events to the run folder, beside log.jsonl."""
+
+    @property
+    def sampling_period(self) -> int:
+        """Steps between samples; 0 = never."""
+        return max(1, self.train_steps // 4) if self.sample_every is None else self.sample_every
 
     @field_validator("compile", mode="before")
     @classmethod

@@ -183,7 +183,7 @@ class Session:
             self._refuse_broken_weights()
         if validating:
             self.validate()
-        if loop.sample_every and (last or state.step % loop.sample_every == 0):
+        if loop.sampling_period and (last or state.step % loop.sampling_period == 0):
             self._sample()
         if saving:
             self.finite.settle()

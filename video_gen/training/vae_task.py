@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_frames, to_video
-from video_gen.data.video_writer import contact_sheet
+from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError
 from video_gen.evaluation.reconstruction import psnr
 from video_gen.model.flops import vae_training_flops
@@ -139,13 +139,17 @@ class VAETask:
         return {name: float(values.mean()) for name, values in every.items() if len(values)}
 
     def sample(self, step: int, folder: Path) -> None:
-        """Held-out clips and their reconstructions, row under row; of training where nothing is held out."""
+        """Held-out clips beside their reconstructions, as mp4 and as one picture; of training where nothing is held out."""
         rows: list[np.ndarray] = []
         clips = self.validation if len(self.validation) else self.train
         for video in self._batches(clips, spread(clips.buckets, SHEET_CLIPS)):
             made = self.vae.decode(self.vae.encode(video).mean).float()
             for pair in zip(video, made):
-                rows += [to_frames(v) for v in pair]
+                true, again = (to_frames(v) for v in pair)
+                if len(true) > 1:
+                    beside = np.concatenate([true, again], axis=2)
+                    write_video(folder / f"{len(rows) // 2:02d}.mp4", beside, self.run.data.fps)
+                rows += [true, again]
         rows = [row for row in rows if row.shape == rows[0].shape]
         Image.fromarray(contact_sheet(rows, scale=max(1, 96 // rows[0].shape[1]))).save(folder / "sheet.png")
 
