@@ -20,7 +20,7 @@ from video_gen.progress import duration
 from video_gen.training import loop as loop_module
 from video_gen.training.best import Judge
 from video_gen.training.config import OptimConfig
-from video_gen.training.known_data import inherited
+from video_gen.training.known_data import inherited, say_held_out
 from video_gen.training.loop import TrainingInterrupted, train
 
 JUDGE = Judge("validation_mse", higher=False, margin=0.01, remedy="more clips help")
@@ -328,6 +328,27 @@ def test_what_nobody_said_is_inherited_and_the_rest_named():
     assert (data.fps, data.height, data.width) == (8.0, 32, 64)  # 64 is the default, and was said
     assert said[:2] == ["data.height is 32, the teacher's is 48", "data.width is 64, the teacher's is 48"]
     assert said[2:] == ["as the teacher's: data.fps 8.0"]
+
+
+@pytest.mark.parametrize(
+    "clips, files, said",
+    [
+        (
+            0,
+            0,
+            [
+                "nothing is held out, so no figure will tell how well the model does on other clips, and its last weights are kept"
+            ],
+        ),
+        (1, 1, ["only 1 clip of 1 file held out: held-out figures are rough"]),
+        (40, 7, ["only 40 clips of 7 files held out: held-out figures are rough"]),
+        (8, 8, []),
+    ],
+)
+def test_few_held_out_files_are_told(clips, files, said):
+    lines: list[str] = []
+    say_held_out(clips, files, lines.append)
+    assert lines == said
 
 
 def test_durations_in_words():

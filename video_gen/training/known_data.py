@@ -16,6 +16,8 @@ from video_gen.files import write_text
 
 FILE = "data.json"
 SPLIT = ("validation_fraction", "split_seed")
+FEW_FILES = 8
+"""Clips of one file are alike: figures of fewer files than this say little of others."""
 
 
 def remember_data(folder: Path, data: ClipConfig) -> None:
