@@ -61,10 +61,9 @@ def say_held_out(clips: int, files: int, say: Callable[[str], None]) -> None:
         say(
             "nothing is held out, so no figure will tell how well the model does on other clips, and its last weights are kept"
         )
-    elif clips < 8:
-        say(
-            f"only {clips} clips of {files} {'file is' if files == 1 else 'files are'} held out: held-out figures are rough"
-        )
+    elif files < FEW_FILES:
+        counted = f"{clips} {'clip' if clips == 1 else 'clips'} of {files} {'file' if files == 1 else 'files'}"
+        say(f"only {counted} held out: held-out figures are rough")
 
 
 def split_of(data: ClipConfig) -> dict[str, Any]:
