@@ -7,10 +7,11 @@ from video_gen.arguments import DataCheck
 from video_gen.command_line import read
 from video_gen.data.batches import WORK_SLACK, BatchSampler, balanced_batch_sizes, volume
 from video_gen.data.check import check, render
-from video_gen.data.clips import Clips, best_bucket
+from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.data.video_file import VideoInfo
 from video_gen.data.video_writer import write_video
+from video_gen.data.windows import best_bucket
 from video_gen.errors import ConfigError
 from video_gen.model.transformer_config import TransformerConfig
 

@@ -12,21 +12,12 @@ import torch
 from PIL import Image
 
 from video_gen.data.check import check
-from video_gen.data.clips import (
-    Clips,
-    content_hash,
-    fit,
-    quarantined,
-    scan,
-    split,
-    spread,
-    to_frames,
-    to_video,
-    windows,
-)
+from video_gen.data.clips import Clips, fit, spread, to_frames, to_video
 from video_gen.data.config import ClipConfig
+from video_gen.data.folder import content_hash, quarantined, scan, split
 from video_gen.data.video_file import all_frames, probe, read_frames, read_metadata
 from video_gen.data.video_writer import write_video
+from video_gen.data.windows import windows
 from video_gen.errors import ConfigError, DataError, ShapeError
 
 
@@ -245,23 +236,6 @@ def test_captions_from_three_places(tmp_path):
     assert Clips(config(tmp_path)).captions == ["", "from a text file", "from, csv"]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"file_name": "x.mp4", "text": "t"}', "names 'x.mp4'"),
-        ('{"file_name": "a.mp4"}', "wants the fields"),
-        ("{oops", "line 1: not JSON"),
-        ('{"file_name": "a.mp4", "text": "t"}\n{"file_name": "a.mp4", "text": "u"}', "line 2.*already"),
-        ("[1]", "expected an object"),
-    ],
-)
-def test_metadata_that_does_not_fit(tmp_path, line, message):
-    write_video(tmp_path / "a.mp4", moving(20), 20)
-    (tmp_path / "metadata.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match=message):
-        scan(tmp_path)
-
-
 def test_the_split_goes_by_content(tmp_path):
     hashes = [f"{i:016x}" for i in range(400)]
     held = split(hashes, 0.1, 0)
@@ -300,7 +274,13 @@ def test_the_check_finds_stills_duplicates_and_short_files(tmp_path):
     write_video(tmp_path / "short.mp4", moving(6, seed=5), 20)
     report = check(config(tmp_path), quarantine=("still",), workers=1)
     found = {kind: [name for name, _ in rows] for kind, rows in report.problems.items()}
-    assert found == {"unreadable": [], "too short": ["short.mp4"], "near-duplicate": ["b.mp4"], "still": ["still.mp4"]}
+    assert found == {
+        "unreadable": [],
+        "too short": ["short.mp4"],
+        "near-duplicate": ["b.mp4"],
+        "still": ["still.mp4"],
+        "caption too long": [],
+    }
     assert set(quarantined(tmp_path)) == {"still.mp4"}
     check(config(tmp_path), workers=1)
     assert not quarantined(tmp_path)
@@ -344,7 +324,7 @@ def test_text_that_is_not_utf8_and_a_quarantine_without_names(tmp_path):
         scan(tmp_path)
     (tmp_path / "a.txt").unlink()
     (tmp_path / "quarantine.jsonl").write_text('{"reason": "?"}\n')
-    with pytest.raises(DataError, match="entry 1: has no file_name"):
+    with pytest.raises(DataError, match="line 1: has no file_name"):
         quarantined(tmp_path)
 
 

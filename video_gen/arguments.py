@@ -12,6 +12,7 @@ from pydantic import Field
 from video_gen.command_line import Options
 from video_gen.config import FLAT, POSITIONAL, Config, Said
 from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, WorldConfig
+from video_gen.model.transformer_config import TextConfig
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -110,8 +111,14 @@ class DataCheck(Config):
     """Read a folder, and tell what is in it and what is wrong. Reads every frame, and writes its quarantine.jsonl."""
 
     data: Annotated[ClipConfig, FLAT] = ClipConfig()
-    quarantine: tuple[Literal["unreadable", "too short", "near-duplicate", "still"], ...] = ("unreadable",)
+    quarantine: tuple[Literal["unreadable", "caption too long", "too short", "near-duplicate", "still"], ...] = (
+        "unreadable",
+    )
     """Kinds of trouble that training is to skip."""
+    max_tokens: int = Field(default=TextConfig().max_tokens, ge=2, le=100_000)
+    """What the text encoder of the training takes: its `text.max_tokens`. Longer captions are named."""
+    lines: int = Field(default=20, ge=1)
+    """How many lines of each kind to print; the rest is counted."""
 
 
 class DataEncode(Config):

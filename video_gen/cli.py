@@ -49,13 +49,16 @@ def worlds(world: WorldConfig, output: Path) -> None:
     print(f"{output}: {world.num_clips} clips, {world.num_images} stills{kept}")
 
 
-def data_check(data: ClipConfig, quarantine: tuple[str, ...]) -> None:
+def data_check(data: ClipConfig, quarantine: tuple[str, ...], max_tokens: int, lines: int) -> None:
     from video_gen.data.check import check, render
+    from video_gen.model.text import ByteTextEncoder
+    from video_gen.model.transformer_config import TextConfig
     from video_gen.progress import bar
 
+    encoder = ByteTextEncoder(TextConfig(max_tokens=max_tokens))
     with bar("reading", "files") as progress:
-        report = check(data, quarantine, progress)
-    render(report)
+        report = check(data, quarantine, progress, read_caption=lambda text: encoder.tokenise([text]))
+    render(report, lines)
 
 
 def data_encode(**options: Any) -> None:

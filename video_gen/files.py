@@ -1,5 +1,6 @@
 """Files on disk: each appears whole or not at all, with the rights that the umask gives, and a full disk is one line."""
 
+import codecs
 import errno
 import os
 import re
@@ -102,3 +103,25 @@ def lock_byte(file: IO, place: int, wait: bool) -> bool:
 def unlock_byte(file: IO, place: int) -> None:
     if fcntl is not None:
         fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+
+
+def read_text(path: Path) -> str:
+    """A text file as editors write it: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises: DataError if it is none of these, or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: no readable UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); change its rights, or remove it") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of `read_text`, which end at newlines only: a caption may hold other separators, such as U+2028."""
+    return [line.removesuffix("\r") for line in read_text(path).split("\n")]

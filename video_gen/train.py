@@ -26,7 +26,15 @@ from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.training.caches import encode_latents, encode_texts, load_vae, load_vae_weights, load_weights, open_clips
+from video_gen.training.caches import (
+    check_captions,
+    encode_latents,
+    encode_texts,
+    load_vae,
+    load_vae_weights,
+    load_weights,
+    open_clips,
+)
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.folder import open_run_folder, whole_folder
@@ -65,6 +73,7 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
 
 def encode(run: DiffusionRun) -> None:
     """Fill the caches that training reads, for all stages, and say what is in them."""
+    check_captions(run)
     for stage in with_split_of_vae(run).stage_runs():
         parts = encode_latents(stage)
         if stage.text.name:
@@ -123,6 +132,8 @@ def _train_stage(
     run: DiffusionRun, run_dir: Path, start: Path | None, resume: Resume, profile: int, mesh: Mesh
 ) -> dict[str, float]:
     """Train from fresh weights, or from those of the model folder `start`."""
+    if mesh.main:
+        check_captions(run)
     with mesh.main_first():
         train_set, validation_set = encode_latents(run)
     say_held_out(len(validation_set), len({entry.clip_id.split("-")[0] for entry in validation_set.entries}), say)

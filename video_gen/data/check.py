@@ -1,29 +1,41 @@
 """Reading a whole folder to find what is wrong with it, before training does."""
 
 import json
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from video_gen.data.clips import QUARANTINE, Source, best_bucket, scan, windows
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
+from video_gen.data.duplicates import SIDE, near_duplicates
+from video_gen.data.folder import QUARANTINE, Source, content_hash, look, split
+from video_gen.data.processes import in_processes
 from video_gen.data.video_file import VideoInfo, all_frames, probe
+from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError
+from video_gen.files import write_text
 
 STILL = 0.5
 """Mean difference of successive looked-at frames, in grey levels of 255, below which nothing moves."""
-HASH_FRAMES = 4
-NEAR = 6
-"""Bits of 64 in which the hashes of near-duplicates may differ, per frame."""
-PROBLEMS = ("unreadable", "too short", "near-duplicate", "still")
+LOOKED_AT = 4
+"""Frames of a file that are compared with those of others."""
+CUT = 30.0
+"""Mean grey levels by which a frame differs from the one before, where that is also CUT_RATIO times what it does around."""
+CUT_RATIO = 5.0
+BLACK = 20
+"""Grey levels up to which a border counts as black."""
+LEAST_BAR = 0.03
+"""Share of the picture that a black bar takes on each of two sides to be named."""
+PROBLEMS = ("unreadable", "caption too long", "too short", "near-duplicate", "still")
+SHOWN = 20
+"""Lines of a kind that are printed."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +44,42 @@ class FileReport:
 
     name: str
     size: int
-    caption: bool
+    caption: str | None
+    digest: str = ""
+    """Of its content."""
     info: VideoInfo | None = None
     error: str | None = None
     bucket: Bucket | None = None
     """The size of its clips; None if it is unreadable or too short for any."""
     clips: int = 0
     still: bool = False
-    hashes: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What is worth a word and no trouble: how it is read, cuts, black bars."""
+    pictures: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), np.uint8), compare=False, repr=False)
+    """(k, SIDE, SIDE) uint8, grey, of the looked-at frames."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
     """What was found in a folder; `problems` maps a kind of PROBLEMS to (file, reason)."""
 
-    folder: Path
+    config: ClipConfig
     files: list[FileReport]
     problems: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     clips: dict[Bucket, int] = field(default_factory=dict)
     """Clips of each size of the config, and of one frame where there are images; without those now in quarantine."""
+    held_out: tuple[int, int] = (0, 0)
+    """Files and clips that training will hold out."""
+    notes: list[str] = field(default_factory=list)
+    """What lies in the folder and is not read."""
+    faults: list[str] = field(default_factory=list)
+    """What does not fit in metadata and captions: training refuses the folder until it does."""
+    unwritten: str | None = None
+    """Why quarantine.jsonl could not be written."""
+
+    @property
+    def folder(self) -> Path:
+        return self.config.folder
 
 
 def check(
@@ -58,26 +87,42 @@ def check(
     quarantine: Iterable[str] = ("unreadable",),
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    read_caption: Callable[[str], object] = lambda text: None,
 ) -> CheckReport:
     """Decode every frame of every file of `config.folder`, and write its quarantine.jsonl anew.
 
     Args:
         quarantine: which kinds of PROBLEMS go into quarantine; the others are only reported.
-    Raises: DataError if the folder or its metadata cannot be read.
+        read_caption: raises DataError for a caption that the text encoder does not take.
+    Raises: DataError if the folder cannot be read, or a process of the work is killed.
     """
-    sources = scan(config.folder)
+    found = look(config.folder)
     files: dict[str, FileReport] = {}
-    context = multiprocessing.get_context(
-        "forkserver" if os.name == "posix" else "spawn"
-    )  # threads do not survive a fork
-    with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context) as pool:
-        for future in as_completed([pool.submit(_read, source, config) for source in sources]):
-            files[future.result().name] = future.result()
-            if progress:
-                progress(len(files), len(sources))
-    ordered = [files[source.name] for source in sources]
+    count = min(workers or os.cpu_count() or 1, len(found.sources))
+    for source, report in in_processes(partial(_read, config=config), found.sources, count):
+        files[source.name] = report
+        if progress:
+            progress(len(files), len(found.sources))
+    ordered = [files[source.name] for source in found.sources]
+    problems = _problems(ordered, config, read_caption)
+    rows = {name: f"{kind}: {why}" for kind in quarantine for name, why in problems[kind]}
+    kept = [file for file in ordered if file.name not in rows]
+    held = split([file.digest for file in kept], config.validation_fraction, config.split_seed)
+    out = [file for file in kept if file.digest in held and file.bucket is not None]
+    clips = dict.fromkeys(config.sizes, 0)
+    for file in kept:
+        if file.bucket is not None:
+            clips[file.bucket] = clips.get(file.bucket, 0) + file.clips
+    unwritten = _write_quarantine(config.folder / QUARANTINE, rows)
+    sides = (len(out), sum(file.clips for file in out))
+    return CheckReport(config, ordered, problems, clips, sides, found.notes, found.faults, unwritten)
+
+
+def _problems(
+    files: list[FileReport], config: ClipConfig, read_caption: Callable[[str], object]
+) -> dict[str, list[tuple[str, str]]]:
     problems: dict[str, list[tuple[str, str]]] = {kind: [] for kind in PROBLEMS}
-    for file in ordered:
+    for file in files:
         if file.error is not None:
             problems["unreadable"].append((file.name, file.error))
         elif file.bucket is None:
@@ -85,25 +130,34 @@ def check(
             problems["too short"].append((file.name, f"fewer than {frames} frames at {config.fps:g} fps"))
         if file.still:
             problems["still"].append((file.name, "nothing moves"))
-    problems["near-duplicate"] = _near_duplicates(ordered)
-    rows = {name: f"{kind}: {why}" for kind in quarantine for name, why in problems[kind]}
-    path = config.folder / QUARANTINE
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(json.dumps({"file_name": n, "reason": r}) + "\n" for n, r in rows.items()))
-    os.replace(temporary, path)
-    clips = dict.fromkeys(config.sizes, 0)
-    for file in ordered:
-        if file.bucket is not None and file.name not in rows:
-            clips[file.bucket] = clips.get(file.bucket, 0) + file.clips
-    return CheckReport(config.folder, ordered, problems, clips)
+        try:
+            read_caption(file.caption or "")
+        except DataError as error:
+            problems["caption too long"].append((file.name, str(error)))
+    seen = [file for file in files if file.info is not None and not file.still]
+    pairs = near_duplicates([f.pictures for f in seen], [f.info.duration for f in seen if f.info])
+    problems["near-duplicate"] = [(seen[later].name, f"looks like {seen[first].name}") for later, first in pairs]
+    return problems
 
 
-def render(report: CheckReport) -> None:
-    """Print the report as tables."""
+def _write_quarantine(path: Path, rows: dict[str, str]) -> str | None:
+    """Returns: why it could not be written, if it could not. Without rows there is no file."""
+    try:
+        if rows:
+            write_text(path, "".join(json.dumps({"file_name": n, "reason": r}) + "\n" for n, r in rows.items()))
+        else:
+            path.unlink(missing_ok=True)
+    except (DataError, OSError) as error:
+        return str(error)
+    return None
+
+
+def render(report: CheckReport, most: int = SHOWN) -> None:
+    """Print the report: a table, then what is wrong, kind by kind, then what is worth a word; of each kind `most` lines."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console, config = Console(), report.config
     good = [f.info for f in report.files if f.info is not None]
     table = Table("what", "found", title=str(report.folder))
     videos = [info for info in good if info.kind == "video"]
@@ -114,58 +168,99 @@ def render(report: CheckReport) -> None:
     table.add_row("frames per second", _counted(f"{i.fps:.4g}" for i in videos))
     table.add_row("codecs", _counted(i.codec for i in good))
     table.add_row("with audio", str(sum(i.has_audio for i in good)))
+    windows_of = f"at {config.fps:g} fps, a window every {config.stride or 'clip of'} frames"
     for bucket, clips in report.clips.items():
-        table.add_row(f"clips of {bucket_name(bucket)}", f"{clips:,}")
+        table.add_row(f"clips of {bucket_name(bucket)}", f"{clips:,} ({windows_of})")
+    files, clips = report.held_out
+    share = f"fraction {config.validation_fraction:g}, seed {config.split_seed}"
+    table.add_row("held out", f"{clips:,} clips of {files:,} files ({share})")
     table.add_row("without caption", str(sum(not f.caption for f in report.files)))
     for kind in PROBLEMS:
         table.add_row(kind, str(len(report.problems[kind])))
+    table.add_row("faults in metadata", str(len(report.faults)))
     console.print(table)
+    _print(console, [f"metadata: {fault}" for fault in report.faults], most)
     for kind in PROBLEMS:
-        for name, why in report.problems[kind]:
-            console.print(f"{kind}: {name}: {why}", markup=False, highlight=False)
+        _print(console, [f"{kind}: {name}: {why}" for name, why in report.problems[kind]], most)
+    _print(console, report.notes, most)
+    _print(console, [f"note: {file.name}: {remark}" for file in report.files for remark in file.remarks], most)
+    if report.unwritten:
+        _print(console, [f"quarantine.jsonl was not written: {report.unwritten}"], most)
+
+
+def _print(console: Any, lines: list[str], most: int) -> None:
+    for line in lines[:most]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(lines) > most:
+        console.print(f"... and {len(lines) - most} more such lines (--lines)", markup=False, highlight=False)
 
 
 def _read(source: Source, config: ClipConfig) -> FileReport:
-    size, caption = source.path.stat().st_size, source.caption is not None
+    caption = source.caption
+    try:
+        size, digest = source.path.stat().st_size, content_hash(source.path)
+    except (DataError, OSError) as error:
+        return FileReport(source.name, 0, caption, error=str(error))
     try:
         info = probe(source.path)
-        marks = set(np.linspace(0, info.num_frames - 1, min(HASH_FRAMES, info.num_frames)).round().astype(int))
-        thumbs: list[np.ndarray] = []
-        for index, (_, frame) in enumerate(all_frames(source.path)):
+        marks = set(np.linspace(0, info.num_frames - 1, min(LOOKED_AT, info.num_frames)).round().astype(int))
+        pictures: list[np.ndarray] = []
+        steps: list[float] = []
+        lit: np.ndarray | None = None
+        before: np.ndarray | None = None
+        times: list[float] = []
+        for index, (time, frame) in enumerate(all_frames(source.path)):
+            small = np.asarray(Image.fromarray(frame).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
+            if before is not None:
+                steps.append(float(np.abs(small.astype(np.int16) - before).mean()))
+            before = small.astype(np.int16)
+            times.append(time)
             if index in marks:
-                grey = Image.fromarray(frame).convert("L").resize((64, 64), Image.Resampling.BOX)
-                thumbs.append(np.asarray(grey, dtype=np.float64))
+                pictures.append(small)
+                bright = frame.max(-1)
+                lit = bright if lit is None or lit.shape != bright.shape else np.maximum(lit, bright)
     except DataError as error:
-        return FileReport(source.name, size, caption, error=str(error))
-    moved = max((float(abs(b - a).mean()) for a, b in pairwise(thumbs)), default=0.0)
-    still = info.kind == "video" and moved < STILL
-    hashes = tuple(_hash(thumb) for thumb in thumbs)
+        return FileReport(source.name, size, caption, digest, error=str(error))
+    moved = max((float(np.abs(a.astype(float) - b).mean()) for a, b in pairwise(pictures)), default=0.0)
     bucket = best_bucket(info, config)
-    clips = len(windows(info, config, bucket)) if bucket else 0
-    return FileReport(source.name, size, caption, info, None, bucket, clips, still, hashes)
+    return FileReport(
+        source.name,
+        size,
+        caption,
+        digest,
+        info,
+        bucket=bucket,
+        clips=len(windows(info, config, bucket)) if bucket else 0,
+        still=info.kind == "video" and moved < STILL,
+        remarks=(*info.notes, *_cuts(steps, times), *_bars(lit)),
+        pictures=np.stack(pictures),
+    )
 
 
-def _hash(thumb: np.ndarray) -> int:
-    """64 bits: whether a cell is brighter than its right neighbour (difference hash)."""
-    small = np.asarray(Image.fromarray(thumb.astype(np.float32)).resize((9, 8), Image.Resampling.BOX))
-    return int("".join("1" if bit else "0" for bit in (np.diff(small, axis=1) > 0).flatten()), 2)
-
-
-def _near_duplicates(files: list[FileReport]) -> list[tuple[str, str]]:
-    """Files whose looked-at frames all have nearly the hashes of an earlier file, and the same length within 5%."""
-    kept: list[FileReport] = []
+def _cuts(steps: list[float], times: list[float]) -> list[str]:
+    """A line if a video jumps from one picture to another: a clip across such a place shows two scenes."""
     found = []
-    for file in (f for f in files if f.info is not None and not f.still):
-        for other in kept:
-            assert file.info and other.info
-            alike = len(file.hashes) == len(other.hashes) and abs(file.info.duration - other.info.duration) <= (
-                0.05 * other.info.duration
-            )
-            if alike and all((a ^ b).bit_count() <= NEAR for a, b in zip(file.hashes, other.hashes)):
-                found.append((file.name, f"looks like {other.name}"))
-                break
-        else:
-            kept.append(file)
+    for index, step in enumerate(steps):
+        around = steps[max(0, index - 4) : index] + steps[index + 1 : index + 5]
+        if step > CUT and step > CUT_RATIO * (float(np.median(around)) if around else 0.0):
+            found.append(times[index + 1])
+    if not found:
+        return []
+    first = ", ".join(f"{time:.2f}" for time in found[:3]) + (", ..." if len(found) > 3 else "")
+    return [f"{len(found)} {'cut' if len(found) == 1 else 'cuts'}, at {first} s: split it there"]
+
+
+def _bars(lit: np.ndarray | None) -> list[str]:
+    """A line if two opposite sides are black in all looked-at frames. `lit`: (h, w), the brightest that each pixel was."""
+    if lit is None or lit.max() <= 2 * BLACK:
+        return []
+    found = []
+    for axis, name in ((1, "above and below"), (0, "left and right")):
+        bright = np.flatnonzero((lit > BLACK).mean(axis=axis) > 0.01)
+        length = lit.shape[1 - axis]
+        shares = bright[0] / length, (length - 1 - bright[-1]) / length
+        if min(shares) >= LEAST_BAR:
+            found.append(f"black bars {name}, {sum(shares):.0%} of the picture: crop them")
     return found
 
 

@@ -5,10 +5,6 @@ any other bad file is an error.
 """
 
 import copy
-import csv
-import hashlib
-import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
-from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, frames_at, iterate_frames, probe
+from video_gen.data.folder import Source, content_hash, look, quarantined, refuse_faults, split
+from video_gen.data.video_file import frames_at, iterate_frames, probe
+from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError, ShapeError
 
-QUARANTINE = "quarantine.jsonl"
 Side = Literal["train", "validation"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video or image file and its caption."""
-
-    path: Path
-    name: str
-    """Path relative to the folder, with forward slashes."""
-    caption: str | None
 
 
 @dataclass(frozen=True)
@@ -45,121 +32,6 @@ class Clip:
     clip_id: str
     """Of the file's content, the window and the size: the same frames have the same id, wherever they lie, however called."""
     source: Path
-
-
-# -------------------- files
-
-
-def scan(folder: str | Path) -> list[Source]:
-    """Every video and image under `folder`, sorted by name, quarantined ones included.
-
-    Captions come from metadata.jsonl or metadata.csv (`file_name`, `text`), or from a .txt of the same name.
-    Raises: DataError if there is no such folder or nothing in it, or the metadata don't fit.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
-    paths = media_files(folder)
-    if not paths:
-        raise DataError(f"{folder}: holds no videos or images ({' '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))})")
-    names = [p.relative_to(folder).as_posix() for p in paths]
-    captions = _metadata(folder, set(names))
-    return [Source(p, n, captions.get(n, _sidecar(p))) for p, n in zip(paths, names)]
-
-
-def media_files(folder: Path) -> list[Path]:
-    """Every video and image under `folder`, sorted; empty if there is no such folder."""
-    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    files = sorted(folder.rglob("*")) if folder.is_dir() else []
-    paths = [p for p in files if p.suffix.lower() in known and p.is_file()]
-    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-
-
-def quarantined(folder: str | Path) -> dict[str, str]:
-    """Names and reasons from the folder's quarantine.jsonl."""
-    path = Path(folder) / QUARANTINE
-    rows = _json_lines(path) if path.exists() else []
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get("file_name"), str):
-            raise DataError(
-                f"{path}, entry {number}: has no file_name; correct it, or run `video-gen data check` again"
-            )
-    return {row["file_name"]: str(row.get("reason", "")) for row in rows}
-
-
-def content_hash(path: Path) -> str:
-    """16 hexadecimal digits of the file's bytes. Raises: DataError if they cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); `video-gen data check` quarantines such files"
-        ) from None
-
-
-def split(hashes: list[str], fraction: float, seed: int) -> set[str]:
-    """The content hashes that are held out: those whose seeded hash lies below `fraction`, and at least one of two.
-
-    A file's side depends on its own content, so that adding files never moves one across; only a folder so small that
-    nothing would be held out gives its lowest one.
-    """
-    rank = {h: int(hashlib.blake2b(f"{seed}:{h}".encode(), digest_size=8).hexdigest(), 16) / 2**64 for h in set(hashes)}
-    held = {h for h, r in rank.items() if r < fraction}
-    if fraction > 0 and len(rank) > 1:
-        held = held or {min(rank, key=rank.__getitem__)}
-        if len(held) == len(rank):
-            held.discard(max(rank, key=rank.__getitem__))
-    return held
-
-
-def _metadata(folder: Path, names: set[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path in (folder / "metadata.jsonl", folder / "metadata.csv"):
-        if not path.exists():
-            continue
-        if path.suffix == ".jsonl":
-            rows = _json_lines(path)
-        else:
-            rows = list(csv.DictReader(_text(path, "utf-8-sig").splitlines(keepends=True)))
-        for number, row in enumerate(rows, 1 if path.suffix == ".jsonl" else 2):
-            name, text = row.get("file_name"), row.get("text")
-            where = f"{path}, line {number}"
-            if not isinstance(name, str) or not isinstance(text, str):
-                raise DataError(f"{where}: wants the fields file_name and text, has {', '.join(map(str, row))}")
-            if name not in names:
-                raise DataError(f"{where}: names '{name}', which is not in the folder; add the file or delete the line")
-            if name in found:
-                raise DataError(f"{where}: '{name}' has a caption already; delete one of the two")
-            found[name] = text
-    return found
-
-
-def _json_lines(path: Path) -> list[dict]:
-    rows = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error}); correct or delete it") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: expected an object with file_name, found {type(row).__name__}")
-        rows.append(row)
-    return rows
-
-
-def _sidecar(path: Path) -> str | None:
-    text = path.with_suffix(".txt")
-    return " ".join(_text(text).split()) if text.exists() else None
-
-
-def _text(path: Path, encoding: str = "utf-8") -> str:
-    try:
-        return path.read_text(encoding=encoding)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no readable UTF-8 text ({error}); save it as UTF-8") from None
 
 
 # -------------------- clips
@@ -192,8 +64,10 @@ class Clips:
         self._room = 0
         self._kept: dict[int, np.ndarray] = {}
         bad = quarantined(config.folder)
-        sources = []
-        for source in scan(config.folder):
+        sources, found = [], look(config.folder)
+        refuse_faults(found)
+        self.messages += found.notes
+        for source in found.sources:
             if source.name in bad:
                 self.messages.append(f"{source.name}: in quarantine ({bad[source.name]})")
             else:
@@ -286,26 +160,6 @@ class Clips:
             self.buckets.append(bucket)
 
 
-def best_bucket(info: VideoInfo, config: ClipConfig) -> Bucket | None:
-    """The size into which a file fits best, or None if it is too short for all.
-
-    An image goes to a one-frame size; a video goes to one of several frames if the config has any. Of those whose frames
-    the file has, the winner has (1) the aspect ratio nearest to the file's, in which least is cropped; (2) the most frames;
-    (3) the most pixels that need no enlarging, or else the fewest; (4) the earliest place in the config.
-    """
-    sizes = list(dict.fromkeys((1, h, w) for _, h, w in config.sizes)) if info.kind == "image" else list(config.sizes)
-    if info.kind == "video" and any(size[0] > 1 for size in sizes):
-        sizes = [size for size in sizes if size[0] > 1]
-
-    def misfit(size: Bucket) -> tuple[float, int, bool, int]:
-        frames, height, width = size
-        cropped = abs(math.log(width * info.height / (height * info.width)))
-        enlarged = height > info.height or width > info.width
-        return cropped, -frames, enlarged, height * width if enlarged else -height * width
-
-    return min((size for size in sizes if size[0] <= frames_at(info, config.fps)), key=misfit, default=None)
-
-
 def spread(buckets: list[Bucket], count: int) -> list[int]:
     """At most `count` evenly spread indices of the longest clips, and among those of the most common size: what stands for
     a data set of clips does not become one of stills by adding some."""
@@ -316,12 +170,6 @@ def spread(buckets: list[Bucket], count: int) -> list[int]:
     return [
         indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
     ]
-
-
-def windows(info: VideoInfo, config: ClipConfig, bucket: Bucket) -> list[float]:
-    """Start times in seconds of a file's clips of the size `bucket`."""
-    starts = range(0, frames_at(info, config.fps) - bucket[0] + 1, config.stride or bucket[0])
-    return [start / config.fps for start in starts]
 
 
 def fit(frame: np.ndarray, height: int, width: int) -> np.ndarray:

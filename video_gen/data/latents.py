@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_gen.data.clips import Clips, media_files, quarantined, scan, to_video
+from video_gen.data.clips import Clips, to_video
 from video_gen.data.config import Bucket, ClipConfig
+from video_gen.data.folder import media_files, quarantined, scan
 from video_gen.data.store import Store, fill
 from video_gen.errors import DataError
 from video_gen.files import write_text

@@ -20,18 +20,22 @@ def in_processes(
 
     Args:
         make: a function of a module, or a `functools.partial` of one.
-        workers: processes; 1 = this one.
-    Raises: VideoGenError if `make` does; DataError if a process was killed.
+        workers: processes; 1 = this one. They are started afresh: threads, such as torch has, do not survive a fork.
+    Raises: VideoGenError if `make` does; DataError if a process was killed, with the item that it was at.
     """
     if workers <= 1:
         yield from ((item, make(item)) for item in items)
         return
-    readers: dict[Any, multiprocessing.Process] = {}
+    context: Any = multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
+    )
+    readers: dict[Any, Any] = {}
+    left: dict[Any, list[Item]] = {}
     try:
         for number in range(workers):
-            reader, writer = multiprocessing.Pipe(duplex=False)
-            share = items[number::workers]
-            readers[reader] = multiprocessing.Process(target=_serve, args=(make, share, writer), daemon=True)
+            reader, writer = context.Pipe(duplex=False)
+            left[reader] = list(items[number::workers])
+            readers[reader] = context.Process(target=_serve, args=(make, left[reader], writer), daemon=True)
             readers[reader].start()
             writer.close()  # so that the reader meets the end of the pipe when the process ends
         running = dict(readers)
@@ -40,8 +44,9 @@ def in_processes(
                 try:
                     item, result = reader.recv()  # type: ignore[union-attr]
                 except EOFError:
-                    _check_end(running.pop(reader))
+                    _check_end(running.pop(reader), left[reader])
                     continue
+                left[reader].pop(0)
                 if isinstance(result, VideoGenError):
                     raise result
                 yield item, result
@@ -69,10 +74,11 @@ def _serve(make: Callable[[Any], Any], items: Sequence[Any], out: Connection) ->
             return
 
 
-def _check_end(process: multiprocessing.Process) -> None:
+def _check_end(process: Any, left: Sequence[Any]) -> None:
     process.join()
     if process.exitcode:
+        at = f" while at {getattr(left[0], 'name', left[0])}" if left else ""
         raise DataError(
-            f"process {process.pid} of the work ended with code {process.exitcode}, killed or out of memory; the same "
+            f"process {process.pid} of the work ended with code {process.exitcode}{at}: killed, or out of memory; the same "
             "command goes on"
         )

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from video_gen.data.clips import Clips, media_files
+from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
+from video_gen.data.folder import media_files, quarantined, scan
 from video_gen.data.latents import Latent, LatentSet, encode_clips, fingerprint, known_latents, stamp_of
 from video_gen.data.store import fill, unit_name
 from video_gen.errors import ConfigError, DataError
@@ -53,6 +54,33 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     elif not media_files(run.data.folder):
         say(f"{run.data.folder}: no videos there; goes on with the {len(entries)} clips encoded in {folder}")
     return _part(run, folder, entries, "train"), _part(run, folder, entries, "validation")
+
+
+def check_captions(run: DiffusionRun) -> None:
+    """Look at the captions before anything is encoded: say how many are empty where text is to guide.
+
+    Raises: DataError with the names of files whose captions are longer than the built-in encoder takes.
+    """
+    if not media_files(run.data.folder):
+        return
+    sources = [source for source in scan(run.data.folder) if source.name not in quarantined(run.data.folder)]
+    empty = sum(not source.caption for source in sources)
+    if empty and run.sampling.guidance_scale not in (0, 1):
+        say(
+            f"{empty} of {len(sources)} files have no caption: text will guide nothing there "
+            f"(sampling.guidance_scale is {run.sampling.guidance_scale:g})"
+        )
+    if run.text.name is not None:
+        return
+    encoder, faults = ByteTextEncoder(run.text), []
+    for source in sources:
+        try:
+            encoder.tokenise([source.caption or ""])
+        except DataError as error:
+            faults.append(f"{source.path}: {error}")
+    if faults:
+        more = f" ({len(faults) - 1} more such files; `video-gen data check` lists them)" if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]}{more}")
 
 
 def encode_texts(run: DiffusionRun, captions: Iterable[str]) -> Callable[[str], Tensor]:

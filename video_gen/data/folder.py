@@ -1,0 +1,182 @@
+"""What lies in a folder: the videos and images, their captions, what is not read and why; no torch.
+
+Nothing is passed over in silence: what is not read stands in `Folder.notes`, what does not fit in `Folder.faults`.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from video_gen.data.metadata import METADATA, read_captions
+from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from video_gen.errors import DataError
+from video_gen.files import read_lines, read_text
+
+QUARANTINE = "quarantine.jsonl"
+BESIDE = frozenset({".txt", ".json", ".jsonl", ".csv", ".md", ".html", ".yaml", ".yml", ".log", ".py", ".lock"})
+"""Suffixes that lie beside clips for other reasons, and are no clips that somebody misses."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video or image file and its caption."""
+
+    path: Path
+    name: str
+    """Path relative to the folder, with forward slashes."""
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What was found."""
+
+    sources: list[Source]
+    """Videos and images, sorted by name, those in quarantine included."""
+    notes: list[str]
+    """What is there and not read, a line each."""
+    faults: list[str]
+    """What does not fit in metadata and captions, a line each."""
+
+
+def look(folder: str | Path) -> Folder:
+    """Everything in a folder and below it; folders that are links are entered, each folder once.
+
+    Captions come from metadata files (`metadata.py`), or from a .txt of the file's name.
+    Raises: DataError if there is no such folder or no video or image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
+    notes: list[str] = []
+    files = list(_files(folder, notes))
+    named = {path: path.relative_to(folder).as_posix() for path in files}
+    media = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+    others = [path for path in files if path.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES | BESIDE]
+    notes += _unread(others)
+    if not media:
+        why = f"; {'; '.join(notes)}" if notes else ""
+        raise DataError(f"{folder}: holds no videos or images (such as .mp4, .mkv, .gif, .png, .jpg){why}")
+    metadata = [path for path in files if path.name in METADATA]
+    found = read_captions(folder, metadata, [named[path] for path in media], [named[path] for path in others])
+    sources, faults = [], found.faults
+    for path in media:
+        caption = found.texts.get(named[path])
+        try:
+            sources.append(Source(path, named[path], caption if caption is not None else _beside(path)))
+        except DataError as error:
+            faults.append(str(error))
+    return Folder(sources, notes, faults)
+
+
+def scan(folder: str | Path) -> list[Source]:
+    """The sources of `look`. Raises: DataError at the first fault, with the number of others."""
+    found = look(folder)
+    refuse_faults(found)
+    return found.sources
+
+
+def refuse_faults(found: Folder) -> None:
+    """Raises: DataError if something does not fit."""
+    if found.faults:
+        more = len(found.faults) - 1
+        rest = f" ({more} more such; `video-gen data check` lists all)" if more else ""
+        raise DataError(f"{found.faults[0]}{rest}")
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Every video and image under `folder`, sorted; empty if there is no such folder."""
+    files = _files(folder, []) if folder.is_dir() else ()
+    return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+
+
+def quarantined(folder: str | Path) -> dict[str, str]:
+    """Names and reasons from the folder's quarantine.jsonl. Raises: DataError if it is damaged."""
+    path, found = Path(folder) / QUARANTINE, {}
+    for number, line in enumerate(read_lines(path) if path.exists() else [], 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found[row["file_name"]] = str(row.get("reason", ""))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(
+                f"{path}, line {number}: has no file_name; correct it, or run `video-gen data check` again"
+            ) from None
+    return found
+
+
+def content_hash(path: Path) -> str:
+    """16 hexadecimal digits of the file's bytes. Raises: DataError if they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); `video-gen data check` quarantines such files"
+        ) from None
+
+
+def split(hashes: list[str], fraction: float, seed: int) -> set[str]:
+    """The content hashes that are held out: those whose seeded hash lies below `fraction`, and at least one of two.
+
+    A file's side depends on its own content, so that adding files never moves one across; only a folder so small that
+    nothing would be held out gives its lowest one.
+    """
+    rank = {h: int(hashlib.blake2b(f"{seed}:{h}".encode(), digest_size=8).hexdigest(), 16) / 2**64 for h in set(hashes)}
+    held = {h for h, r in rank.items() if r < fraction}
+    if fraction > 0 and len(rank) > 1:
+        held = held or {min(rank, key=rank.__getitem__)}
+        if len(held) == len(rank):
+            held.discard(max(rank, key=rank.__getitem__))
+    return held
+
+
+def _files(folder: Path, notes: list[str]) -> Iterator[Path]:
+    """Files in the order of their names; what cannot be entered or reached becomes a note. Names with a dot are left alone."""
+    entered: set[str] = set()
+
+    def enter(place: Path) -> Iterator[Path]:
+        real = os.path.realpath(place)
+        if real in entered:
+            return
+        entered.add(real)
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            notes.append(f"{place}: cannot be entered ({error.strerror}); change its rights, or move it away")
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = place / entry.name
+            try:
+                if entry.is_dir():
+                    yield from enter(path)
+                elif entry.is_file():
+                    yield path
+                elif entry.is_symlink():
+                    notes.append(f"{path}: is a link to {os.readlink(path)}, which is not there; restore or remove it")
+            except OSError as error:
+                notes.append(f"{path}: cannot be reached ({error.strerror})")
+
+    files = list(enter(folder))
+    yield from sorted(files, key=lambda path: path.relative_to(folder).parts)
+
+
+def _unread(others: list[Path]) -> list[str]:
+    """A line that counts the files of kinds that are not read."""
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in others).most_common()
+    if not kinds:
+        return []
+    counted = ", ".join(f"{kind} ({count})" for kind, count in kinds)
+    return [f"{len(others)} {'file' if len(others) == 1 else 'files'} of kinds that are not read: {counted}"]
+
+
+def _beside(path: Path) -> str | None:
+    text = path.with_suffix(".txt")
+    return (" ".join(read_text(text).split()) or None) if text.is_file() else None

@@ -1,0 +1,157 @@
+"""Captions in metadata files, as people and programs write them: what fits is read, what does not is a fault with its line.
+
+`metadata.jsonl` (an object a line) or `metadata.csv` stands in the folder or in any of its folders, and names files relative to
+where it lies, as the Hub's VideoFolder does. `file_name` is needed; `text` is the caption; other columns are left alone.
+"""
+
+import csv
+import difflib
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from video_gen.errors import DataError
+from video_gen.files import read_lines
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+
+
+@dataclass
+class Captions:
+    """What the metadata of a folder say."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    """File -> caption."""
+    faults: list[str] = field(default_factory=list)
+    """What does not fit, a line each, which names the file, the line and the remedy."""
+    _where: dict[str, str] = field(default_factory=dict)
+
+
+def read_captions(folder: Path, metadata: list[Path], names: list[str], others: list[str]) -> Captions:
+    """The captions of all metadata files.
+
+    Args:
+        names: of the clips, relative to `folder`, with forward slashes.
+        others: of the files there that are not read.
+    """
+    found = Captions()
+    by_key = {_key(name): name for name in names}
+    unread = {_key(name): name for name in others}
+    for path in metadata:
+        here = path.parent.relative_to(folder).as_posix()
+        here = "" if here == "." else f"{here}/"
+        for where, row in _rows(path, found.faults):
+            _take(row, where, here, by_key, unread, found)
+    return found
+
+
+def _take(
+    row: Mapping[str, Any],
+    where: str,
+    here: str,
+    by_key: Mapping[str, str],
+    unread: Mapping[str, str],
+    found: Captions,
+) -> None:
+    said, text = row.get("file_name"), row.get("text")
+    if not isinstance(said, str) or not said.strip():
+        found.faults.append(
+            f"{where}: has no file_name, but {', '.join(map(str, row)) or 'nothing'}; name the file it is for"
+        )
+        return
+    if text is not None and not isinstance(text, str):
+        found.faults.append(f"{where}: text is {text!r}; a caption is words in quotes")
+        return
+    name = by_key.get(_key(here + said))
+    if name is None:
+        found.faults.append(f"{where}: names '{said}', {_missing(here, said, by_key, unread)}")
+        return
+    if name in found._where:
+        found.faults.append(f"{where}: '{said}' stands in {found._where[name]} already; delete one of the two")
+        return
+    found._where[name] = where
+    if text is not None and text.strip():
+        found.texts[name] = text
+
+
+def _missing(here: str, said: str, by_key: Mapping[str, str], unread: Mapping[str, str]) -> str:
+    key = _key(here + said)
+    if key in unread:
+        suffix = Path(unread[key]).suffix or "its kind"
+        return f"a file of a kind that is not read ({suffix}); encode it as mp4 or png, or delete the line"
+    folded = {other.casefold(): name for other, name in by_key.items()}
+    if key.casefold() in folded:
+        return f"the folder has '{folded[key.casefold()]}': capitals differ; write it as the file is called"
+    near = difflib.get_close_matches(key, by_key, n=1, cutoff=0.85)
+    hint = f"; perhaps '{by_key[near[0]]}' is meant" if near else ""
+    return f"which is not in the folder{hint}; add the file or delete the line"
+
+
+def _key(name: str) -> str:
+    """The same for all ways in which a name is written: backslashes, ./ in front, blanks around it, composed letters or not."""
+    parts = [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    return unicodedata.normalize("NFC", "/".join(parts))
+
+
+# -------------------- rows
+
+
+def _rows(path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with where it stands; what is no row becomes a fault."""
+    try:
+        lines = read_lines(path)
+    except DataError as error:
+        faults.append(str(error))
+        return
+    yield from (_json_rows if path.suffix == ".jsonl" else _csv_rows)(path, lines, faults)
+
+
+def _json_rows(path: Path, lines: list[str], faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if lines and lines[0].lstrip().startswith("["):
+        faults.append(f"{path}: is one JSON list; write an object a line, without brackets and commas around them")
+        return
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            faults.append(f"{where}: not JSON ({error}); correct or delete it")
+            continue
+        if not isinstance(row, dict):
+            faults.append(
+                f"{where}: expected an object with file_name, found {type(row).__name__}; correct or delete it"
+            )
+            continue
+        yield where, row
+
+
+def _csv_rows(path: Path, lines: list[str], faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    header: list[str] | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            cells = next(csv.reader([line], strict=True, skipinitialspace=True))
+        except csv.Error as error:
+            why = "a quote is opened and not closed on the line" if "unexpected end" in str(error) else str(error)
+            faults.append(f"{where}: {why}; correct the line, or use metadata.jsonl")
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            if "file_name" not in header:
+                faults.append(
+                    f"{where}: wants the column file_name, has '{line.strip()[:80]}'; separate columns by commas"
+                )
+                return
+        elif len(cells) > len(header):
+            faults.append(
+                f"{where}: has {len(cells)} cells for {len(header)} columns; put text with a comma into quotes"
+            )
+        else:
+            yield where, dict(zip(header, cells))
