@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_files import small_files  # noqa: F401
 
 from video_gen.cli import main
 from video_gen.data.video_file import all_frames, probe, read_metadata
@@ -403,6 +404,12 @@ def test_the_command_writes_a_file(pipe, model, tmp_path, capsys):
     assert "17 frames, 2.1 s of video" in error and "x real time" in error and "first frame after" in error
     with Stream.load(state, pipe) as stream:
         assert stream.seconds == 2.125
+    before = out.read_bytes()
+    assert main(["stream", PROMPT, "--model", model, "--seconds", "0.1", "--output", str(out)]) == 0
+    torch.set_num_threads(threads)
+    assert f"goes to {out.with_name('x_2.mp4')}" in capsys.readouterr().err
+    assert out.read_bytes() == before and probe(out.with_name("x_2.mp4")).num_frames == 1
+    (tmp_path / "file").write_text("", encoding="utf-8")
     wrong = (
         ([], "x.gif", "written as .mp4"),
         (["--format", "raw"], "x.mp4", "use --output -"),
@@ -412,6 +419,20 @@ def test_the_command_writes_a_file(pipe, model, tmp_path, capsys):
     for words, name, message in wrong:
         assert main(["stream", "--model", model, "--output", str(tmp_path / name), *words]) == 2
         assert message in capsys.readouterr().err
+    for words in (["--output", str(tmp_path / "file" / "x.mp4")], ["--save", str(tmp_path / "file" / "s")]):
+        assert main(["stream", "--model", "nowhere", "--output", str(tmp_path / "y.mp4"), *words]) == 2
+        error = capsys.readouterr().err
+        assert "is a file" in error and error.count("\n") == 1  # before the model is looked for
+
+
+def test_a_full_disk_ends_a_stream_with_one_line_and_a_file_that_plays(model, tmp_path, capsys, small_files):  # noqa: F811
+    threads, out = torch.get_num_threads(), tmp_path / "x.mp4"
+    words = ["--seconds", "40", "--output", str(out), "--enlarge", "4", "--num-steps", "1"]
+    assert main(["stream", PROMPT, "--model", model, *words]) == 2
+    torch.set_num_threads(threads)
+    error = capsys.readouterr().err.splitlines()
+    assert "x.mp4: cannot be written: " in error[-1] and "ulimit -f" in error[-1]
+    assert 0 < probe(out).num_frames == len(list(all_frames(out)))
 
 
 def test_the_command_streams_to_standard_output_until_the_reader_has_enough(pipe, model, tmp_path):

@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from video_gen.config import Config, validate
 from video_gen.data.live_video import LiveMP4, LiveRaw, LiveWriter
 from video_gen.errors import ConfigError, DataError
+from video_gen.files import check_folder
 from video_gen.interrupt import stop_signals
-from video_gen.sample import read_given
+from video_gen.sample import free_name, read_given
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.stream import Stream
 
@@ -94,7 +95,7 @@ def open_stream(
         if cue.time == 0:
             options |= cue.settings()
             prompt = prompt if cue.prompt is None else cue.prompt
-    given = read_given(image, video, pipeline.config.clip.fps)
+    given = read_given(pipeline, image, video)
     return pipeline.stream(prompt or "", **given, **options)
 
 
@@ -120,12 +121,13 @@ def show(
     """Write a stream until `seconds` are there, or until Ctrl-C, SIGTERM, or the player at the other end goes away.
 
     Args:
-        output: an .mp4 file, or "-" for standard output.
+        output: an .mp4 file, or "-" for standard output. A file that is there is kept: a number is added to the name.
         seconds: of video, without given frames; the block that reaches them is the last, and whole. None = no end.
         enlarge: whole factor.
         cues: from `read_script`. `save`: a file for the state at the end, from which the stream can go on.
     Raises: DataError if the output cannot be written.
     """
+    check_output(output, format, save)
     clip, start, followed = stream.clip, stream.seconds, stream.seconds
     progress = Progress()
     writer = _writer(stream, output, format, clip.height * enlarge, clip.width * enlarge)
@@ -149,19 +151,38 @@ def show(
     return progress
 
 
-def _writer(stream: Stream, output: Path, format: Format, height: int, width: int) -> LiveWriter:
+def check_output(output: Path, format: Format, save: Path | None = None) -> None:
+    """What can be known before a model is loaded. Raises: ConfigError, DataError if nothing can be written there."""
     to_player = str(output) == TO_PLAYER
+    if format == "raw" and not to_player:
+        raise ConfigError(f"output is {output}, but format 'raw' goes to standard output; use --output -")
+    if not to_player and output.suffix.lower() != ".mp4":
+        raise ConfigError(f"output is {output}: a stream is written as .mp4, or to standard output with --output -")
+    for path in (None if to_player else output, save):
+        if path is not None and path.is_dir():
+            raise DataError(f"{path}: cannot be written: is a folder; give a file in it")
+        if path is not None:
+            check_folder(path.parent)
+
+
+def _writer(stream: Stream, output: Path, format: Format, height: int, width: int) -> LiveWriter:
     if format == "raw":
-        if not to_player:
-            raise ConfigError(f"output is {output}, but format 'raw' goes to standard output; use --output -")
         hint = f"ffplay -f rawvideo -pixel_format rgb24 -video_size {width}x{height} -framerate {stream.fps:g} -"
         print(f"raw frames; to watch them: {hint}", file=sys.stderr)
         return LiveRaw(sys.stdout.buffer)
-    if not to_player and output.suffix.lower() != ".mp4":
-        raise ConfigError(f"output is {output}: a stream is written as .mp4, or to standard output with --output -")
     facts = {"prompt": stream.steering.prompts[0], **stream.steering.sampling.model_dump(mode="json")}
     metadata = {name: json.dumps(value) for name, value in facts.items()}
-    return LiveMP4(sys.stdout.buffer if to_player else output, height, width, stream.fps, metadata=metadata)
+    target = sys.stdout.buffer if str(output) == TO_PLAYER else _unused(output)
+    return LiveMP4(target, height, width, stream.fps, metadata=metadata)
+
+
+def _unused(output: Path) -> Path:
+    """The file itself, or if it is there already, one beside it, which is said."""
+    if not output.is_file():
+        return output
+    other = output.with_name(free_name(output.parent, output.stem) + output.suffix)
+    print(f"{output}: is there already and is kept; this stream goes to {other}", file=sys.stderr)
+    return other
 
 
 def _close(writer: LiveWriter) -> None:

@@ -119,16 +119,20 @@ def check(source: np.ndarray | None, strength: float, others: dict[str, Any]) ->
 
 
 def cut(source: np.ndarray, num_frames: int | None, stride: int) -> np.ndarray:
-    """The first `num_frames` of a source, None = all. Raises: ShapeError, with the nearest numbers that fit."""
-    wanted = len(source) if num_frames is None else num_frames
-    if wanted > len(source) or wanted < 1 or (wanted - 1) % stride:
-        below = 1 + (max(1, min(wanted, len(source))) - 1) // stride * stride
+    """The first `num_frames` of a source; None = as many of the first as the VAE takes.
+
+    Raises: ShapeError, with the nearest numbers that fit.
+    """
+    if num_frames is None:
+        return source[: 1 + (len(source) - 1) // stride * stride]
+    if num_frames > len(source) or num_frames < 1 or (num_frames - 1) % stride:
+        below = 1 + (max(1, min(num_frames, len(source))) - 1) // stride * stride
         near = [n for n in (below, below + stride) if n <= len(source)]
         raise ShapeError(
-            f"num_frames is {wanted}, of a source of {len(source)}: it must be 1 + a multiple of {stride} and no more "
+            f"num_frames is {num_frames}, of a source of {len(source)}: it must be 1 + a multiple of {stride} and no more "
             f"than there are; give num_frames {' or '.join(str(n) for n in near)}"
         )
-    return source[:wanted]
+    return source[:num_frames]
 
 
 # -------------------- a higher frame rate

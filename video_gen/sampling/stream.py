@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from video_gen.config import Config, validate
-from video_gen.data.video_writer import replacing
 from video_gen.errors import DataError, ShapeError
+from video_gen.files import write_tensors
 from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History
 from video_gen.model.vae_layers import Cache, Caches
@@ -234,9 +233,7 @@ def save_state(state: StreamState, path: str | Path, pipeline: "VideoPipeline") 
     if rollout.history is not None:
         for i, (k, v) in enumerate(rollout.history.layers):
             tensors |= {f"history.{i}.k": k, f"history.{i}.v": v}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"stream": header.model_dump_json()})
+    write_tensors(Path(path), tensors, {"stream": header.model_dump_json()})
 
 
 def load_state(path: str | Path, pipeline: "VideoPipeline") -> StreamState:
