@@ -84,7 +84,7 @@ def test_the_last_frame_decodes_near_the_picture(pipe):
     """The known latent frame stands for the picture, so little is put right where it is put back in pixels."""
     last = pictures(1)
     with pipe.inference():
-        draft = ending(pipe, last, 3)
+        draft = ending(pipe.encode_ending(last), 3)
         still = pipe.encode(np.repeat(last[:, None], 9, axis=1))
     assert draft.known.tolist() == [False, False, True]
     torch.testing.assert_close(draft.latents[:, :, 2], still[:, :, 1])

@@ -23,8 +23,9 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline, plan_blocks
+from video_gen.sampling.config import ClipSettings, SamplingConfig
+from video_gen.sampling.model import plan_blocks
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import CONFIGS
 from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
 from video_gen.training.diffusion_task import block_sizes

@@ -69,7 +69,7 @@ def sample_to_files(
     own = probe(source).fps if source is not None and interpolate is not None else 0.0
     fps = interpolate * own if interpolate is not None else clip.fps
     check_writable(output / f"video.{format}", clip.height * enlarge, clip.width * enlarge, fps)
-    given = read_given(pipeline, image, video, num_frames or clip.num_frames)
+    given: dict[str, Any] = dict(read_given(pipeline, image, video, num_frames or clip.num_frames))
     if last_image is not None:
         given["last_image"] = read_picture(last_image, "--source", (clip.height, clip.width))
     if source is not None:

@@ -41,7 +41,7 @@ class Cue(Config):
             raise ValueError("names no prompt, guidance_scale or speed: it would change nothing")
         return self
 
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """What changes besides the prompt."""
         return self.model_dump(include={"guidance_scale", "speed"}, exclude_none=True)
 

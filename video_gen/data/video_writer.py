@@ -48,7 +48,7 @@ def write_video(
     path = Path(path)
     suffix = path.suffix.lower()
     check_frames(path, frames)
-    check_writable(path, *frames.shape[1:3], fps)
+    check_writable(path, frames.shape[1], frames.shape[2], fps)
     comment = json.dumps(metadata or {}, ensure_ascii=True)
     with written(path) as temporary:
         if suffix == ".mp4":

@@ -7,10 +7,11 @@ last. One block is made ahead and no more, so a slow reader holds the maker up. 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self, Unpack
 
 import numpy as np
 import torch
@@ -24,13 +25,9 @@ from video_gen.files import write_tensors
 from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History
 from video_gen.model.vae_layers import Cache, Caches
-from video_gen.sampling.config import Steering
+from video_gen.sampling.config import ClipSettings, SamplingSettings, Steering
+from video_gen.sampling.model import VideoModel
 from video_gen.sampling.rollout import BlockModel, RolloutState, advance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Streams:
     Args: state: from `VideoPipeline.streams`, or another stream's `state()`.
     """
 
-    def __init__(self, pipeline: "VideoPipeline", state: StreamState, given: np.ndarray | None = None):
+    def __init__(self, pipeline: VideoModel, state: StreamState, given: np.ndarray | None = None):
         self.given = given
         """uint8 (f, h, w, 3), the frames before the first block as the model was given them, or None."""
         self._pipeline = pipeline
@@ -97,7 +94,7 @@ class Streams:
         return frames
 
     @property
-    def clip(self) -> "ClipSettings":
+    def clip(self) -> ClipSettings:
         """Size and frame rate of the model's clips."""
         return self._pipeline.config.clip
 
@@ -125,7 +122,11 @@ class Streams:
         return self._steering
 
     def steer(
-        self, prompt: "str | Sequence[str] | None" = None, *, speed: float | None = None, **settings: Any
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        speed: float | None = None,
+        **settings: Unpack[SamplingSettings],
     ) -> None:
         """Change what the blocks from now on show. The block under way stays as it is, and so does history, which saw no
         text: the only cost is that of encoding the text.
@@ -159,7 +160,7 @@ class Streams:
         save_state(self.state(), path, self._pipeline)
 
     @classmethod
-    def load(cls, path: str | Path, pipeline: "VideoPipeline") -> Self:
+    def load(cls, path: str | Path, pipeline: VideoModel) -> Self:
         """Go on from what `save` wrote, with the same model: the same frames as without a stop, given the same machine,
         library and number of threads. Raises: DataError if the file is damaged, or of another model."""
         return cls(pipeline, load_state(path, pipeline))
@@ -193,7 +194,7 @@ class Stream(Streams):
 
 
 def _next_block(
-    pipeline: "VideoPipeline", model: BlockModel, made: RolloutState, size: int, steering: Steering
+    pipeline: VideoModel, model: BlockModel, made: RolloutState, size: int, steering: Steering
 ) -> RolloutState:
     """`advance` in the worker; knows no stream, so that a forgotten one can go."""
     c, h, w = pipeline.latent_frame()
@@ -215,7 +216,7 @@ class StateHeader(Config):
     seconds: float = Field(ge=0)
 
 
-def save_state(state: StreamState, path: str | Path, pipeline: "VideoPipeline") -> None:
+def save_state(state: StreamState, path: str | Path, pipeline: VideoModel) -> None:
     """See `Streams.save`. Raises: DataError if the file cannot be written."""
     header = StateHeader(
         model=fingerprint(pipeline.transformer, pipeline.vae, pipeline.text),
@@ -236,7 +237,7 @@ def save_state(state: StreamState, path: str | Path, pipeline: "VideoPipeline") 
     write_tensors(Path(path), tensors, {"stream": header.model_dump_json()})
 
 
-def load_state(path: str | Path, pipeline: "VideoPipeline") -> StreamState:
+def load_state(path: str | Path, pipeline: VideoModel) -> StreamState:
     """See `Streams.load`."""
     path = Path(path)
     if not path.is_file():
