@@ -266,6 +266,56 @@ def test_another_models_state_is_refused(pipe, tmp_path):
         Stream.load(tmp_path / "state", pipeline(seed=1))
 
 
+def test_a_model_that_was_changed_since_is_refused_with_what_differs(tmp_path, monkeypatch):
+    pipeline().save_pretrained(tmp_path / "model")
+    with VideoPipeline.from_pretrained(tmp_path / "model").stream() as stream:
+        stream.save(tmp_path / "state")
+    for file, keys, value, message in (
+        ("model.json", ("clip", "fps"), 9.0, r"model\.json: clip\.fps was 8\.0, and is 9\.0"),
+        ("model.json", ("diffusion", "path"), "cosine", r"model\.json: diffusion\.path was straight, and is cosine"),
+        ("transformer/config.json", ("rope_theta",), 500.0, r"transformer/config\.json: rope_theta was 1000\.0"),
+    ):
+        path = tmp_path / "model" / file
+        before = path.read_text(encoding="utf-8")
+        values = json.loads(before)
+        at = values
+        for key in keys[:-1]:
+            at = at[key]
+        at[keys[-1]] = value
+        path.write_text(json.dumps(values), encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            Stream.load(tmp_path / "state", VideoPipeline.from_pretrained(tmp_path / "model"))
+        path.write_text(before, encoding="utf-8")
+    other = VideoPipeline.from_pretrained(tmp_path / "model")
+    list(other.transformer.parameters())[-1].data.view(-1)[-1] += 1e-3  # one value of all
+    with pytest.raises(DataError, match="the weights of transformer/ are others"):
+        Stream.load(tmp_path / "state", other)
+
+
+def test_a_state_names_its_model(tmp_path, monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    pipeline().save_pretrained("model")
+    short = ["--seconds", "0.1", "--num-steps", "1"]
+    assert main(["stream", "x", "--model", "model", *short, "--output", "x.mp4", "--save", "state"]) == 0
+    monkeypatch.chdir(tmp_path / "b")
+    assert main(["stream", "--resume", "../a/state", *short, "--output", "x.mp4"]) == 0
+    (tmp_path / "a" / "model").rename(tmp_path / "b" / "moved")
+    capsys.readouterr()
+    assert main(["stream", "--resume", "../a/state", *short, "--output", "y.mp4"]) == 2
+    error = capsys.readouterr().err
+    assert "a/model is not there any more" in error and "--model" in error and error.count("\n") == 1
+    assert main(["stream", "--resume", "../a/state", "--model", "moved", *short, "--output", "y.mp4"]) == 0
+    with pipeline().stream() as stream:
+        stream.save("of-python")
+    capsys.readouterr()
+    assert main(["stream", "--resume", "of-python", "--output", "z.mp4"]) == 2
+    assert "names no model" in capsys.readouterr().err
+    torch.set_num_threads(threads)
+
+
 # -------------------- steering
 
 
@@ -375,6 +425,19 @@ def test_bad_lines_of_a_script_are_named(line, message, tmp_path):
     file.write_text(f'{{"time": 1, "prompt": "a"}}\n{line}\n')
     with pytest.raises((ConfigError, DataError), match=message):
         read_script(file)
+
+
+def test_a_script_is_checked_before_the_first_frame(model, tmp_path, capsys):
+    threads, script = torch.get_num_threads(), tmp_path / "s.jsonl"
+    lines = [{"time": 1, "prompt": "a\u2028b\u0085c"}, {"time": 50, "prompt": "word " * 200}]
+    script.write_text("\ufeff" + "\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    assert read_script(script)[0].prompt == "a\u2028b\u0085c"
+    words = ["--script", str(script), "--output", str(tmp_path / "x.mp4"), "--seconds", "1"]
+    assert main(["stream", "x", "--model", model, *words]) == 2
+    torch.set_num_threads(threads)
+    error = capsys.readouterr().err
+    assert "script, at 50 s: caption 'word " in error and error.count("\n") == 1
+    assert not (tmp_path / "x.mp4").exists()
 
 
 # -------------------- the command

@@ -124,18 +124,22 @@ def stream(
     script: Path | None = None,
     seconds: float | None = None,
     save: Path | None = None,
+    resume: Path | None = None,
     **options: Any,
 ) -> None:
     from video_gen.sampling.pipeline import VideoPipeline
+    from video_gen.sampling.stream_state import model_of_state
     from video_gen.stream import check_output, open_stream, read_script, share_cores, show
     from video_gen.training.parallel import pick_device
 
     check_output(output, format, save)
     on = pick_device(device)
     share_cores(on)
-    pipeline = VideoPipeline.from_pretrained(model_of(model), on)
     cues = read_script(script) if script else []
-    with open_stream(pipeline, prompt, cues=cues, **options) as made:
+    if resume is not None and model is None:
+        model = Path(model_of_state(resume))
+    pipeline = VideoPipeline.from_pretrained(model_of(model), on)
+    with open_stream(pipeline, prompt, cues=cues, resume=resume, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from video_gen.config import Config, validate
 from video_gen.data.live_video import LiveMP4, LiveRaw, LiveWriter
-from video_gen.errors import ConfigError, DataError
+from video_gen.errors import ConfigError, DataError, VideoGenError
 from video_gen.files import check_folder
 from video_gen.interrupt import stop_signals
 from video_gen.sample import free_name, read_given
@@ -49,22 +49,34 @@ class Cue(Config):
 def read_script(path: Path) -> list[Cue]:
     """A file with a JSON object per line, in the order of time. Raises: DataError, ConfigError naming a bad line."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a script: {error}") from None
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may stand in a prompt
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as a script: is no text in UTF-8 ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a script: {error.strerror}") from None
     cues: list[Cue] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not JSON ({error}): {line.strip()[:60]}") from None
         cue = validate(Cue, values, source=f"{path}, line {number}")
         if cues and cue.time < cues[-1].time:
             raise ConfigError(f"{path}, line {number}: time {cue.time} is before {cues[-1].time} above; sort the lines")
         cues.append(cue)
     return cues
+
+
+def check_cues(pipeline: VideoPipeline, cues: Sequence[Cue]) -> None:
+    """All that a script will ask of a model, before the first frame. Raises: DataError for a prompt that it does not take."""
+    for cue in cues:
+        if cue.prompt is not None:
+            try:
+                pipeline.text.tokenise([cue.prompt])
+            except DataError as error:
+                raise DataError(f"script, at {cue.time:g} s: {error}") from None
 
 
 def open_stream(
@@ -83,13 +95,18 @@ def open_stream(
     Raises: ConfigError if an option makes no sense for a saved stream; what `VideoPipeline.streams` and `Stream.load` do.
     """
     options = {name: value for name, value in options.items() if value is not None}
+    check_cues(pipeline, cues)
     if resume is not None:
         names = ("seed", "block_frames", "first_steps")
         beginnings = {"image": image, "video": video} | {name: options.get(name) for name in names}
         if wrong := [name for name, value in beginnings.items() if value is not None]:
             raise ConfigError(f"{wrong[0]} is given with resume, but {resume} has begun already; leave one of them out")
         stream = Stream.load(resume, pipeline)
-        stream.steer(prompt, **options)
+        try:
+            stream.steer(prompt, **options)
+        except VideoGenError:
+            stream.close()
+            raise
         return stream
     for cue in cues:
         if cue.time == 0:

@@ -11,7 +11,8 @@ from video_gen.sampling import beyond
 from video_gen.sampling.config import SamplingConfig, SamplingSettings, Steering
 from video_gen.sampling.model import VideoModel, plan_blocks
 from video_gen.sampling.rollout import advance
-from video_gen.sampling.stream import Stream, Streams, StreamState
+from video_gen.sampling.stream import Stream, Streams
+from video_gen.sampling.stream_state import StreamState
 
 
 class ClipOptions(SamplingSettings, total=False):
