@@ -24,8 +24,8 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.sampling.config import ClipSettings, SamplingConfig
+from video_gen.sampling.pipeline import VideoPipeline
 
 SETTLED = 500
 """Frames after which nothing should grow."""

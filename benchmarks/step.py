@@ -14,8 +14,8 @@ from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.text import build_text_encoder
 from video_gen.model.transformer_config import TextConfig
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.sampling.config import ClipSettings, SamplingConfig
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.config import OptimConfig
 from video_gen.training.optim import build_optimizer, clip_gradients
 

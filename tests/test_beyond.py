@@ -84,7 +84,7 @@ def test_the_last_frame_decodes_near_the_picture(pipe):
     """The known latent frame stands for the picture, so little is put right where it is put back in pixels."""
     last = pictures(1)
     with pipe.inference():
-        draft = ending(pipe, last, 3)
+        draft = ending(pipe.encode_ending(last), 3)
         still = pipe.encode(np.repeat(last[:, None], 9, axis=1))
     assert draft.known.tolist() == [False, False, True]
     torch.testing.assert_close(draft.latents[:, :, 2], still[:, :, 1])
@@ -164,7 +164,7 @@ def test_mistakes(pipe):
         (dict(loop=True, last_image=first), "both last_image and loop"),
         (dict(strength=0.5), "no source"),
         (dict(source=source, strength=1.5), r"strength is 1\.5"),
-        (dict(source=source[:8]), "give num_frames 5$"),
+        (dict(source=source[:8], num_frames=8), "give num_frames 5$"),
         (dict(source=source, num_frames=7), "give num_frames 5 or 9"),
         (dict(source=source, num_frames=13), "give num_frames 9$"),
         (dict(image=first, last_image=first, num_frames=5), "at least 9 frames"),
@@ -187,10 +187,11 @@ def test_commands_write_what_was_asked(pipe, tmp_path):
         (["--image", str(first), "--last-image", str(first)], 9, 8),
         (["--loop"], 8, 8),
         (["--source", str(v), "--strength", "0.6"], 5, 8),
-        (["--source", str(v), "--interpolate", "2"], 9, 16),
+        (["--interpolate", "2", "--source", str(v)], 9, 16),
     ):
-        assert main(["sample", "x", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "o"), *words]) == 0
-        info = probe(tmp_path / "o" / "seed_0.mp4")
+        output = tmp_path / words[0]
+        assert main(["sample", "x", "--model", str(tmp_path / "model"), "--output", str(output), *words]) == 0
+        info = probe(output / "x_seed_0.mp4")
         assert (info.num_frames, round(info.fps)) == (frames, fps)
     with pytest.raises(ConfigError, match="without a source"):
         sample_to_files(pipe, "x", tmp_path, interpolate=2)

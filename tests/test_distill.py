@@ -102,7 +102,7 @@ def test_the_teacher_is_guided_as_in_sampling():
     noisy, t = torch.randn(4, 4, 3, 4, 4, generator=torch.Generator().manual_seed(1)), torch.full((4, 3), 0.7)
     with torch.no_grad():
         guided = made._guided(noisy, t, batch, {"blocks": (3,)})
-        texts = [made.teacher._text(captions) for captions in (["a red circle, fast"] * 4, [""] * 4)]
+        texts = [made.teacher.encode_text(captions) for captions in (["a red circle, fast"] * 4, [""] * 4)]
         full, empty = (
             made.diffusion.to_denoised(made.teacher.transformer.denoise(noisy, t, text).float(), noisy, t)
             for text in texts

@@ -20,8 +20,8 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.sampling.config import ClipSettings, SamplingConfig
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.rollout import advance, begin
 from video_gen.sampling.solvers import SOLVERS, generators_for, sample_noise, timesteps
 

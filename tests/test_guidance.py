@@ -200,8 +200,8 @@ def test_frames_are_guided_one_by_one():
 
 
 def conditioned(pipe, prompts=("a red circle and a blue square, fast", "a dog")):
-    empty = pipe._text([""] * len(prompts))
-    return TextConditioned(pipe.transformer, pipe.diffusion, pipe._text(prompts), empty, 4)
+    empty = pipe.encode_text([""] * len(prompts))
+    return TextConditioned(pipe.transformer, pipe.diffusion, pipe.encode_text(prompts), empty, 4)
 
 
 @torch.no_grad()
@@ -223,7 +223,7 @@ def test_which_branches_differ():
     model = conditioned(pipe)
     history = model.append(None, torch.randn(2, 4, 1, 4, 4), torch.zeros(2))
     assert model.branches(history) == ALL and model.branches(None) == ("full", "history")
-    no_prompt = TextConditioned(pipe.transformer, pipe.diffusion, pipe._text([""]), None, 4)
+    no_prompt = TextConditioned(pipe.transformer, pipe.diffusion, pipe.encode_text([""]), None, 4)
     assert no_prompt.branches(history) == ("full", "alone") and no_prompt.branches(None) == ("full",)
 
 

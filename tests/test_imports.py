@@ -26,7 +26,7 @@ SAMPLING_KNOWS = {"diffusion", "diffusion_config"}
 
 
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("video_gen"):
             yield node.module.split(".")[1:] or [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -45,6 +45,35 @@ def test_imports_point_down():
             if not same and (LAYERS[other] >= LAYERS[home] or (home, other) in APART):
                 wrong.append(f"{path.name} imports {'.'.join(found)}")
     assert wrong == []
+
+
+def test_no_circles():
+    """Whatever is imported, in functions or for types alone, leads never back to where it came from."""
+    modules = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    modules = {path: parts[:-1] if parts[-1] == "__init__" else parts for path, parts in modules.items()}
+    known = {parts for parts in modules.values() if parts}
+    edges: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for path, parts in modules.items():
+        if not parts:  # the package itself only names what is public, and imports it when it is asked for
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "video_gen":
+                base = tuple((node.module or "").split(".")[1:])
+                found = {(*base, alias.name) for alias in node.names} & known or ({base} & known)
+                edges.setdefault(parts, set()).update(found - {parts})
+
+    def circle(at, way):
+        if at in way:
+            return [*way[way.index(at) :], at]
+        if at in done:
+            return None
+        found = next((c for other in edges.get(at, ()) if (c := circle(other, [*way, at]))), None)
+        done.add(at)
+        return found
+
+    done: set[tuple[str, ...]] = set()
+    circles = [" -> ".join(".".join(m) for m in c) for module in edges if (c := circle(module, []))]
+    assert circles == []
 
 
 def test_solvers_guidance_and_rollout_know_no_model_class():
@@ -74,7 +103,7 @@ def test_commands_of_the_documents_parse():
 
     root = PACKAGE.parent
     texts = [root / "README.md", *root.glob("docs/*.md"), *CONFIGS.glob("*.yaml")]
-    lines = [line.lstrip("# ") for text in texts for line in text.read_text().splitlines()]
+    lines = [line.lstrip("# ") for text in texts for line in text.read_text(encoding="utf-8").splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("video-gen ")]
     assert len(commands) > 10
     for words in commands:

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from test_files import small_files  # noqa: F401
 
 from video_gen.data.live_video import LiveMP4, LiveRaw
 from video_gen.data.video_file import all_frames, probe, read_frames, read_metadata
@@ -73,6 +74,17 @@ def test_raw_frames():
     pipe = io.BytesIO()
     LiveRaw(pipe).write(picture(3)[:, ::2], 8)
     assert pipe.getvalue() == picture(3)[:, ::2].tobytes()
+
+
+def test_a_full_disk_leaves_a_file_that_plays_up_to_there(tmp_path, small_files):  # noqa: F811
+    noise, live, written = np.random.default_rng(0), LiveMP4(tmp_path / "x.mp4", 32, 48, 16), 0
+    with pytest.raises(DataError, match=r"x\.mp4: cannot be written: .*ulimit -f"):
+        for _ in range(100):
+            live.write(noise.integers(0, 255, (4, 32, 48, 3), dtype=np.uint8), 16)
+            written += 4
+    live.close()
+    shown = len(list(all_frames(tmp_path / "x.mp4")))
+    assert 0 < shown == probe(tmp_path / "x.mp4").num_frames <= written + 4 and shown >= written - 8
 
 
 def test_mistakes(tmp_path):

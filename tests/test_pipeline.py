@@ -23,8 +23,9 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline, plan_blocks
+from video_gen.sampling.config import ClipSettings, SamplingConfig
+from video_gen.sampling.model import plan_blocks
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import CONFIGS
 from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
 from video_gen.training.diffusion_task import block_sizes
@@ -108,11 +109,14 @@ def test_training_leaves_a_model_that_samples(trained, tmp_path, capsys):
         == 0
     )
     made = {p.name for p in (tmp_path / "out").iterdir()}
-    assert made == {"seed_3.mp4", "seed_3.json", "seed_4.mp4", "seed_4.json", "sheet.png"}
-    info = probe(tmp_path / "out" / "seed_3.mp4")
+    assert made == {
+        *(f"a-red-circle-fast_seed_{n}.{s}" for n in (3, 4) for s in ("mp4", "json")),
+        "a-red-circle-fast_sheet.png",
+    }
+    info = probe(tmp_path / "out" / "a-red-circle-fast_seed_3.mp4")
     assert (info.num_frames, info.width, info.height, info.codec) == (9, 16, 16, "h264")
-    assert json.loads(read_metadata(tmp_path / "out" / "seed_3.mp4")["prompt"]) == prompt
-    assert json.loads((tmp_path / "out" / "seed_4.json").read_text())["seed"] == 4
+    assert json.loads(read_metadata(tmp_path / "out" / "a-red-circle-fast_seed_3.mp4")["prompt"]) == prompt
+    assert json.loads((tmp_path / "out" / "a-red-circle-fast_seed_4.json").read_text())["seed"] == 4
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "x.png")
     again = [
         "sample",

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_files import small_files  # noqa: F401
 
 from video_gen.cli import main
 from video_gen.data.video_file import all_frames, probe, read_metadata
@@ -23,8 +24,8 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.sampling.config import ClipSettings, SamplingConfig
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.rollout import advance
 from video_gen.sampling.stream import Stream
 from video_gen.stream import open_stream, read_script, steer_on_cue
@@ -265,6 +266,56 @@ def test_another_models_state_is_refused(pipe, tmp_path):
         Stream.load(tmp_path / "state", pipeline(seed=1))
 
 
+def test_a_model_that_was_changed_since_is_refused_with_what_differs(tmp_path, monkeypatch):
+    pipeline().save_pretrained(tmp_path / "model")
+    with VideoPipeline.from_pretrained(tmp_path / "model").stream() as stream:
+        stream.save(tmp_path / "state")
+    for file, keys, value, message in (
+        ("model.json", ("clip", "fps"), 9.0, r"model\.json: clip\.fps was 8\.0, and is 9\.0"),
+        ("model.json", ("diffusion", "path"), "cosine", r"model\.json: diffusion\.path was straight, and is cosine"),
+        ("transformer/config.json", ("rope_theta",), 500.0, r"transformer/config\.json: rope_theta was 1000\.0"),
+    ):
+        path = tmp_path / "model" / file
+        before = path.read_text(encoding="utf-8")
+        values = json.loads(before)
+        at = values
+        for key in keys[:-1]:
+            at = at[key]
+        at[keys[-1]] = value
+        path.write_text(json.dumps(values), encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            Stream.load(tmp_path / "state", VideoPipeline.from_pretrained(tmp_path / "model"))
+        path.write_text(before, encoding="utf-8")
+    other = VideoPipeline.from_pretrained(tmp_path / "model")
+    list(other.transformer.parameters())[-1].data.view(-1)[-1] += 1e-3  # one value of all
+    with pytest.raises(DataError, match="the weights of transformer/ are others"):
+        Stream.load(tmp_path / "state", other)
+
+
+def test_a_state_names_its_model(tmp_path, monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    pipeline().save_pretrained("model")
+    short = ["--seconds", "0.1", "--num-steps", "1"]
+    assert main(["stream", "x", "--model", "model", *short, "--output", "x.mp4", "--save", "state"]) == 0
+    monkeypatch.chdir(tmp_path / "b")
+    assert main(["stream", "--resume", "../a/state", *short, "--output", "x.mp4"]) == 0
+    (tmp_path / "a" / "model").rename(tmp_path / "b" / "moved")
+    capsys.readouterr()
+    assert main(["stream", "--resume", "../a/state", *short, "--output", "y.mp4"]) == 2
+    error = capsys.readouterr().err
+    assert "a/model is not there any more" in error and "--model" in error and error.count("\n") == 1
+    assert main(["stream", "--resume", "../a/state", "--model", "moved", *short, "--output", "y.mp4"]) == 0
+    with pipeline().stream() as stream:
+        stream.save("of-python")
+    capsys.readouterr()
+    assert main(["stream", "--resume", "of-python", "--output", "z.mp4"]) == 2
+    assert "names no model" in capsys.readouterr().err
+    torch.set_num_threads(threads)
+
+
 # -------------------- steering
 
 
@@ -376,6 +427,19 @@ def test_bad_lines_of_a_script_are_named(line, message, tmp_path):
         read_script(file)
 
 
+def test_a_script_is_checked_before_the_first_frame(model, tmp_path, capsys):
+    threads, script = torch.get_num_threads(), tmp_path / "s.jsonl"
+    lines = [{"time": 1, "prompt": "a\u2028b\u0085c"}, {"time": 50, "prompt": "word " * 200}]
+    script.write_text("\ufeff" + "\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    assert read_script(script)[0].prompt == "a\u2028b\u0085c"
+    words = ["--script", str(script), "--output", str(tmp_path / "x.mp4"), "--seconds", "1"]
+    assert main(["stream", "x", "--model", model, *words]) == 2
+    torch.set_num_threads(threads)
+    error = capsys.readouterr().err
+    assert "script, at 50 s: caption 'word " in error and error.count("\n") == 1
+    assert not (tmp_path / "x.mp4").exists()
+
+
 # -------------------- the command
 
 
@@ -403,6 +467,12 @@ def test_the_command_writes_a_file(pipe, model, tmp_path, capsys):
     assert "17 frames, 2.1 s of video" in error and "x real time" in error and "first frame after" in error
     with Stream.load(state, pipe) as stream:
         assert stream.seconds == 2.125
+    before = out.read_bytes()
+    assert main(["stream", PROMPT, "--model", model, "--seconds", "0.1", "--output", str(out)]) == 0
+    torch.set_num_threads(threads)
+    assert f"goes to {out.with_name('x_2.mp4')}" in capsys.readouterr().err
+    assert out.read_bytes() == before and probe(out.with_name("x_2.mp4")).num_frames == 1
+    (tmp_path / "file").write_text("", encoding="utf-8")
     wrong = (
         ([], "x.gif", "written as .mp4"),
         (["--format", "raw"], "x.mp4", "use --output -"),
@@ -412,6 +482,20 @@ def test_the_command_writes_a_file(pipe, model, tmp_path, capsys):
     for words, name, message in wrong:
         assert main(["stream", "--model", model, "--output", str(tmp_path / name), *words]) == 2
         assert message in capsys.readouterr().err
+    for words in (["--output", str(tmp_path / "file" / "x.mp4")], ["--save", str(tmp_path / "file" / "s")]):
+        assert main(["stream", "--model", "nowhere", "--output", str(tmp_path / "y.mp4"), *words]) == 2
+        error = capsys.readouterr().err
+        assert "is a file" in error and error.count("\n") == 1  # before the model is looked for
+
+
+def test_a_full_disk_ends_a_stream_with_one_line_and_a_file_that_plays(model, tmp_path, capsys, small_files):  # noqa: F811
+    threads, out = torch.get_num_threads(), tmp_path / "x.mp4"
+    words = ["--seconds", "40", "--output", str(out), "--enlarge", "4", "--num-steps", "1"]
+    assert main(["stream", PROMPT, "--model", model, *words]) == 2
+    torch.set_num_threads(threads)
+    error = capsys.readouterr().err.splitlines()
+    assert "x.mp4: cannot be written: " in error[-1] and "ulimit -f" in error[-1]
+    assert 0 < probe(out).num_frames == len(list(all_frames(out)))
 
 
 def test_the_command_streams_to_standard_output_until_the_reader_has_enough(pipe, model, tmp_path):

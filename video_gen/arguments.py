@@ -227,7 +227,7 @@ class StreamVideo(Config):
     save: Path | None = None
     """A file for the state at the end, to go on from with --resume."""
     resume: Path | None = None
-    """A saved state to go on from."""
+    """A saved state to go on from; its model is the one it was made with, unless --model says where that is."""
     enlarge: int = Field(default=1, ge=1, le=64)
     """Whole factor by which the pictures are enlarged."""
     speed: float | None = Field(default=None, ge=0.01, le=100)

@@ -33,6 +33,7 @@ from video_gen.command_line import PROGRAM, Command, Commands, is_config, run_co
 from video_gen.config import load_yaml
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.errors import ConfigError, exit_code
+from video_gen.files import check_folder
 from video_gen.options import names_of, options_of
 from video_gen.plain_yaml import read_yaml
 from video_gen.shipped import OWN_DEMO, OWN_VAE, default_model
@@ -102,6 +103,7 @@ def model_of(model: Path | None, own: Path = OWN_DEMO, part: str = "") -> Path:
 
 
 def sample(device: Device, compile: bool, output: Path, model: Path | None = None, **options: Any) -> None:
+    check_folder(output)
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
     from video_gen.training.compiling import compile_to_sample, or_eagerly
@@ -113,7 +115,6 @@ def sample(device: Device, compile: bool, output: Path, model: Path | None = Non
     make = partial(sample_to_files, pipeline, output=output, **options)
     for path in or_eagerly(make, {"transformer": pipeline.transformer}) if compile else make():
         print(path)
-    print(output / "sheet.png")
 
 
 def stream(
@@ -126,17 +127,22 @@ def stream(
     script: Path | None = None,
     seconds: float | None = None,
     save: Path | None = None,
+    resume: Path | None = None,
     **options: Any,
 ) -> None:
     from video_gen.sampling.pipeline import VideoPipeline
-    from video_gen.stream import open_stream, read_script, share_cores, show
+    from video_gen.sampling.stream_state import model_of_state
+    from video_gen.stream import check_output, open_stream, read_script, share_cores, show
     from video_gen.training.parallel import pick_device
 
+    check_output(output, format, save)
     on = pick_device(device)
     share_cores(on)
-    pipeline = VideoPipeline.from_pretrained(model_of(model), on)
     cues = read_script(script) if script else []
-    with open_stream(pipeline, prompt, cues=cues, **options) as made:
+    if resume is not None and model is None:
+        model = Path(model_of_state(resume))
+    pipeline = VideoPipeline.from_pretrained(model_of(model), on)
+    with open_stream(pipeline, prompt, cues=cues, resume=resume, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
 

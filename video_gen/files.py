@@ -4,9 +4,10 @@ import codecs
 import errno
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,16 +63,33 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: dict[str, st
             os.fsync(file.fileno())
 
 
+def check_folder(folder: Path) -> None:
+    """Whether files can be written into a folder, there or yet to be made: to be asked before the work for them begins.
+
+    Leaves nothing behind. Raises: DataError, which says why not.
+    """
+    whole = folder.absolute()
+    with explained(folder), suppress(FileNotFoundError, NotADirectoryError):
+        whole.stat()  # which says if the name itself is impossible
+    there = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise DataError(f"{folder}: cannot be a folder, since {there} is a file; give another place")
+    with explained(folder), tempfile.TemporaryFile(dir=there):
+        pass
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Around the writing of `path`: what the system or safetensors says against it becomes one line.
 
-    Raises: DataError.
+    Raises: DataError; BrokenPipeError, as it comes, since a reader that goes is no fault.
     """
     from safetensors import SafetensorError
 
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         why = REASONS.get(error.errno or 0, error.strerror or str(error))
     except SafetensorError as error:

@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,17 +21,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from video_gen.config import Config, validate
 from video_gen.data.clips import Clip
 from video_gen.errors import ConfigError
-from video_gen.model.pretrained import local_folder
+from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.text import build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import duration
-from video_gen.sampling.pipeline import PipelineConfig, VideoPipeline
+from video_gen.sampling.config import PipelineConfig
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import find_model
 from video_gen.train import run_of_student
 from video_gen.training.diffusion_task import DiffusionTask
@@ -47,7 +47,6 @@ from video_gen.training.vae_task import VAETask
 from video_gen.training.watch import group_of
 
 Run = VAERun | DiffusionRun | DistillRun
-C = TypeVar("C", bound=Config)
 PARTS: tuple[tuple[Any, str], ...] = ((TransformerConfig, "transformer"), (TextConfig, "text"))
 KERNELS_MB = 165
 """What a first step brings in beside what importing does: code of torch's kernels, TensorBoard. A CPU build of torch 2.13."""
@@ -190,15 +189,6 @@ def vae_of(run: Run, vae: VAEConfig | None) -> VAEConfig:
     raise ConfigError(
         f"vae: '{run.vae}' holds no config.json; give the YAML that it will be trained with: --vae-yaml demo-vae"
     )
-
-
-def read_config(kind: type[C], file: Path) -> C:
-    """A part's config.json. Raises: ConfigError if it is missing, damaged or does not fit."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); copy the model again") from None
-    return validate(kind, values, source=str(file))
 
 
 def uses_of(run: Run) -> Iterator[tuple[str, float, Run]]:

@@ -1,20 +1,30 @@
-"""Sampling to files: videos, a contact sheet, and the settings inside each file and beside it."""
+"""Sampling to files: videos, a contact sheet, and the settings inside each file and beside it. What is there is kept."""
 
 import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from video_gen.data.video_file import all_frames, probe, read_frames
-from video_gen.data.video_writer import contact_sheet, write_video
-from video_gen.errors import ConfigError, DataError
+from video_gen.data.video_file import probe
+from video_gen.data.video_writer import check_writable, contact_sheet, write_video
+from video_gen.errors import ConfigError
+from video_gen.files import explained, write_text, written
+from video_gen.sampling.given import count as frames_of
+from video_gen.sampling.given import read_at, read_picture, read_source, read_start
 from video_gen.sampling.pipeline import VideoPipeline
 
 Format = Literal["mp4", "gif", "png"]
 STRENGTH = 0.6
 """At which a source is changed, unless told otherwise."""
+SLUG = 40
+"""Letters of a prompt in a file's name, at most."""
 
 
 def sample_to_files(
@@ -40,60 +50,85 @@ def sample_to_files(
 ) -> list[Path]:
     """Sample `count` videos, with seeds `seed`, `seed + 1`, ..., into the folder `output`.
 
+    They are named after prompt and seed, such as `a-red-circle_seed_0.mp4`; where that is taken, a number is added.
+
     Args:
-        image, video: files to start from. `last_image`: one to end with. `source`: a video to change.
+        image, video: files to start from. `last_image`: one to end with. `source`: a video to change. Of a video whose
+            length the VAE does not take some frames are left out, which is said on standard error.
         loop: see `VideoPipeline.generate`. `strength`: of the change to a source, default 0.6.
         interpolate: factor by which the source's own frame rate is raised; its frames are read as they are, not by the
             model's clock.
         enlarge: whole factor by which the written pictures are enlarged.
-    Returns: the video files. A contact sheet and a .json per video lie beside them.
-    Raises: DataError if an input cannot be read; ShapeError, ConfigError for settings that don't fit.
+    Returns: the video files, and last a contact sheet of them. A .json per video lies beside it.
+    Raises: DataError if an input cannot be read, or a file not be written; ShapeError, ConfigError for what doesn't fit.
     """
     if source is None and (strength is not None or interpolate is not None):
         name = "strength" if interpolate is None else "interpolate"
         raise ConfigError(f"{name} is given without a source; give the video it is for as --source")
-    fps, paths, made = pipeline.config.clip.fps, [], []
-    given: dict[str, Any] = read_given(image, video, fps)
+    clip = pipeline.config.clip
+    own = probe(source).fps if source is not None and interpolate is not None else 0.0
+    fps = interpolate * own if interpolate is not None else clip.fps
+    check_writable(output / f"video.{format}", clip.height * enlarge, clip.width * enlarge, fps)
+    given: dict[str, Any] = dict(read_given(pipeline, image, video, num_frames or clip.num_frames))
     if last_image is not None:
-        given["last_image"] = read_picture(last_image, "--source")
+        given["last_image"] = read_picture(last_image, "--source", (clip.height, clip.width))
     if source is not None:
         given["strength"] = STRENGTH if strength is None else strength
-        given["source"] = read_at(source, fps if interpolate is None else probe(source).fps)
-        fps = fps if interpolate is None else interpolate * probe(source).fps
-    output.mkdir(parents=True, exist_ok=True)
+        given["source"] = given_source(pipeline, source, num_frames, own)
+    files = {"image": image, "video": video, "last_image": last_image, "source": source}
+    facts: dict[str, Any] = {name: str(path) if path else None for name, path in files.items()}
+    facts |= {"loop": loop, "strength": given.get("strength"), "interpolate": interpolate, "block_frames": block_frames}
+    facts |= pipeline.config.sampling.replace(**settings).model_dump(mode="json")
+    options = {"num_frames": num_frames, "block_frames": block_frames, "loop": loop, **given, **settings}
+    paths, made = [], []
     for start in range(0, count, batch_size):
         seeds = [seed + i for i in range(start, min(count, start + batch_size))]
-        options = {"num_frames": num_frames, "block_frames": block_frames, "loop": loop, **given, **settings}
         if interpolate is None:
             videos = pipeline.generate([prompt] * len(seeds), seeds=seeds, **options)
         else:
             videos = np.stack([interpolated(pipeline, prompt, interpolate, seed=one, **options) for one in seeds])
         for number, frames in zip(seeds, videos):
-            facts: dict[str, Any] = {"prompt": prompt, "seed": number, "num_frames": len(frames), "fps": fps}
-            facts |= {"image": str(image) if image else None, "video": str(video) if video else None}
-            facts |= {"last_image": str(last_image) if last_image else None, "loop": loop}
-            facts |= {"source": str(source) if source else None, "strength": given.get("strength")}
-            facts |= {"interpolate": interpolate, "block_frames": block_frames}
-            facts |= pipeline.config.sampling.replace(**settings).model_dump(mode="json")
-            large = frames.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
-            path = output / f"seed_{number}.{format}"
-            write_video(path, large, fps, metadata={k: json.dumps(v) for k, v in facts.items()})
-            path.with_suffix(".json").write_text(json.dumps(facts, indent=1))
+            of_this = {"prompt": prompt, "seed": number, "num_frames": len(frames), "fps": fps} | facts
+            with claimed(output, stem(prompt, f"seed_{number}"), format) as path:
+                large = frames.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+                write_video(path, large, fps, metadata={k: json.dumps(v) for k, v in of_this.items()})
+                write_text(path.with_suffix(".json"), json.dumps(of_this, indent=1))
             paths.append(path)
             made.append(frames)
-    scale = max(1, 96 // made[0].shape[1])
-    Image.fromarray(contact_sheet(made, scale=scale)).save(output / "sheet.png")
-    return paths
+    with claimed(output, stem(prompt, "sheet"), "png") as sheet, written(sheet) as temporary:
+        Image.fromarray(contact_sheet(made, scale=max(1, 96 // made[0].shape[1]))).save(temporary)
+    return [*paths, sheet]
 
 
-def read_given(image: Path | None, video: Path | None, fps: float) -> dict[str, np.ndarray]:
-    """The arguments `image` and `video` of a pipeline from files, those that are given. Raises: DataError."""
+# -------------------- what is given
+
+
+def read_given(
+    pipeline: VideoPipeline, image: Path | None, video: Path | None, num_frames: int | None = None
+) -> dict[str, np.ndarray]:
+    """The arguments `image` and `video` of a pipeline from files, those that are given; see `given.read_start`.
+
+    Says on standard error which frames of a video are left out. Raises: DataError, ShapeError.
+    """
     given: dict[str, np.ndarray] = {}
+    clip, stride = pipeline.config.clip, pipeline.vae.config.temporal_stride
     if image is not None:
-        given["image"] = read_picture(image, "--video")
+        given["image"] = read_picture(image, "--video", (clip.height, clip.width))
     if video is not None:
-        given["video"] = read_at(video, fps)
+        given["video"], note = read_start(video, clip.fps, (clip.height, clip.width), stride, num_frames)
+        say(note)
     return given
+
+
+def given_source(pipeline: VideoPipeline, path: Path, num_frames: int | None, own: float) -> np.ndarray:
+    """A source at the model's rate; or, of `own` frames a second, every frame, since interpolation takes any number."""
+    clip = pipeline.config.clip
+    size = (clip.height, clip.width)
+    if own:
+        return read_at(path, own, range(frames_of(path, own)), size)
+    frames, note = read_source(path, clip.fps, size, pipeline.vae.config.temporal_stride, num_frames)
+    say(note)
+    return frames
 
 
 def interpolated(pipeline: VideoPipeline, prompt: str, factor: int, **options: Any) -> np.ndarray:
@@ -107,17 +142,44 @@ def interpolated(pipeline: VideoPipeline, prompt: str, factor: int, **options: A
     return pipeline.interpolate(options.pop("source"), factor, prompt=prompt, **options)
 
 
-def read_picture(path: Path, otherwise: str) -> np.ndarray:
-    """A still picture, uint8 (h, w, 3). Raises: DataError, which says the option for what moves."""
-    if probe(path).kind != "image":
-        raise DataError(f"{path}: has several frames; give a still picture, or a video as {otherwise}")
-    return read_frames(path, [0.0])[0]
+def say(note: str | None) -> None:
+    if note is not None:
+        print(note, file=sys.stderr)
 
 
-def read_at(path: Path, fps: float) -> np.ndarray:
-    """A whole video at `fps`, by time stamp: uint8 (f, h, w, 3)."""
-    info = probe(path)
-    if info.kind == "image":
-        return read_frames(path, [0.0])
-    last = max(start for start, _ in all_frames(path))
-    return read_frames(path, [i / fps for i in range(int(last * fps + 1e-6) + 1)])
+# -------------------- names
+
+
+def stem(prompt: str, what: str) -> str:
+    """A file's name after a prompt: its letters and digits of any script, with hyphens between the words."""
+    words = "-".join(re.findall(r"\w+", unicodedata.normalize("NFC", prompt).casefold()))
+    short = words if len(words) <= SLUG else words[: SLUG + 1].rpartition("-")[0] or words[:SLUG]
+    return f"{short}_{what}" if short else what
+
+
+def free_name(folder: Path, stem: str) -> str:
+    """The name, or with the first number from 2 on under which nothing is in the folder, whatever its suffix."""
+    taken = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+    numbered = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
+    return stem if stem not in taken else next(name for name in numbered if name not in taken)
+
+
+@contextmanager
+def claimed(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    """A file of a name that nothing has, taken at once, so that two programs that run together do not write the same; it goes
+    if what is done with it fails. Raises: DataError if the folder cannot be written."""
+    while True:
+        path = folder / f"{free_name(folder, stem)}.{suffix}"
+        with explained(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                path.open("xb").close()
+                break
+            except FileExistsError:
+                continue
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        raise

@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 
 from video_gen.config import Config, validate
 from video_gen.data.live_video import LiveMP4, LiveRaw, LiveWriter
-from video_gen.errors import ConfigError, DataError
+from video_gen.errors import ConfigError, DataError, VideoGenError
+from video_gen.files import check_folder
 from video_gen.interrupt import stop_signals
-from video_gen.sample import read_given
+from video_gen.sample import free_name, read_given
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.stream import Stream
 
@@ -40,7 +41,7 @@ class Cue(Config):
             raise ValueError("names no prompt, guidance_scale or speed: it would change nothing")
         return self
 
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """What changes besides the prompt."""
         return self.model_dump(include={"guidance_scale", "speed"}, exclude_none=True)
 
@@ -48,22 +49,34 @@ class Cue(Config):
 def read_script(path: Path) -> list[Cue]:
     """A file with a JSON object per line, in the order of time. Raises: DataError, ConfigError naming a bad line."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a script: {error}") from None
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may stand in a prompt
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as a script: is no text in UTF-8 ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a script: {error.strerror}") from None
     cues: list[Cue] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not JSON ({error}): {line.strip()[:60]}") from None
         cue = validate(Cue, values, source=f"{path}, line {number}")
         if cues and cue.time < cues[-1].time:
             raise ConfigError(f"{path}, line {number}: time {cue.time} is before {cues[-1].time} above; sort the lines")
         cues.append(cue)
     return cues
+
+
+def check_cues(pipeline: VideoPipeline, cues: Sequence[Cue]) -> None:
+    """All that a script will ask of a model, before the first frame. Raises: DataError for a prompt that it does not take."""
+    for cue in cues:
+        if cue.prompt is not None:
+            try:
+                pipeline.text.tokenise([cue.prompt])
+            except DataError as error:
+                raise DataError(f"script, at {cue.time:g} s: {error}") from None
 
 
 def open_stream(
@@ -82,19 +95,24 @@ def open_stream(
     Raises: ConfigError if an option makes no sense for a saved stream; what `VideoPipeline.streams` and `Stream.load` do.
     """
     options = {name: value for name, value in options.items() if value is not None}
+    check_cues(pipeline, cues)
     if resume is not None:
         names = ("seed", "block_frames", "first_steps")
         beginnings = {"image": image, "video": video} | {name: options.get(name) for name in names}
         if wrong := [name for name, value in beginnings.items() if value is not None]:
             raise ConfigError(f"{wrong[0]} is given with resume, but {resume} has begun already; leave one of them out")
         stream = Stream.load(resume, pipeline)
-        stream.steer(prompt, **options)
+        try:
+            stream.steer(prompt, **options)
+        except VideoGenError:
+            stream.close()
+            raise
         return stream
     for cue in cues:
         if cue.time == 0:
             options |= cue.settings()
             prompt = prompt if cue.prompt is None else cue.prompt
-    given = read_given(image, video, pipeline.config.clip.fps)
+    given = read_given(pipeline, image, video)
     return pipeline.stream(prompt or "", **given, **options)
 
 
@@ -120,12 +138,13 @@ def show(
     """Write a stream until `seconds` are there, or until Ctrl-C, SIGTERM, or the player at the other end goes away.
 
     Args:
-        output: an .mp4 file, or "-" for standard output.
+        output: an .mp4 file, or "-" for standard output. A file that is there is kept: a number is added to the name.
         seconds: of video, without given frames; the block that reaches them is the last, and whole. None = no end.
         enlarge: whole factor.
         cues: from `read_script`. `save`: a file for the state at the end, from which the stream can go on.
     Raises: DataError if the output cannot be written.
     """
+    check_output(output, format, save)
     clip, start, followed = stream.clip, stream.seconds, stream.seconds
     progress = Progress()
     writer = _writer(stream, output, format, clip.height * enlarge, clip.width * enlarge)
@@ -149,19 +168,38 @@ def show(
     return progress
 
 
-def _writer(stream: Stream, output: Path, format: Format, height: int, width: int) -> LiveWriter:
+def check_output(output: Path, format: Format, save: Path | None = None) -> None:
+    """What can be known before a model is loaded. Raises: ConfigError, DataError if nothing can be written there."""
     to_player = str(output) == TO_PLAYER
+    if format == "raw" and not to_player:
+        raise ConfigError(f"output is {output}, but format 'raw' goes to standard output; use --output -")
+    if not to_player and output.suffix.lower() != ".mp4":
+        raise ConfigError(f"output is {output}: a stream is written as .mp4, or to standard output with --output -")
+    for path in (None if to_player else output, save):
+        if path is not None and path.is_dir():
+            raise DataError(f"{path}: cannot be written: is a folder; give a file in it")
+        if path is not None:
+            check_folder(path.parent)
+
+
+def _writer(stream: Stream, output: Path, format: Format, height: int, width: int) -> LiveWriter:
     if format == "raw":
-        if not to_player:
-            raise ConfigError(f"output is {output}, but format 'raw' goes to standard output; use --output -")
         hint = f"ffplay -f rawvideo -pixel_format rgb24 -video_size {width}x{height} -framerate {stream.fps:g} -"
         print(f"raw frames; to watch them: {hint}", file=sys.stderr)
         return LiveRaw(sys.stdout.buffer)
-    if not to_player and output.suffix.lower() != ".mp4":
-        raise ConfigError(f"output is {output}: a stream is written as .mp4, or to standard output with --output -")
     facts = {"prompt": stream.steering.prompts[0], **stream.steering.sampling.model_dump(mode="json")}
     metadata = {name: json.dumps(value) for name, value in facts.items()}
-    return LiveMP4(sys.stdout.buffer if to_player else output, height, width, stream.fps, metadata=metadata)
+    target = sys.stdout.buffer if str(output) == TO_PLAYER else _unused(output)
+    return LiveMP4(target, height, width, stream.fps, metadata=metadata)
+
+
+def _unused(output: Path) -> Path:
+    """The file itself, or if it is there already, one beside it, which is said."""
+    if not output.is_file():
+        return output
+    other = output.with_name(free_name(output.parent, output.stem) + output.suffix)
+    print(f"{output}: is there already and is kept; this stream goes to {other}", file=sys.stderr)
+    return other
 
 
 def _close(writer: LiveWriter) -> None:

@@ -1,10 +1,7 @@
 """Writing videos, as numpy arrays, into files, and several of them into one picture to look at; no torch."""
 
 import json
-import os
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from video_gen.errors import DataError, ShapeError
+from video_gen.files import written
 
 WRITABLE_SUFFIXES = (".mp4", ".gif", ".png")
+MAX_SIDE = 8192  # what browsers and players show of H.264
+MAX_GIF_FPS = 50
 GOP = 16  # frames between key frames: random access 2.2 to 2.8 times as fast as with x264's 250 (DESIGN.md)
 REPEATABLE = "no-mbtree=1:rc-lookahead=0"  # x264 looking ahead makes now and then other bytes of the same small frames
 BT709 = 1  # the code of ITU-R BT.709 for matrix, primaries and transfer alike (ITU-T H.273)
@@ -47,13 +47,10 @@ def write_video(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in WRITABLE_SUFFIXES:
-        raise DataError(f"{path}: cannot write '{suffix}'; use one of {', '.join(WRITABLE_SUFFIXES)}")
     check_frames(path, frames)
-    if not fps > 0:
-        raise DataError(f"{path}: fps is {fps}; it must be above 0")
+    check_writable(path, frames.shape[1], frames.shape[2], fps)
     comment = json.dumps(metadata or {}, ensure_ascii=True)
-    with replacing(path) as temporary:
+    with written(path) as temporary:
         if suffix == ".mp4":
             _write_mp4(temporary, frames, fps, crf, preset, comment)
         elif suffix == ".gif":
@@ -64,30 +61,29 @@ def write_video(
 
 
 def check_frames(path: Path, frames: np.ndarray) -> None:
-    """Raises: ShapeError if `frames` are not what the format of `path` takes."""
+    """Raises: ShapeError if `frames` are not (f, h, w, 3) uint8."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ShapeError(f"{path}: frames must be (f, h, w, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
-    height, width = frames.shape[1:3]
-    if path.suffix.lower() == ".mp4" and (height % 2 or width % 2):
+
+
+def check_writable(path: Path, height: int, width: int, fps: float) -> None:
+    """Raises: DataError, ShapeError if the format of `path` does not take such pictures or such a rate."""
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE_SUFFIXES:
+        raise DataError(f"{path}: cannot write '{suffix}'; use one of {', '.join(WRITABLE_SUFFIXES)}")
+    if max(height, width) > MAX_SIDE:
+        raise ShapeError(
+            f"{path}: {width}x{height} pixels, at most {MAX_SIDE} a side can be written; enlarge by a smaller factor"
+        )
+    if suffix == ".mp4" and (height % 2 or width % 2):
         even = f"{height // 2 * 2}x{width // 2 * 2}"
         raise ShapeError(f"{path}: {height}x{width} is odd, H.264 needs even; crop to {even}, or write .gif or .png")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` to write, which takes its place at the end, and is gone if something went wrong.
-
-    Raises: DataError if it cannot be written.
-    """
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    if not fps > 0:
+        raise DataError(f"{path}: fps is {fps}; it must be above 0")
+    if suffix == ".gif" and fps > MAX_GIF_FPS:
+        raise DataError(
+            f"{path}: {fps:g} frames per second in a gif, browsers show at most {MAX_GIF_FPS}; write .mp4 or lower fps"
+        )
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float, crf: int, preset: str, comment: str) -> None:
@@ -128,8 +124,6 @@ def to_yuv420(array: np.ndarray, pts: int, time_base: Fraction) -> VideoFrame:
 
 
 def _write_gif(path: Path, frames: np.ndarray, fps: float, comment: str) -> None:
-    if fps > 50:
-        raise DataError(f"{path}: {fps} frames per second in a gif, browsers show at most 50; write .mp4 or lower fps")
     images = [Image.fromarray(frame) for frame in frames]
     durations = [10 * step for step in _steps(len(images), 100 / fps)]
     images[0].save(

@@ -42,14 +42,12 @@ def measure_setting(
     `num_frames`: default that of the training clips. `settings`: fields of `SamplingConfig`.
     """
     measures = []
+    sampling = pipeline.config.sampling.replace(solver=solver, num_steps=num_steps, **settings)
     for start in range(0, len(captions), BATCH):
         chosen = list(captions[start : start + BATCH])
         seeds = [seed + start + i for i in range(len(chosen))]
-        videos = pipeline.generate(
-            chosen, seeds=seeds, solver=solver, num_steps=num_steps, num_frames=num_frames, **settings
-        )
+        videos = pipeline.generate(chosen, seeds=seeds, num_frames=num_frames, sampling=sampling)
         measures += [measure_video(v, c.removesuffix(", kicked")) for v, c in zip(videos, chosen)]
-    sampling = pipeline.config.sampling.replace(solver=solver, num_steps=num_steps, **settings)
     first = sampling.replace(num_steps=sampling.steps_of(first=True))
     calls = {"calls": calls_per_block(sampling), "first_calls": calls_per_block(first)}
     return {"solver": solver, "num_steps": num_steps} | calls | summarise(measures)

@@ -1,18 +1,20 @@
 """Model folders: `config.json` and `model.safetensors`, from a local folder or the Hub. Nothing is ever unpickled."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from video_gen.config import Config, validate
 from video_gen.errors import ConfigError, DataError
+from video_gen.files import write_tensors, write_text
 from video_gen.shipped import find_model, looks_like_hub_id, no_such_model
+
+C = TypeVar("C", bound=Config)
 
 
 class Pretrained:
@@ -31,44 +33,105 @@ class Pretrained:
         """Load what `save_pretrained` wrote, in eval mode.
 
         Args: path: a local folder, or a Hub id such as "name/model".
-        Raises: DataError if files are missing or damaged; ConfigError if they don't fit this class.
+        Raises: DataError if files are missing, damaged or hold numbers that are not finite; ConfigError if they don't fit.
         """
         folder = local_folder(path)
         file, weights = folder / "config.json", folder / "model.safetensors"
-        for needed in (file, weights):
-            if not needed.is_file():
-                raise DataError(f"{needed}: not there; {cls.__name__} needs config.json and model.safetensors")
+        config = read_config(cls.Config, file)
+        state = read_weights(weights)
         try:
-            values = json.loads(file.read_text())
-            state = load_file(weights)
-        except (ValueError, OSError, SafetensorError) as error:
-            raise DataError(f"{folder}: damaged ({error}); copy it again") from None
-        with torch.device("meta"):
-            model = cls(validate(cls.Config, values, source=str(file)))  # type: ignore[call-arg]
+            with torch.device("meta"):
+                model = cls(config)  # type: ignore[call-arg]
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            raise ConfigError(f"{file}: its sizes make no model ({' '.join(str(error).split())[:120]})") from None
         assert isinstance(model, nn.Module)
+        check_shapes(state, model, weights, file)
+        check_finite(state, cls.__name__, weights)
         model.to_empty(device="cpu")  # keeps the memory format that the constructor chose
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise ConfigError(f"{weights}: does not fit {file}: {reason}") from None
+        model.load_state_dict(state)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors; each file appears whole.
 
         Args: dtype: of the floating-point numbers in the file, which loading turns back into float32; None = as they are.
+        Raises: DataError if they cannot be written.
         """
         assert isinstance(self, nn.Module)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        state = self.state_dict()
         if dtype is not None:
             state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
-        save_file(state, folder / ".model.safetensors")
-        os.replace(folder / ".model.safetensors", folder / "model.safetensors")
-        (folder / ".config.json").write_text(self.config.model_dump_json(indent=1))
-        os.replace(folder / ".config.json", folder / "config.json")
+        write_tensors(Path(folder) / "model.safetensors", state)
+        write_text(Path(folder) / "config.json", self.config.model_dump_json(indent=1))
+
+
+# -------------------- files
+
+
+def read_config(kind: type[C], file: Path) -> C:
+    """Settings from a JSON file of a model folder. Raises: DataError if it is missing or damaged; ConfigError if it doesn't fit."""
+    try:
+        values = json.loads(_read(file).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: damaged: is no text; copy the model again") from None
+    except (ValueError, RecursionError) as error:
+        what = "is empty" if not file.stat().st_size else f"is no whole JSON ({error})"
+        raise DataError(f"{file}: damaged: {what}; copy the model again") from None
+    return validate(kind, values, source=str(file))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors by name. Raises: DataError if the file is missing, damaged, or a git-lfs pointer."""
+    start = _read(file, 64)
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(f"{file}: is a git-lfs pointer and not the weights; fetch them with `git lfs pull`")
+    if not start:
+        raise DataError(f"{file}: damaged: is empty; copy the model again")
+    try:
+        return load_file(file)
+    except (ValueError, OSError, KeyError, SafetensorError) as error:
+        raise DataError(f"{file}: damaged ({' '.join(str(error).split())[:200]}); copy the model again") from None
+
+
+def _read(file: Path, size: int = -1) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(size)
+    except FileNotFoundError:
+        raise DataError(
+            f"{file}: not there; vae/, transformer/ and text/ each hold config.json and their weights"
+        ) from None
+    except PermissionError:
+        raise DataError(f"{file}: permission denied; change its rights") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def check_shapes(state: dict[str, Tensor], model: nn.Module, weights: Path, config: Path) -> None:
+    """Raises: ConfigError if the weights are not those of a model of these sizes, of which nothing need be allocated yet."""
+    want = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    have = {name: tuple(x.shape) for name, x in state.items()}
+    if want == have:
+        return
+    different = [name for name in want if name in have and want[name] != have[name]]
+    missing, other = [name for name in want if name not in have], [name for name in have if name not in want]
+    if different:
+        why = f"{different[0]} is {have[different[0]]}, and by the sizes there {want[different[0]]}"
+    else:
+        why = f"{missing[0]} is missing" if missing else f"it holds {other[0]}, which such a model has not"
+    count = len(different) + len(missing) + len(other)
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    raise ConfigError(f"{weights}: does not fit {config}: {why}{more}; copy both from the same model")
+
+
+def check_finite(state: dict[str, Tensor], name: str, source: object) -> None:
+    """Raises: DataError if weights are NaN or infinite: every video would be black."""
+    for key, x in state.items():
+        if x.is_floating_point() and not torch.isfinite(x).all():
+            raise DataError(
+                f"{source}: the weights of this {name} are broken: {key} is not finite (NaN or infinite); "
+                "copy the model again, or train from an earlier checkpoint"
+            )
 
 
 def local_folder(path: str | Path) -> Path:

@@ -21,11 +21,11 @@ class TextConfig(Config):
     """`bytes` is small and trained with the model; `transformers` takes a frozen encoder of that library."""
     name: str | None = None
     """With `transformers`: a folder or Hub id, such as google/t5-v1_1-base."""
-    width: int = Field(default=128, ge=8)
+    width: int = Field(default=128, ge=8, le=65_536)
     """With `bytes`: features per token. An encoder by name brings its own."""
-    hash_buckets: int = Field(default=4096, ge=16)
+    hash_buckets: int = Field(default=4096, ge=16, le=2**24)
     """With `bytes`: rows of the table of hashed words and byte groups."""
-    max_tokens: int = Field(default=128, ge=2)
+    max_tokens: int = Field(default=128, ge=2, le=65_536)
     """A longer caption is an error: nothing is cut off in silence."""
 
     @model_validator(mode="after")
@@ -52,13 +52,13 @@ class TransformerConfig(Config):
     """Features inside of the feed-forward, per feature of a token."""
     attention: Literal["joint", "factorised"] = "joint"
     """`factorised` alternates space and time, with one joint layer in `joint_every`."""
-    joint_every: int = Field(default=6, ge=1)
+    joint_every: int = Field(default=6, ge=1, le=1024)
     """With `factorised`: one layer in so many is joint."""
-    text_width: Annotated[int, HIDDEN] = Field(default=128, ge=1)
+    text_width: Annotated[int, HIDDEN] = Field(default=128, ge=1, le=65_536)
     """Features per text token that come in; the text encoder's width."""
-    sink: int = Field(default=1, ge=0)
+    sink: int = Field(default=1, ge=0, le=1_000_000)
     """First latent frames of the history, which are kept for ever."""
-    window: int | None = Field(default=None, ge=1)
+    window: int | None = Field(default=None, ge=1, le=1_000_000)
     """Last latent frames of the history that are seen, besides the sink; None = all of it in
     training, and in longer videos as many as a training clip has room for (docs/streaming.md)."""
     rope_theta: float = Field(default=1000.0, gt=1, le=1e9)

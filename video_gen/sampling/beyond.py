@@ -9,7 +9,7 @@ Each is a `Draft` of a block, which `rollout.advance` takes; text, history and b
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from torch import Tensor
 from video_gen.errors import ShapeError
 from video_gen.model.diffusion import Diffusion
 from video_gen.sampling.guidance import Denoiser
-
-if TYPE_CHECKING:
-    from video_gen.sampling.pipeline import VideoPipeline
 
 
 class KnownFrames:
@@ -73,16 +70,11 @@ class Draft:
 # -------------------- a last frame, a loop
 
 
-def ending(pipe: "VideoPipeline", pictures: np.ndarray, size: int) -> Draft:
-    """A block of `size` latent frames whose last one is a still picture.
+def ending(last: Tensor, size: int) -> Draft:
+    """A block of `size` latent frames whose last one is known.
 
-    A latent frame stands for `temporal_stride` frames: the picture is encoded as the second latent frame of a still video,
-    so the model is shown a video that comes to rest there.
-
-    Args: pictures: uint8 (b or 1, h, w, 3), at the model's size.
+    Args: last: (b or 1, c, 1, h, w), from `VideoModel.encode_ending`.
     """
-    still = np.repeat(pictures[:, None], pipe.vae.num_frames(2), axis=1)
-    last = pipe.encode(still)[:, :, -1:]
     known = torch.arange(size, device=last.device) == size - 1
     return Draft(last.expand(-1, -1, size, -1, -1), known=known)
 
@@ -119,36 +111,23 @@ def check(source: np.ndarray | None, strength: float, others: dict[str, Any]) ->
 
 
 def cut(source: np.ndarray, num_frames: int | None, stride: int) -> np.ndarray:
-    """The first `num_frames` of a source, None = all. Raises: ShapeError, with the nearest numbers that fit."""
-    wanted = len(source) if num_frames is None else num_frames
-    if wanted > len(source) or wanted < 1 or (wanted - 1) % stride:
-        below = 1 + (max(1, min(wanted, len(source))) - 1) // stride * stride
+    """The first `num_frames` of a source; None = as many of the first as the VAE takes.
+
+    Raises: ShapeError, with the nearest numbers that fit.
+    """
+    if num_frames is None:
+        return source[: 1 + (len(source) - 1) // stride * stride]
+    if num_frames > len(source) or num_frames < 1 or (num_frames - 1) % stride:
+        below = 1 + (max(1, min(num_frames, len(source))) - 1) // stride * stride
         near = [n for n in (below, below + stride) if n <= len(source)]
         raise ShapeError(
-            f"num_frames is {wanted}, of a source of {len(source)}: it must be 1 + a multiple of {stride} and no more "
+            f"num_frames is {num_frames}, of a source of {len(source)}: it must be 1 + a multiple of {stride} and no more "
             f"than there are; give num_frames {' or '.join(str(n) for n in near)}"
         )
-    return source[:wanted]
+    return source[:num_frames]
 
 
 # -------------------- a higher frame rate
-
-
-def interpolate(
-    pipe: "VideoPipeline", video: np.ndarray, factor: int, *, prompt: str, seed: int, strength: float, **settings: Any
-) -> np.ndarray:
-    """See `VideoPipeline.interpolate`."""
-    if factor < 2 or len(video) < 2:
-        raise ShapeError(
-            f"factor {factor} and {len(video)} frames; give a whole factor of 2 or more, and 2 frames or more"
-        )
-    given = pipe.fit(video)
-    blended = blend(given, factor)
-    stride = pipe.vae.config.temporal_stride
-    padded = np.concatenate([blended, np.repeat(blended[-1:], -(len(blended) - 1) % stride, axis=0)])
-    made = pipe.generate([prompt], seeds=[seed], source=padded, strength=strength, **settings)[0, : len(blended)]
-    made[::factor] = given
-    return made
 
 
 def blend(frames: np.ndarray, factor: int) -> np.ndarray:

@@ -1,16 +1,20 @@
-"""How to sample. No torch here."""
+"""How to sample, and what a model says of itself. No torch here."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
 from video_gen.config import Config
+from video_gen.data.config import LARGEST, Fps, Frames, WorldName
+from video_gen.model.diffusion_config import DiffusionConfig
+
+Solver = Literal["euler", "heun", "two_step", "sde", "renoise"]
 
 
 class SamplingConfig(Config):
     """Solver, steps and guidance."""
 
-    solver: Literal["euler", "heun", "two_step", "sde", "renoise"] = "two_step"
+    solver: Solver = "two_step"
     """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `renoise`
     draws new noise at each step."""
     num_steps: int = Field(default=20, ge=1, le=10_000)
@@ -69,3 +73,48 @@ class Steering(Config):
     sampling: SamplingConfig
     speed: float = Field(default=1.0, ge=0.01, le=100)
     """Of playback: 2 shows the same frames in half the time."""
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of `SamplingConfig`, which says what they mean, as keywords: what is not given is as the model has it.
+
+    All but `block_frames`, which is a keyword beside them.
+    """
+
+    solver: Solver
+    num_steps: int
+    first_steps: int | None
+    long_block_frames: int | None
+    shift: float
+    noise_scale: float
+    guidance_scale: float
+    history_scale: float
+    history_noise: float
+    guidance_interval: tuple[float, float]
+    guidance_rescale: float
+    guidance_parallel: float
+    guidance_limit: float | None
+    guidance_optimal_scale: bool
+    guidance_zero_init: float
+
+
+Side = Annotated[int, Field(ge=1, le=LARGEST)]
+
+
+class ClipSettings(Config):
+    """The clips a model was trained on: what it makes unless told otherwise."""
+
+    num_frames: Frames
+    fps: Fps
+    height: Side
+    width: Side
+
+
+class PipelineConfig(Config):
+    """What a model folder holds besides the weights: `model.json`."""
+
+    clip: ClipSettings
+    diffusion: DiffusionConfig
+    sampling: SamplingConfig
+    world: WorldName = "unknown"
+    """The built-in world of whose clips it was trained on."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from video_gen.errors import ConfigError
 from video_gen.model.diffusion import Diffusion, shift_time
 from video_gen.sampling.guidance import Denoiser
 
@@ -23,7 +24,12 @@ def timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
 
 
 def generators_for(seeds: Sequence[int], device: torch.device | str) -> list[torch.Generator]:
-    """One generator per sample, so that a sample depends on its own seed and not on its batch."""
+    """One generator per sample, so that a sample depends on its own seed and not on its batch.
+
+    Raises: ConfigError for a seed of more than 64 bits.
+    """
+    if wrong := [seed for seed in seeds if not -(2**63) <= seed < 2**64]:
+        raise ConfigError(f"seed is {wrong[0]}; a seed is a whole number from 0 to {2**64 - 1}")
     return [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 

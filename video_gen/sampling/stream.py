@@ -5,51 +5,18 @@ last. One block is made ahead and no more, so a slow reader holds the maker up. 
 `RolloutState.block` is the block that is shown next. So a stream that goes on from a state gives what it would have given.
 """
 
-import hashlib
-import json
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self, Unpack
 
 import numpy as np
-import torch
-from pydantic import Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
-from video_gen.config import Config, validate
-from video_gen.data.video_writer import replacing
-from video_gen.errors import DataError, ShapeError
-from video_gen.model.keys import KeyValue
-from video_gen.model.transformer import History
-from video_gen.model.vae_layers import Cache, Caches
-from video_gen.sampling.config import Steering
+from video_gen.errors import ShapeError
+from video_gen.sampling.config import ClipSettings, SamplingSettings, Steering
+from video_gen.sampling.model import VideoModel
 from video_gen.sampling.rollout import BlockModel, RolloutState, advance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """Where streams stand: a value, which later blocks leave as it is."""
-
-    rollout: RolloutState
-    """Its block is the next to be shown; none before the first block is made."""
-    decoder: Caches | None
-    """The VAE's cache of each tile after the frames shown so far, or given; None = there are none."""
-    steering: Steering
-    """For the blocks after that one."""
-    block_frames: int
-    """Latent frames per block."""
-    speed: float = 1.0
-    """At which its block is shown."""
-    seconds: float = 0.0
-    """Length of what was shown so far."""
+from video_gen.sampling.stream_state import StreamState, load_state, save_state
 
 
 class Streams:
@@ -62,7 +29,7 @@ class Streams:
     Args: state: from `VideoPipeline.streams`, or another stream's `state()`.
     """
 
-    def __init__(self, pipeline: "VideoPipeline", state: StreamState, given: np.ndarray | None = None):
+    def __init__(self, pipeline: VideoModel, state: StreamState, given: np.ndarray | None = None):
         self.given = given
         """uint8 (f, h, w, 3), the frames before the first block as the model was given them, or None."""
         self._pipeline = pipeline
@@ -98,7 +65,7 @@ class Streams:
         return frames
 
     @property
-    def clip(self) -> "ClipSettings":
+    def clip(self) -> ClipSettings:
         """Size and frame rate of the model's clips."""
         return self._pipeline.config.clip
 
@@ -126,7 +93,11 @@ class Streams:
         return self._steering
 
     def steer(
-        self, prompt: "str | Sequence[str] | None" = None, *, speed: float | None = None, **settings: Any
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        speed: float | None = None,
+        **settings: Unpack[SamplingSettings],
     ) -> None:
         """Change what the blocks from now on show. The block under way stays as it is, and so does history, which saw no
         text: the only cost is that of encoding the text.
@@ -160,9 +131,12 @@ class Streams:
         save_state(self.state(), path, self._pipeline)
 
     @classmethod
-    def load(cls, path: str | Path, pipeline: "VideoPipeline") -> Self:
+    def load(cls, path: str | Path, pipeline: VideoModel) -> Self:
         """Go on from what `save` wrote, with the same model: the same frames as without a stop, given the same machine,
-        library and number of threads. Raises: DataError if the file is damaged, or of another model."""
+        library and number of threads.
+
+        Raises: DataError if the file is damaged, or the model has other settings or weights than it had.
+        """
         return cls(pipeline, load_state(path, pipeline))
 
     def close(self) -> None:
@@ -194,93 +168,9 @@ class Stream(Streams):
 
 
 def _next_block(
-    pipeline: "VideoPipeline", model: BlockModel, made: RolloutState, size: int, steering: Steering
+    pipeline: VideoModel, model: BlockModel, made: RolloutState, size: int, steering: Steering
 ) -> RolloutState:
     """`advance` in the worker; knows no stream, so that a forgotten one can go."""
     c, h, w = pipeline.latent_frame()
     with pipeline.inference():
         return advance(model, made, (c, size, h, w), pipeline.diffusion, steering.sampling, pipeline.device)
-
-
-# -------------------- files
-
-
-class StateHeader(Config):
-    """What a saved state holds besides tensors."""
-
-    model: str
-    """Fingerprint of the model that made it."""
-    steering: Steering
-    block_frames: int = Field(ge=1)
-    speed: float = Field(gt=0)
-    seconds: float = Field(ge=0)
-
-
-def save_state(state: StreamState, path: str | Path, pipeline: "VideoPipeline") -> None:
-    """See `Streams.save`. Raises: DataError if the file cannot be written."""
-    header = StateHeader(
-        model=fingerprint(pipeline.transformer, pipeline.vae, pipeline.text),
-        steering=state.steering,
-        block_frames=state.block_frames,
-        speed=state.speed,
-        seconds=state.seconds,
-    )
-    rollout = state.rollout
-    tensors = {f"randomness.{i}": x for i, x in enumerate(rollout.randomness)}
-    for tile, cache in enumerate(state.decoder or ()):
-        tensors |= {f"decoder.{tile}.{i}": x for i, x in enumerate(cache)}
-    if rollout.block is not None:
-        tensors["block"] = rollout.block
-    if rollout.history is not None:
-        for i, (k, v) in enumerate(rollout.history.layers):
-            tensors |= {f"history.{i}.k": k, f"history.{i}.v": v}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"stream": header.model_dump_json()})
-
-
-def load_state(path: str | Path, pipeline: "VideoPipeline") -> StreamState:
-    """See `Streams.load`."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give one that `video-gen stream --save` or `stream.save` wrote")
-    try:
-        with safe_open(path, "pt") as file:
-            values = json.loads((file.metadata() or {}).get("stream", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
-        raise DataError(f"{path}: damaged, or no saved stream ({error}); save it again") from None
-    if values is None:
-        raise DataError(f"{path}: holds no stream; give a file that `video-gen stream --save` or `stream.save` wrote")
-    header = validate(StateHeader, values, source=str(path))
-    if header.model != fingerprint(pipeline.transformer, pipeline.vae, pipeline.text):
-        raise DataError(f"{path}: was made by another model; load the model that made it, or start a new stream")
-    layers = [
-        KeyValue(*(tensors[f"history.{i}.{part}"].to(pipeline.device) for part in "kv"))
-        for i in range(pipeline.transformer.config.depth)
-        if f"history.{i}.k" in tensors
-    ]
-    history = History(tuple(layers), layers[0].k.shape[2]) if layers else None
-    block = tensors["block"].to(pipeline.device) if "block" in tensors else None
-    decoder: list[Cache] = []
-    while cache := _numbered(tensors, f"decoder.{len(decoder)}"):
-        on_device = (x.to(pipeline.device) for x in cache)
-        decoder.append(tuple(x.contiguous(memory_format=torch.channels_last_3d) for x in on_device))
-    rollout = RolloutState(history, block, tuple(_numbered(tensors, "randomness")))
-    return StreamState(
-        rollout, tuple(decoder) or None, header.steering, header.block_frames, header.speed, header.seconds
-    )
-
-
-def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
-    return [tensors[f"{name}.{i}"] for i in range(len(tensors)) if f"{name}.{i}" in tensors]
-
-
-def fingerprint(*modules: nn.Module) -> str:
-    """Of names, shapes and the first values of all weights: tells models apart without reading all of a large one."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

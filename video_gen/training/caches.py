@@ -19,6 +19,7 @@ from video_gen.model.text import (
     build_text_encoder,
     encoder_fingerprint,
     load_text_config,
+    whole_name,
 )
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
@@ -116,7 +117,7 @@ def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer,
         raise ConfigError(f"vae: {run.vae} is not the VAE that init was trained with; give {folder / 'vae'}")
     _load(folder / "transformer", transformer, VideoTransformer.from_pretrained(folder / "transformer"), "transformer")
     known = load_text_config(folder / "text")
-    if (known.kind, known.name) != (run.text.kind, run.text.name):
+    if (known.kind, whole_name(known.name)) != (run.text.kind, whole_name(run.text.name)):
         raise ConfigError(
             f"text: init was trained with {known.name or known.kind}; set text.kind and text.name to that"
         )

@@ -22,7 +22,8 @@ from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.pipeline import ClipSettings, VideoPipeline
+from video_gen.sampling.config import ClipSettings
+from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.best import Judge
 from video_gen.training.compiling import wants_compilation
 from video_gen.training.known_data import known_data, remember_data

@@ -1,0 +1,213 @@
+"""VideoModel: what a model folder holds, and what clips and streams ask of it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_gen.data.clips import fit_frames, to_frames, to_video
+from video_gen.data.config import WorldName
+from video_gen.errors import ConfigError, DataError, ShapeError
+from video_gen.files import write_text
+from video_gen.model.diffusion import Diffusion
+from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.model.pretrained import local_folder, read_config
+from video_gen.model.text import TextEncoder, load_text_encoder
+from video_gen.model.transformer import TextMemory, VideoTransformer
+from video_gen.model.vae_layers import Caches
+from video_gen.model.video_vae import PART_FRAMES, VideoVAE
+from video_gen.sampling.conditioned import TextConditioned
+from video_gen.sampling.config import ClipSettings, PipelineConfig, SamplingConfig
+from video_gen.sampling.rollout import RolloutState, begin
+from video_gen.sampling.solvers import generators_for
+
+
+class VideoModel:
+    """A VAE, a transformer and a text encoder that belong together."""
+
+    def __init__(
+        self,
+        vae: VideoVAE,
+        transformer: VideoTransformer,
+        text: TextEncoder,
+        diffusion: DiffusionConfig,
+        clip: ClipSettings,
+        sampling: SamplingConfig,
+        world: WorldName = "unknown",
+        origin: str | None = None,
+    ):
+        self.vae, self.transformer, self.text = vae, transformer, text
+        self.config = PipelineConfig(clip=clip, diffusion=diffusion, sampling=sampling, world=world)
+        self.diffusion = Diffusion(diffusion)
+        self.origin = origin
+        """Where it was loaded from: an absolute folder, the name of a model that ships, or a Hub id."""
+
+    # -------------------- loading and saving
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Load a model folder, the model of that name that ships, or a Hub id.
+
+        Raises: DataError, ConfigError if it is not one, is damaged, or its parts do not belong together.
+        """
+        folder = local_folder(path)
+        file = folder / "model.json"
+        if not file.is_file():
+            raise DataError(
+                f"{folder}: holds no model.json; give a model folder such as runs/demo/diffusion/model, with vae/, "
+                "transformer/ and text/ in it"
+            )
+        config = read_config(PipelineConfig, file)
+        for part in ("vae", "transformer", "text"):
+            if not (folder / part).is_dir():
+                raise DataError(f"{folder}: holds no {part}/; copy the model again, with all of its folders")
+        model = cls(
+            VideoVAE.from_pretrained(folder / "vae"),
+            VideoTransformer.from_pretrained(folder / "transformer"),
+            load_text_encoder(folder / "text"),
+            config.diffusion,
+            config.clip,
+            config.sampling,
+            config.world,
+            str(folder.absolute()) if Path(path).is_dir() else str(path),
+        )
+        model.check_parts(folder)
+        return model.to(device)
+
+    def check_parts(self, folder: Path) -> None:
+        """Raises: ConfigError if the parts of a folder are not of one model."""
+        vae, sizes, clip = self.vae.config, self.transformer.config, self.config.clip
+        for ours, name, theirs, other in (
+            (sizes.latent_channels, "transformer/config.json: latent_channels", vae.latent_channels, "vae/"),
+            (sizes.text_width, "transformer/config.json: text_width", self.text.width, "text/"),
+        ):
+            if ours != theirs:
+                raise ConfigError(f"{folder}/{name} is {ours}, but {other} has {theirs}; they are of different models")
+        try:
+            _, _, h, w = self.vae.latent_shape(clip.num_frames, clip.height, clip.width)
+        except ShapeError as error:
+            raise ConfigError(f"{folder}/model.json: clip does not fit vae/: {error}") from None
+        if h % sizes.patch_size or w % sizes.patch_size:
+            raise ConfigError(
+                f"{folder}/model.json: clip of {clip.height}x{clip.width} is {h}x{w} latent pixels, which "
+                f"transformer/'s patch_size {sizes.patch_size} does not divide"
+            )
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write vae/, transformer/, text/ and model.json into `folder`; `dtype` is that of the transformer's file."""
+        folder = Path(folder)
+        self.vae.save_pretrained(folder / "vae")
+        self.transformer.save_pretrained(folder / "transformer", dtype)
+        self.text.save_pretrained(folder / "text")
+        write_text(folder / "model.json", self.config.model_dump_json(indent=1))
+
+    def to(self, device: str | torch.device) -> Self:
+        for module in (self.vae, self.transformer, self.text):
+            module.to(device).eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
+    # -------------------- text and blocks
+
+    def block_model(self, prompts: Sequence[str], sampling: SamplingConfig, block_frames: int) -> TextConditioned:
+        """Encode the prompts and, where guidance will want it, the empty one."""
+        text = self.encode_text(prompts)
+        guided = any(prompts) and (sampling.guidance_scale != 1 or sampling.history_scale != 1)
+        empty = self.encode_text([""] * len(prompts)) if guided else None
+        return TextConditioned(self.transformer, self.diffusion, text, empty, self.window(block_frames))
+
+    def window(self, block_frames: int) -> int:
+        """Latent frames of history, besides the sink, that a block sees. A model that was trained without a limit has the
+        one of its training clips: with sink and block its window fills such a clip, so that positions stay known."""
+        config = self.transformer.config
+        left = self.latent_frames(self.config.clip.num_frames) - config.sink - block_frames
+        return config.window or max(1, left)
+
+    def long_block_frames(self, sampling: SamplingConfig) -> int:
+        """Latent frames per block of a video longer than the training clips."""
+        return sampling.long_block_frames or max(1, self.latent_frames(self.config.clip.num_frames) // 2)
+
+    def encode_text(self, texts: Sequence[str]) -> TextMemory:
+        tokens, visible = self.text(self.text.tokenise(list(texts)).to(self.device))
+        return self.transformer.encode_text(tokens, visible)
+
+    def begin(
+        self, model: TextConditioned, given: np.ndarray | None, seeds: Sequence[int], block_frames: int | None
+    ) -> tuple[RolloutState, Caches | None]:
+        """State of rollout and decoder after the frames given; like the model's own they come in blocks."""
+        generators = generators_for(list(seeds), self.device)
+        if given is None:
+            return begin(model, None, (), generators), None
+        latents = self.encode(given[None]).expand(len(seeds), -1, -1, -1, -1)
+        sizes = plan_blocks(0, latents.shape[2], block_frames)
+        return begin(model, latents, sizes, generators), self.decode(latents, None)[1]
+
+    # -------------------- frames
+
+    def given(self, image: np.ndarray | None, video: np.ndarray | None) -> np.ndarray:
+        """The frames to start from, at the model's size: the image, or the end of the video as long as latents allow."""
+        stride = self.vae.config.temporal_stride
+        if image is not None and video is not None:
+            raise ShapeError("both an image and a video to start from; give one of them")
+        frames = image[None] if image is not None else video
+        assert frames is not None
+        frames = self.fit(frames)
+        return frames[(len(frames) - 1) % stride :]
+
+    def fit(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 (f, h, w, 3) scaled and cropped to the model's size."""
+        return fit_frames(frames, self.config.clip.height, self.config.clip.width)
+
+    def encode(self, frames: np.ndarray) -> Tensor:
+        """uint8 (b, f, h, w, 3) to latents (b, c, f', h', w')."""
+        video = to_video(torch.from_numpy(frames)).to(self.device)
+        return torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2)
+
+    def encode_ending(self, pictures: np.ndarray) -> Tensor:
+        """Still pictures uint8 (b, h, w, 3), at the model's size, as the last latent frame (b, c, 1, h', w') of a video.
+
+        A latent frame stands for `temporal_stride` frames: the picture is encoded as the second latent frame of a still
+        video, so the model is shown a video that comes to rest there.
+        """
+        return self.encode(np.repeat(pictures[:, None], self.vae.num_frames(2), axis=1))[:, :, -1:]
+
+    def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:
+        """The next latents (b, c, f, h, w) as uint8 (b, f, h, w, 3), a few latent frames and, of large ones, a tile at a
+        time, and the VAE's cache of each tile."""
+        parts, tile = [], self.vae.tile_for(self.config.clip.height, self.config.clip.width)
+        for some in latents.split(PART_FRAMES, dim=2):
+            video, caches = self.vae.tiled_decode_chunk(some, caches, tile)
+            parts.append(np.stack([to_frames(one) for one in video]))
+        assert caches is not None
+        return np.concatenate(parts, axis=1), caches
+
+    def latent_frame(self) -> tuple[int, int, int]:
+        """(c, h, w) of a latent frame."""
+        c, _, h, w = self.vae.latent_shape(1, self.config.clip.height, self.config.clip.width)
+        return c, h, w
+
+    def latent_frames(self, num_frames: int) -> int:
+        return self.vae.latent_shape(num_frames, self.config.clip.height, self.config.clip.width)[1]
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Without gradients, in bfloat16 where that serves."""
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            yield
+
+
+def plan_blocks(start: int, total: int, block_frames: int | None) -> list[int]:
+    """Latent frames per block, from frame `start` to `total`: all at once with None; else blocks of that many, where a
+    video's first frame, which stands for one pixel frame, is a block of its own."""
+    if block_frames is None:
+        return [total - start]
+    first = [1] if start == 0 else []
+    left = total - start - len(first)
+    return first + [min(block_frames, left - done) for done in range(0, left, block_frames)]

@@ -1,0 +1,176 @@
+"""Where streams stand, as a value and as a file, which knows the model that it is of."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from video_gen.config import Config, validate
+from video_gen.errors import DataError
+from video_gen.files import write_tensors
+from video_gen.model.keys import KeyValue
+from video_gen.model.transformer import History
+from video_gen.model.vae_layers import Cache, Caches
+from video_gen.sampling.config import Steering
+from video_gen.sampling.model import VideoModel
+from video_gen.sampling.rollout import RolloutState
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Where streams stand: a value, which later blocks leave as it is."""
+
+    rollout: RolloutState
+    """Its block is the next to be shown; none before the first block is made."""
+    decoder: Caches | None
+    """The VAE's cache of each tile after the frames shown so far, or given; None = there are none."""
+    steering: Steering
+    """For the blocks after that one."""
+    block_frames: int
+    """Latent frames per block."""
+    speed: float = 1.0
+    """At which its block is shown."""
+    seconds: float = 0.0
+    """Length of what was shown so far."""
+
+
+class StateHeader(Config):
+    """What a saved state holds besides tensors."""
+
+    model: str | None
+    """Where its model was loaded from, as `VideoModel.origin` has it."""
+    settings: dict[str, dict[str, Any]]
+    """Of the model, by file."""
+    weights: dict[str, str]
+    """A hash of the weights of each part of the model."""
+    steering: Steering
+    block_frames: int = Field(ge=1)
+    speed: float = Field(gt=0)
+    seconds: float = Field(ge=0)
+
+
+def save_state(state: StreamState, path: str | Path, model: VideoModel) -> None:
+    """See `Streams.save`. Raises: DataError if the file cannot be written."""
+    header = StateHeader(
+        model=model.origin,
+        settings=settings_of(model),
+        weights=weights_of(model),
+        steering=state.steering,
+        block_frames=state.block_frames,
+        speed=state.speed,
+        seconds=state.seconds,
+    )
+    rollout = state.rollout
+    tensors = {f"randomness.{i}": x for i, x in enumerate(rollout.randomness)}
+    for tile, cache in enumerate(state.decoder or ()):
+        tensors |= {f"decoder.{tile}.{i}": x for i, x in enumerate(cache)}
+    if rollout.block is not None:
+        tensors["block"] = rollout.block
+    if rollout.history is not None:
+        for i, (k, v) in enumerate(rollout.history.layers):
+            tensors |= {f"history.{i}.k": k, f"history.{i}.v": v}
+    write_tensors(Path(path), tensors, {"stream": header.model_dump_json()})
+
+
+def load_state(path: str | Path, model: VideoModel) -> StreamState:
+    """See `Streams.load`."""
+    path = Path(path)
+    header, tensors = _read(path, with_tensors=True)
+    for what, was, now in (
+        *_differences(header.settings, settings_of(model), ""),
+        *(
+            (f"the weights of {part}/", was, now)
+            for part, was, now in _differences(header.weights, weights_of(model), "")
+        ),
+    ):
+        values = "are others" if what.startswith("the weights") else f"was {was}, and is {now}"
+        raise DataError(f"{path}: was made by another model: {what} {values}; load that model, or start a new stream")
+    layers = [
+        KeyValue(*(tensors[f"history.{i}.{part}"].to(model.device) for part in "kv"))
+        for i in range(model.transformer.config.depth)
+        if f"history.{i}.k" in tensors
+    ]
+    history = History(tuple(layers), layers[0].k.shape[2]) if layers else None
+    block = tensors["block"].to(model.device) if "block" in tensors else None
+    decoder: list[Cache] = []
+    while cache := _numbered(tensors, f"decoder.{len(decoder)}"):
+        on_device = (x.to(model.device) for x in cache)
+        decoder.append(tuple(x.contiguous(memory_format=torch.channels_last_3d) for x in on_device))
+    rollout = RolloutState(history, block, tuple(_numbered(tensors, "randomness")))
+    return StreamState(
+        rollout, tuple(decoder) or None, header.steering, header.block_frames, header.speed, header.seconds
+    )
+
+
+def model_of_state(path: Path) -> str:
+    """Where the model of a saved state was. Raises: DataError if there is no such state, or its model is not there any more."""
+    model = _read(path, with_tensors=False)[0].model
+    if model is None:
+        raise DataError(f"{path}: names no model, since it was made of one that was not loaded; give it as --model")
+    if Path(model).is_absolute() and not Path(model).is_dir():
+        raise DataError(f"{path}: its model {model} is not there any more; give the place where it is as --model")
+    return model
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[StateHeader, dict[str, Tensor]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give one that `video-gen stream --save` or `stream.save` wrote")
+    try:
+        with safe_open(path, "pt") as file:
+            values = json.loads((file.metadata() or {}).get("stream", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
+    except PermissionError:
+        raise DataError(f"{path}: permission denied; change its rights") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise DataError(f"{path}: damaged, or no saved stream ({error}); save it again") from None
+    if values is None:
+        raise DataError(f"{path}: holds no stream; give a file that `video-gen stream --save` or `stream.save` wrote")
+    return validate(StateHeader, values, source=str(path)), tensors
+
+
+def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
+    return [tensors[f"{name}.{i}"] for i in range(len(tensors)) if f"{name}.{i}" in tensors]
+
+
+# -------------------- of which model
+
+
+def settings_of(model: VideoModel) -> dict[str, dict[str, Any]]:
+    """All that a model folder's settings say, by file; but not where its text encoder lies, whose weights tell."""
+    parts = {
+        "model.json": model.config,
+        "vae/config.json": model.vae.config,
+        "transformer/config.json": model.transformer.config,
+        "text/config.json": model.text.config,
+    }
+    return {file: json.loads(config.model_dump_json(exclude={"name"})) for file, config in parts.items()}
+
+
+def weights_of(model: VideoModel) -> dict[str, str]:
+    return {name: fingerprint(getattr(model, name)) for name in ("vae", "transformer", "text")}
+
+
+def fingerprint(module: nn.Module) -> str:
+    """16 hexadecimal digits of names, shapes and all values of the weights."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _differences(was: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(name, value before, value now) of what is not the same in two trees of mappings."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            at = f"{name}: {key}" if name.endswith(".json") else f"{name}.{key}" if name else key
+            yield from _differences(was.get(key), now.get(key), at)
+    elif was != now:
+        yield name, was, now
