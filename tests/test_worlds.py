@@ -297,7 +297,7 @@ def alive(pid):
 
 def test_a_process_that_is_killed_is_one_line(tmp_path):
     """As by a machine that runs out of memory."""
-    with pytest.raises(DataError, match="while at .*: killed, or out of memory"):
+    with pytest.raises(DataError, match=r"while at .*: killed, or out of memory"):
         list(in_processes(end_me, [1, 2, 3], 2))
 
 
