@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from video_gen.data.clips import Clip
 from video_gen.errors import ConfigError
+from video_gen.files import write_text
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.text import build_text_encoder
 from video_gen.model.transformer import VideoTransformer
@@ -267,7 +268,7 @@ def train_a_little(
             task = random_task(only, bucket, vae, caption)
             with Path(folder, "said").open("w", encoding="utf-8") as said, redirect_stdout(said), redirect_stderr(said):
                 train(task, loop, run.optim, folder, only.to_yaml())  # what it says is of a run that nobody asked for
-            lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+            lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         parts = [sum(line[f"{p}_s"] for p in ("data", "forward", "backward", "optimiser")) for line in lines[1:]]
         seconds[name], peak = median(parts), max(peak, lines[-1]["memory_mb"])
     return seconds, peak
@@ -328,8 +329,7 @@ def show(plan: Plan, output: Path | None) -> None:
             f"time: {plan.train_steps:,} steps, {duration(plan.hours * 3600)}; validation and samples come on top"
         )
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(plan.to_json())
+        write_text(output, plan.to_json())
 
 
 def _step_table(plan: Plan) -> Table:

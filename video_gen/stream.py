@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from video_gen.config import Config, validate
 from video_gen.data.live_video import LiveMP4, LiveRaw, LiveWriter
 from video_gen.errors import ConfigError, DataError, VideoGenError
-from video_gen.files import check_folder
+from video_gen.files import check_folder, read_lines
 from video_gen.interrupt import stop_signals
 from video_gen.sample import free_name, read_given
 from video_gen.sampling.pipeline import VideoPipeline
@@ -48,14 +48,8 @@ class Cue(Config):
 
 def read_script(path: Path) -> list[Cue]:
     """A file with a JSON object per line, in the order of time. Raises: DataError, ConfigError naming a bad line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may stand in a prompt
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot be read as a script: is no text in UTF-8 ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as a script: {error.strerror}") from None
     cues: list[Cue] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         try:

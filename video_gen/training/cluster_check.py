@@ -84,11 +84,11 @@ def shared_folder(mesh: Mesh, folder: Path) -> float:
     file = folder / f".cluster-check-{word}"
     if mesh.main:
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(word)
+        file.write_text(word, encoding="utf-8")
     mesh.wait()
     start = time.monotonic()
     try:
-        while not (file.exists() and file.read_text() == word):
+        while not (file.exists() and file.read_text(encoding="utf-8") == word):
             if time.monotonic() - start > SECONDS_TO_SEE:
                 raise ClusterError(
                     f"{folder} is not shared: a file of rank 0 does not show up; use a shared file system"

@@ -177,7 +177,7 @@ def processes(config: ParallelConfig, loop: LoopConfig) -> Iterator[Mesh]:
     try:
         dtype = torch.bfloat16 if config.gather == "bf16" else None
         mesh = _mesh(sizes, device, dtype)
-        with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if mesh.main else nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(sys.stdout if mesh.main else nowhere):
             yield mesh
     finally:
         dist.destroy_process_group()

@@ -1,0 +1,117 @@
+"""Encoders of the `transformers` library, each tiny and random, from a folder: T5 and its kin, CLIP, decoders, BERT's like."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from video_gen.errors import ConfigError, DataError
+from video_gen.model.text import build_text_encoder, load_text_encoder
+from video_gen.model.transformer_config import TextConfig
+
+transformers = pytest.importorskip("transformers")
+WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "circle", "blue", "square"]
+T5 = dict(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+DECODER = dict(
+    vocab_size=28,
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
+CLIP = dict(
+    vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, eos_token_id=1
+)
+
+
+def make(kind: str):
+    """A random model of each family, whole: T5's with its decoder, CLIP with its eyes."""
+    t = transformers
+    if kind in ("T5", "MT5", "UMT5"):
+        return getattr(t, f"{kind}ForConditionalGeneration")(getattr(t, f"{kind}Config")(**T5))
+    if kind in ("Qwen2", "Llama"):
+        return getattr(t, f"{kind}ForCausalLM")(getattr(t, f"{kind}Config")(**DECODER))
+    if kind == "CLIPText":
+        return t.CLIPTextModel(t.CLIPTextConfig(**CLIP))
+    eyes = dict(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    return t.CLIPModel(t.CLIPConfig(text_config=CLIP, vision_config=eyes, projection_dim=8))
+
+
+def save(kind: str, folder) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    torch.manual_seed(0)
+    side = "left" if kind in ("Qwen2", "Llama") else "right"
+    if kind == "Qwen2":  # whose tokeniser is always one of bytes
+        letters = {letter: i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyzĠ")} | {"<|endoftext|>": 27}
+        transformers.Qwen2Tokenizer(vocab=letters, merges=[], padding_side=side).save_pretrained(folder)
+    else:
+        tokeniser = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+        tokeniser.pre_tokenizer = pre_tokenizers.Whitespace()
+        special = dict(eos_token="[EOS]", unk_token="[UNK]") | ({} if kind == "Llama" else dict(pad_token="[PAD]"))
+        fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokeniser, padding_side=side, **special)
+        fast.save_pretrained(folder)
+    make(kind).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["T5", "MT5", "UMT5", "CLIP", "CLIPText", "Qwen2", "Llama"])
+def test_families(kind, tmp_path):
+    save(kind, tmp_path)
+    encoder = build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path)))
+    tokens, visible = encoder(encoder.tokenise(["a red circle", "a", ""]))
+    most = 12 if kind == "Qwen2" else 3  # letters, or words
+    assert tokens.shape == (3, most, 16) and tokens.dtype == torch.float32 and tokens.isfinite().all()
+    assert visible.sum(1).tolist() == [most, 1, 1] and visible[:, 0].all()
+    for text, count, row in (("a", 1, 1), ("", 1, 2)):
+        torch.testing.assert_close(encoder(encoder.tokenise([text]))[0][0], tokens[row, :count])  # whatever the batch
+    other, _ = encoder(encoder.tokenise(["a blue square"]))
+    assert not torch.allclose(other[0, 1:3], tokens[0, 1:3])
+    names = [name for name, _ in encoder.model.named_modules()]
+    assert not any("decoder" in name.split(".")[0] or "vision" in name for name in names)
+
+
+def test_a_folder_is_found_from_any_place(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    save("UMT5", "encoder")
+    encoder = build_text_encoder(TextConfig(kind="transformers", name="encoder"))
+    encoder.save_pretrained("text")
+    assert json.loads((tmp_path / "a/text/config.json").read_text(encoding="utf-8"))["name"] == str(
+        tmp_path / "a/encoder"
+    )
+    monkeypatch.chdir(tmp_path / "b")
+    entries = encoder.tokenise(["a red circle"])
+    torch.testing.assert_close(load_text_encoder(tmp_path / "a/text")(entries)[0], encoder(entries)[0])
+    shutil.rmtree(tmp_path / "a/encoder")
+    with pytest.raises(ConfigError, match=r"text: text\.name '.*a/encoder': no such folder; put the text encoder back"):
+        load_text_encoder(tmp_path / "a/text")
+
+
+def test_what_is_wrong_with_an_encoder_is_one_line(tmp_path):
+    save("T5", tmp_path / "e")
+    encoder = build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e"), max_tokens=2))
+    with pytest.raises(DataError, match=r"makes 3 tokens, at most 2 are taken"):
+        encoder.tokenise(["a red circle"])
+    weights = tmp_path / "e" / "model.safetensors"
+    before = weights.read_bytes()
+    broken = make("T5")
+    broken.shared.weight.data[0, 0] = float("nan")
+    broken.save_pretrained(tmp_path / "e")
+    for damage, message in (
+        (None, "the weights of this text encoder are broken"),
+        (before[:-20], "cannot be loaded"),
+        (b"", "load"),
+    ):
+        if damage is not None:
+            weights.write_bytes(damage)
+        with pytest.raises((ConfigError, DataError), match=message) as error:
+            build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e")))
+        assert "\n" not in str(error.value) and str(tmp_path / "e") in str(error.value)
+    (tmp_path / "e" / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e")))
