@@ -165,6 +165,19 @@ def test_both_commands_refuse_broken_weights(folder, tmp_path, capsys):
     assert not (tmp_path / "o").exists() and not (tmp_path / "s.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "name"), [("vae", "VAE"), ("transformer", "transformer"), ("text", "text encoder")], ids=lambda x: x
+)
+def test_what_becomes_of_broken_weights_in_memory_is_no_black_video(part, name):
+    pipe = tiny_pipeline()
+    for parameter in getattr(pipe, part).parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(DataError, match=f"the {name} made numbers that are not finite"):
+        pipe("a red circle", num_steps=1)
+    with pytest.raises(DataError, match=f"the {name} made"), pipe.stream("a red circle", num_steps=1) as stream:
+        next(stream)
+
+
 def test_settings_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "config.json").write_text('\ufeff{"width": 16}', encoding="utf-8")
     assert read_config(TextConfig, tmp_path / "config.json").width == 16

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -153,6 +154,11 @@ def show(
                 progress.add(len(frames), stream.seconds - start)
     except BrokenPipeError:
         progress.say("the reader has gone")
+    except DataError:  # a full disk: what is kept elsewhere is kept
+        if save is not None:
+            with suppress(DataError):
+                stream.save(save)
+        raise
     finally:
         _close(writer)
         progress.end()

@@ -136,7 +136,7 @@ class VideoModel:
 
     def encode_text(self, texts: Sequence[str]) -> TextMemory:
         tokens, visible = self.text(self.text.tokenise(list(texts)).to(self.device))
-        return self.transformer.encode_text(tokens, visible)
+        return self.transformer.encode_text(finite(tokens, "text encoder"), visible)
 
     def begin(
         self, model: TextConditioned, given: np.ndarray | None, seeds: Sequence[int], block_frames: int | None
@@ -168,7 +168,7 @@ class VideoModel:
     def encode(self, frames: np.ndarray) -> Tensor:
         """uint8 (b, f, h, w, 3) to latents (b, c, f', h', w')."""
         video = to_video(torch.from_numpy(frames)).to(self.device)
-        return torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2)
+        return finite(torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2), "VAE")
 
     def encode_ending(self, pictures: np.ndarray) -> Tensor:
         """Still pictures uint8 (b, h, w, 3), at the model's size, as the last latent frame (b, c, 1, h', w') of a video.
@@ -180,11 +180,12 @@ class VideoModel:
 
     def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:
         """The next latents (b, c, f, h, w) as uint8 (b, f, h, w, 3), a few latent frames and, of large ones, a tile at a
-        time, and the VAE's cache of each tile."""
+        time, and the VAE's cache of each tile. Raises: DataError if they are not finite, which would be a black video."""
+        finite(latents, "transformer", "guidance_scale and history_scale are too high")
         parts, tile = [], self.vae.tile_for(self.config.clip.height, self.config.clip.width)
         for some in latents.split(PART_FRAMES, dim=2):
             video, caches = self.vae.tiled_decode_chunk(some, caches, tile)
-            parts.append(np.stack([to_frames(one) for one in video]))
+            parts.append(np.stack([to_frames(one) for one in finite(video, "VAE")]))
         assert caches is not None
         return np.concatenate(parts, axis=1), caches
 
@@ -201,6 +202,14 @@ class VideoModel:
         """Without gradients, in bfloat16 where that serves."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
             yield
+
+
+def finite(x: Tensor, part: str, otherwise: str = "") -> Tensor:
+    """`x` as it is. Raises: DataError if it is NaN or infinite somewhere, naming the part of the model that made it."""
+    if not torch.isfinite(x).all():
+        hint = f", or {otherwise}" if otherwise else ""
+        raise DataError(f"the {part} made numbers that are not finite (NaN or infinite): its weights are broken{hint}")
+    return x
 
 
 def plan_blocks(start: int, total: int, block_frames: int | None) -> list[int]:
