@@ -49,9 +49,9 @@ class LiveMP4:
         preset: str = "veryfast",
         metadata: dict[str, str] | None = None,
     ):
-        self._path = target if isinstance(target, Path) else Path("standard output.mp4")
+        self._path = target if isinstance(target, Path) else Path("standard output")
         self._clock, self._pts, self._failed = 0.0, -1, False
-        check_writable(self._path, height, width, fps)
+        check_writable(self._path.with_suffix(".mp4"), height, width, fps)
         # flush_packets: bytes are not held back until 32 kB are there
         flags = {"movflags": "empty_moov+default_base_moof", "frag_duration": FRAGMENT, "flush_packets": "1"}
         with explained(self._path):
