@@ -20,7 +20,9 @@ def text_calls(path: Path):
         call = node.func
         name = call.attr if isinstance(call, ast.Attribute) else call.id if isinstance(call, ast.Name) else ""
         of = call.value.id if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) else ""
-        own = isinstance(call, ast.Name) and name != "open"  # `files.read_text` and `write_text`, which are always UTF-8
+        own = (
+            isinstance(call, ast.Name) and name != "open"
+        )  # `files.read_text` and `write_text`, which are always UTF-8
         if (
             name not in TEXT
             or own
