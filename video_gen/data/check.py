@@ -173,7 +173,7 @@ def render(report: CheckReport, most: int = SHOWN) -> None:
         table.add_row(f"clips of {bucket_name(bucket)}", f"{clips:,} ({windows_of})")
     files, clips = report.held_out
     share = f"fraction {config.validation_fraction:g}, seed {config.split_seed}"
-    table.add_row("held out", f"{clips:,} clips of {files:,} files ({share})")
+    table.add_row("held out", f"{clips:,} clips of {files:,} {'file' if files == 1 else 'files'} ({share})")
     table.add_row("without caption", str(sum(not f.caption for f in report.files)))
     for kind in PROBLEMS:
         table.add_row(kind, str(len(report.problems[kind])))
