@@ -194,7 +194,7 @@ def test_other_kinds_are_counted_and_named(tmp_path):
     for name in ("b.psd", "c.psd", "d.heic", "metadata.parquet", "notes.txt", "README.md"):
         (tmp_path / name).write_bytes(b"x")
     assert look(tmp_path).notes == ["4 files of kinds that are not read: .psd (2), .heic (1), .parquet (1)"]
-    assert Clips(ClipConfig(folder=tmp_path, num_frames=1)).messages == look(tmp_path).notes
+    assert Clips(ClipConfig(folder=tmp_path, num_frames=1)).notes == look(tmp_path).notes
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match=r"holds no videos or images .*\.psd \(2\)"):
         look(tmp_path)

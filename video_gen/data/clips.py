@@ -54,6 +54,9 @@ class Clips:
     ):
         self.config = config
         self.messages: list[str] = []
+        """Files that are left out, and why."""
+        self.notes: list[str] = []
+        """What else lies in the folder and is not read."""
         self.captions: list[str] = []
         self.ids: list[str] = []
         self.parts: list[Side] = []
@@ -66,7 +69,7 @@ class Clips:
         bad = quarantined(config.folder)
         sources, found = [], look(config.folder)
         refuse_faults(found)
-        self.messages += found.notes
+        self.notes = found.notes
         for source in found.sources:
             if source.name in bad:
                 self.messages.append(f"{source.name}: in quarantine ({bad[source.name]})")

@@ -17,7 +17,9 @@ from video_gen.errors import DataError
 from video_gen.files import read_lines, read_text
 
 QUARANTINE = "quarantine.jsonl"
-BESIDE = frozenset({".txt", ".json", ".jsonl", ".csv", ".md", ".html", ".yaml", ".yml", ".log", ".py", ".lock"})
+BESIDE = frozenset(
+    {".txt", ".json", ".jsonl", ".csv", ".md", ".html", ".yaml", ".yml", ".log", ".py", ".lock", ".npz", ".npy"}
+)
 """Suffixes that lie beside clips for other reasons, and are no clips that somebody misses."""
 
 

@@ -154,6 +154,8 @@ def open_clips(config: ClipConfig) -> Clips:
     """All clips of a folder, saying what is left out and why."""
     with bar("reading", "files") as progress:
         clips = Clips(config, progress=progress)
+    for note in clips.notes:
+        say(note)
     for message in clips.messages[:5]:
         say(f"skipped {message}")
     if len(clips.messages) > 5:
