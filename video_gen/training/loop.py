@@ -141,7 +141,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.device = self.mesh.device
-        self.finite = FiniteCheck(self)
+        self.finite = FiniteCheck(self.task, self.run_dir, self.mesh)
         self.clock = self.line_time = time.monotonic()
         self.line_step, self.line_samples = self.state.step, 0
         dtype = torch.bfloat16 if self.loop.precision == "bf16" else torch.float32
@@ -324,14 +324,14 @@ class FiniteCheck:
     device to skip the step by, and the values are read after the next step has been queued.
     """
 
-    def __init__(self, session: Session):
-        self.session = session
+    def __init__(self, task: Task, run_dir: Path, mesh: Mesh):
+        self.task, self.run_dir, self.mesh = task, run_dir, mesh  # and no session, which would then outlive its run
         self.pending: tuple[int, Tensor, torch.cuda.Event] | None = None
 
     def __call__(self, step: int, loss: Tensor, norm: Tensor) -> Tensor | None:
         """Check step `step`. Returns: on a GPU () 1.0 where the update must be skipped, else None."""
         values = torch.stack([loss, norm.float()])
-        if self.session.device.type != "cuda":
+        if self.mesh.device.type != "cuda":
             self._read(step, values)
             return None
         self.settle()
@@ -354,10 +354,9 @@ class FiniteCheck:
         if values.isfinite().all():
             return
         loss, norm = values.tolist()
-        run_dir, task = self.session.run_dir, self.session.task
-        share = f"_share_{self.session.mesh.data_rank}" if self.session.mesh.world > 1 else ""
-        folder = run_dir / f"nan_step_{step}{share}"
-        save_batch(folder, task.batch(step), {"step": step, "loss": str(loss), "grad_norm": str(norm)})
+        share = f"_share_{self.mesh.data_rank}" if self.mesh.world > 1 else ""
+        folder = self.run_dir / f"nan_step_{step}{share}"
+        save_batch(folder, self.task.batch(step), {"step": step, "loss": str(loss), "grad_norm": str(norm)})
         raise TrainingError(
             f"step {step}: loss {loss:g}, gradient norm {norm:g}; its update was not made, its batch is in {folder}; "
             "a lower optim.learning_rate or a longer optim.warmup_steps may help, with which the same command goes on"
