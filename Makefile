@@ -5,11 +5,6 @@ TORCH ?= torch==2.13.0
 BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
-# On Linux without an NVIDIA GPU the build of torch for CPUs, which is a tenth of the other's size, unless pip was told its own
-# sources. Elsewhere, and where that fails, pip chooses.
-WANTS_CPU_BUILD = [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
-	&& ! $(BIN)/python -m pip config list 2>/dev/null | grep -Eq 'index-url|find-links'
-CPU_BUILD = $(PIP) install --retries 0 --timeout 20 --index-url https://download.pytorch.org/whl/cpu '$(TORCH)'
 
 .PHONY: help setup demo demo-short test test-slow test-gpu bench lint clean
 help:
@@ -26,7 +21,6 @@ setup: .venv/installed
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "setup: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@echo "setup: installing into .venv/ with $(PYTHON); a few minutes"
 	@$(PYTHON) -m venv .venv
-	@if $(WANTS_CPU_BUILD); then $(CPU_BUILD) 2>/dev/null || true; fi
 	@$(PIP) install '$(TORCH)' -e '.[dev]'
 	@touch $@
 

@@ -1,5 +1,7 @@
 """What is given is kept: last frames, loops, sources at strengths 0 and 1, and frames between which others are put."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.diffusion import Diffusion
 from video_gen.sample import sample_to_files
-from video_gen.sampling.beyond import Draft, KnownFrames, blend, ending, plan_ending
+from video_gen.sampling.beyond import Draft, Towards, blend, plan_ending
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.rollout import advance, begin
 from video_gen.sampling.solvers import SOLVERS, generators_for
@@ -36,26 +38,31 @@ def pictures(count, seed=0):
 # -------------------- drafts of blocks
 
 
+def test_the_model_sees_the_ending_as_one_more_frame_without_noise():
+    ending, noisy, seen = torch.randn(1, 3, 1, 5, 6), torch.randn(2, 3, 4, 5, 6), []
+    made = Towards(lambda x, t: seen.append((x, t)) or x + 1, ending)(noisy, torch.tensor([0.5, 0.7]))
+    ((x, t),) = seen
+    assert torch.equal(t, torch.tensor([[0.5] * 4 + [0.0], [0.7] * 4 + [0.0]]))
+    assert torch.equal(x[:, :, 4:], ending.expand(2, -1, -1, -1, -1)) and torch.equal(x[:, :, :4], noisy)
+    assert torch.equal(made, noisy + 1)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_every_solver_keeps_known_frames_exactly(solver, strength):
-    model, latents = Model(), torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
-    known = torch.tensor([True, False, False, True])
+def test_every_solver_leads_to_an_ending(solver):
+    """Its answer is where the model, which copies the ending into the frame before it, says it leads."""
+    model, ending = Model(), torch.full((1, 3, 1, 5, 6), 2.0)
     state = begin(model, None, (), generators_for([0, 1], "cpu"))
     sampling = SamplingConfig(solver=solver, num_steps=3)
-    draft = Draft(latents, strength, known)
-    block = advance(model, state, (3, 4, 5, 6), model.diffusion, sampling, draft=draft).block
-    assert torch.equal(block[:, :, known], latents[:, :, known])
-    assert (block - latents)[:, :, ~known].abs().mean() > 0.1
 
+    class Copies(Model):
+        def denoiser(self, history, branches):
+            def denoise(noisy, t):
+                return [torch.cat([noisy[:, :, :-2], noisy[:, :, -1:], noisy[:, :, -1:]], dim=2) for _ in branches]
 
-def test_the_model_sees_known_frames_clean_and_at_time_0():
-    latents, noisy, seen = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6), []
-    known = torch.tensor([False, False, False, True])
-    KnownFrames(lambda x, t: seen.append((x, t)) or x, latents, known)(noisy, torch.tensor([0.5, 0.7]))
-    ((x, t),) = seen
-    assert torch.equal(t, torch.tensor([[0.5, 0.5, 0.5, 0.0], [0.7, 0.7, 0.7, 0.0]]))
-    assert torch.equal(x[:, :, 3], latents[:, :, 3]) and torch.equal(x[:, :, :3], noisy[:, :, :3])
+            return denoise
+
+    block = advance(Copies(), state, (3, 4, 5, 6), model.diffusion, sampling, draft=Draft(ending=ending)).block
+    assert block.shape == (2, 3, 4, 5, 6) and torch.equal(block[:, :, -1:], ending.expand(2, -1, -1, -1, -1))
 
 
 def test_a_draft_starts_at_its_strength():
@@ -70,29 +77,31 @@ def test_a_draft_starts_at_its_strength():
 # -------------------- a last frame, a loop
 
 
-@pytest.mark.parametrize(("frames", "block_frames"), [(9, None), (17, 2), (21, 2)])
+@pytest.mark.parametrize(("frames", "block_frames"), [(9, None), (5, 1), (17, 1), (17, 2), (21, 2)])
 def test_first_and_last_frame_are_kept(pipe, frames, block_frames):
     first, last = pictures(2)
     made = pipe(image=first, last_image=last, num_frames=frames, block_frames=block_frames)
     assert made.shape[0] == frames
     assert np.array_equal(made[0], first) and np.array_equal(made[-1], last)
     free = pipe(image=first, num_frames=frames, block_frames=block_frames)
-    assert not np.array_equal(made[1:-4], free[1:-4])  # the frames before it know of it
+    assert not np.array_equal(made[1:-1], free[1:-1])  # the frames before it know of it
 
 
-def test_the_last_frame_decodes_near_the_picture(pipe):
-    """The known latent frame stands for the picture, so little is put right where it is put back in pixels."""
-    last = pictures(1)
-    with pipe.inference():
-        draft = ending(pipe.encode_ending(last), 3)
-        still = pipe.encode(np.repeat(last[:, None], 9, axis=1))
-    assert draft.known.tolist() == [False, False, True]
-    torch.testing.assert_close(draft.latents[:, :, 2], still[:, :, 1])
+def test_the_block_that_leads_to_the_last_frame_is_as_long_as_it_may_be():
+    assert plan_ending(0, 17, 1, longest=17) == [1, 16] and plan_ending(1, 17, None, longest=17) == [16]
+    assert plan_ending(0, 30, 2, longest=14) == [1, 2, 2, 2, 2, 2, 2, 2, 1, 14] and plan_ending(5, 6, 2, longest=9) == [
+        1
+    ]
+    assert plan_ending(0, 1, None, longest=3) == [1] and plan_ending(0, 2, 1, longest=3) == [1, 1]
+    for start, total, size, longest in product(range(4), range(4, 12), (None, 1, 3), (1, 4, 20)):
+        assert sum(plan_ending(start, total, size, longest)) == total - start
 
 
-def test_the_shorter_block_comes_early():
-    assert plan_ending([1, 2, 2, 1], 0, 4) == [1, 1, 2, 2] and plan_ending([2, 1], 3, 4) == [1, 2]
-    assert plan_ending([3], 0, 4) == [3]
+def test_the_last_frame_is_seen_by_the_last_block_alone(pipe):
+    first, last, other = pictures(3)
+    settings = dict(image=first, num_frames=17, block_frames=1, ending_frames=2, solver="two_step")
+    a, b = (pipe(last_image=one, **settings) for one in (last, other))
+    assert np.array_equal(a[:9], b[:9]) and not np.array_equal(a[9:16], b[9:16])
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -167,8 +176,6 @@ def test_mistakes(pipe):
         (dict(source=source[:8], num_frames=8), "give num_frames 5$"),
         (dict(source=source, num_frames=7), "give num_frames 5 or 9"),
         (dict(source=source, num_frames=13), "give num_frames 9$"),
-        (dict(image=first, last_image=first, num_frames=5), "at least 9 frames"),
-        (dict(last_image=first, block_frames=1), "block_frames of 2 or more"),
         (dict(last_image=first.astype(float)), "uint8"),
     ):
         with pytest.raises(ShapeError, match=message):

@@ -39,6 +39,12 @@ class Latents:
     def caption(self, index):
         return "a red circle, fast"
 
+    def captions(self, index):
+        return [(0, self.caption(index))]
+
+    def frames(self, index):
+        return self.buckets[index][0]
+
 
 class Exact(nn.Module):
     """A transformer whose prediction (velocity) stands for `answer(noisy, alpha, sigma)`, an estimate of the latents."""

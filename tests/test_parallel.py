@@ -55,6 +55,12 @@ class Latents:
     def caption(self, index):
         return f"dot {index % 4}"
 
+    def captions(self, index):
+        return [(0, self.caption(index))]
+
+    def frames(self, index):
+        return self.buckets[index][0]
+
 
 def task(run: DiffusionRun, mesh: Mesh) -> DiffusionTask:
     torch.manual_seed(0)

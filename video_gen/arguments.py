@@ -310,6 +310,45 @@ class EvaluateDrift(Config):
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
+class EvaluateSteering(Config):
+    """Measure whether streams follow a caption that changes. And whether those keep what they show whose caption stays. Of the
+    built-in world `bounce`; makes a report to look at."""
+
+    given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
+    any_world: bool = False
+    """Measure models of another world, too; it is said what the figures then mean."""
+    switches: int = Field(default=60, ge=6, le=1_000_000)
+    """How many switches: of colour, shape, both, an object more, one less and speed, in turn."""
+    streams: int = Field(default=40, ge=1, le=1_000_000)
+    """How many streams whose caption stays."""
+    seconds: Annotated[tuple[Annotated[float, Field(ge=1, le=1e6)], ...], Said(name="seconds")] = (10.0, 60.0)
+    """After how many seconds these are looked at."""
+    seed: int = Field(default=10_000, ge=0, lt=2**63)
+    """Of the captions and of the noise."""
+    output: Path = Path("runs/steering")
+    """Folder for steering.html, steering.json and videos."""
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+
+
+class EvaluateEndings(Config):
+    """Measure loops and videos that lead to a given last frame. Of the built-in world `bounce`; makes a report to look at."""
+
+    given: Annotated[ModelsOptions, FLAT] = ModelsOptions()
+    any_world: bool = False
+    """Measure models of another world, too; it is said what the figures then mean."""
+    num_videos: int = Field(default=48, ge=1, le=1_000_000)
+    """How many of each kind."""
+    num_frames: int | None = Field(default=None, ge=2, le=LONGEST)
+    """Default: that of the training clips."""
+    seed: int = Field(default=10_000, ge=0, lt=2**63)
+    """Of the world's clips and of the noise."""
+    output: Path = Path("runs/endings")
+    """Folder for endings.html, endings.json and videos."""
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+
+
 class EvaluateSteps(Config):
     """Measure quality against model calls, each solver at each number of steps. Of one or several models."""
 

@@ -16,7 +16,9 @@ from video_gen.arguments import (
     Demo,
     Device,
     EvaluateDrift,
+    EvaluateEndings,
     EvaluateMotion,
+    EvaluateSteering,
     EvaluateSteps,
     EvaluateVAE,
     PlanDiffusion,
@@ -179,6 +181,22 @@ def evaluate_steps(models: tuple[Path, ...], output: Path, **options: Any) -> No
     print(output / "steps.html")
 
 
+def evaluate_steering(models: tuple[Path, ...], output: Path, **options: Any) -> None:
+    from video_gen.evaluate import evaluate_steering
+    from video_gen.evaluation.tables import show_steering
+
+    show_steering(evaluate_steering(models or (model_of(None),), output, **options))
+    print(output / "steering.html")
+
+
+def evaluate_endings(models: tuple[Path, ...], output: Path, **options: Any) -> None:
+    from video_gen.evaluate import evaluate_endings
+    from video_gen.evaluation.tables import show_endings
+
+    show_endings(evaluate_endings(models or (model_of(None),), output, **options))
+    print(output / "endings.html")
+
+
 def demo(**options: Any) -> None:
     from video_gen.demo import run_demo
 
@@ -218,6 +236,8 @@ COMMANDS: Commands = {
     ("evaluate", "motion"): Command(EvaluateMotion, evaluate_motion),
     ("evaluate", "drift"): Command(EvaluateDrift, evaluate_drift),
     ("evaluate", "steps"): Command(EvaluateSteps, evaluate_steps),
+    ("evaluate", "steering"): Command(EvaluateSteering, evaluate_steering),
+    ("evaluate", "endings"): Command(EvaluateEndings, evaluate_endings),
     ("worlds",): Command(Worlds, worlds),
     ("bench",): Command(Bench, bench),
 }

@@ -5,7 +5,7 @@ torch, so that `--help` answers at once. What a field's docstring says is its he
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -130,3 +130,12 @@ def _known_keys(kind: Any, path: Loc) -> list[str]:
             return []
         kind = field.annotation
     return list(getattr(kind, "model_fields", {}))
+
+
+def differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """(keys that lead there, value before, value now) of what is not the same in two trees of mappings."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in {**was, **now}:
+            yield from differences(was.get(key), now.get(key), (*path, str(key)))
+    elif was != now:
+        yield path, was, now

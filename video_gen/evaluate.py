@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,12 +16,27 @@ from video_gen.data.clips import Clips, spread, to_frames, to_video
 from video_gen.data.config import ClipConfig, WorldConfig, WorldName, bucket_name
 from video_gen.data.worlds import simulate
 from video_gen.errors import ConfigError, DataError
-from video_gen.evaluation.drift import compare, floors, roll_out
+from video_gen.evaluation.drift import compare, floors, reconstruct, roll_out
 from video_gen.evaluation.drift_report import write_drift_report
+from video_gen.evaluation.endings import Ended, Ending, make_endings, measure_endings, true_clips
 from video_gen.evaluation.physics import VideoMeasures, measure_video, per_frame, summarise
 from video_gen.evaluation.reconstruction import measure_reconstruction
+from video_gen.evaluation.steering import (
+    STAYS,
+    Staying,
+    Switched,
+    draw_switches,
+    measure_staying,
+    measure_switches,
+    roll_staying,
+    roll_switches,
+    true_staying,
+    true_switches,
+)
+from video_gen.evaluation.steering_report import write_endings_report, write_steering_report
 from video_gen.evaluation.steps import measure_steps, write_steps_report
 from video_gen.evaluation.world_check import MadeWorld, ObjectWorld, check_world, choose_world
+from video_gen.files import write_text
 from video_gen.model.pretrained import local_folder
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
@@ -189,6 +205,97 @@ def evaluate_drift(
     output.mkdir(parents=True, exist_ok=True)
     (output / "drift.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     write_drift_report(output, found, sets, clip.fps)
+    return found
+
+
+def evaluate_steering(
+    models: Sequence[Path],
+    output: Path,
+    switches: int = 60,
+    streams: int = 40,
+    seconds: Sequence[float] = STAYS,
+    seed: int = 10_000,
+    device: Device = "auto",
+    any_world: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Streams of each model whose caption changes, and such whose caption stays; see `evaluation.steering`.
+
+    Args:
+        output: folder for `steering.json`, `steering.html` and some of the videos.
+        settings: `block_frames`, and fields of `SamplingConfig`.
+    Returns: by name of model and of the floors `vae` and `true`: `followed`, `around` and `staying`, each figure with the ends of
+        its 95% interval; `delay`, seconds from `steer` to the first frame that can show it.
+    Raises: see `open_models`; ConfigError if a model is of another world, unless `any_world`.
+    """
+    pipelines = open_models(models, device)
+    _, notes = _world(pipelines, "bounce", ("bounce",), any_world)
+    first = next(iter(pipelines.values()))
+    clip, wanted, captions = first.config.clip, draw_switches(switches, seed), random_captions(streams, seed)
+    sets: dict[str, Switched] = {}
+    staying: dict[str, Staying] = {}
+    for name, pipeline in pipelines.items():
+        with bar(f"switches {name}", "streams") as progress:
+            sets[name] = roll_switches(pipeline, wanted, progress, **settings)
+        with bar(f"streams {name}", "frames") as progress:
+            staying[name] = roll_staying(pipeline, captions, seed, seconds, progress, **settings)
+    true = true_switches(wanted, clip.fps, clip.height, clip.width)
+    sets |= {"vae": Switched(reconstruct(true.videos, first.vae)[0], true.at), "true": true}
+    staying["true"] = true_staying(captions, seed, seconds, clip.fps, (clip.height, clip.width))
+    found: dict[str, Any] = {
+        "switches": switches,
+        "streams": streams,
+        "delay": next(iter(sets.values())).delay,
+        "notes": notes,
+    }
+    found |= {"followed": {}, "around": {}}
+    for name, shown in sets.items():
+        for key, figures in measure_switches(wanted, shown, clip.fps).items():
+            found[key][name] = figures
+    found["staying"] = {name: measure_staying(one) for name, one in staying.items()}
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "steering.json", json.dumps(found, indent=1))
+    write_steering_report(output, found, wanted, sets, staying, clip.fps)
+    return found
+
+
+def evaluate_endings(
+    models: Sequence[Path],
+    output: Path,
+    num_videos: int = 48,
+    num_frames: int | None = None,
+    seed: int = 10_000,
+    device: Device = "auto",
+    any_world: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Loops of each model, and videos from the first to the last frame of true clips; see `evaluation.endings`.
+
+    Args:
+        output: folder for `endings.json`, `endings.html` and some of the videos.
+        settings: `block_frames`, and fields of `SamplingConfig`.
+    Returns: `figures` by name of model and kind, and of the floors `vae` and `true`, each with the ends of its 95% interval.
+    Raises: see `open_models`; ShapeError if `num_frames` does not fit the VAE; ConfigError if a model is of another world, unless
+        `any_world`.
+    """
+    pipelines = open_models(models, device)
+    _, notes = _world(pipelines, "bounce", ("bounce",), any_world)
+    first = next(iter(pipelines.values()))
+    true = true_clips(first, num_videos, num_frames or first.config.clip.num_frames, seed)
+    sets: dict[str, Ended] = {}
+    for name, pipeline in pipelines.items():
+        for kind in get_args(Ending):
+            with bar(f"{kind} {name}", "videos") as progress:
+                sets[f"{name}: {kind}"] = make_endings(pipeline, kind, true, seed, progress, **settings)
+    sets |= {"vae": replace(true, videos=reconstruct(true.videos, first.vae)[0]), "true": true}
+    found = {
+        "videos": num_videos,
+        "notes": notes,
+        "figures": {name: measure_endings(one) for name, one in sets.items()},
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "endings.json", json.dumps(found, indent=1))
+    write_endings_report(output, found, sets, first.config.clip.fps)
     return found
 
 

@@ -77,7 +77,7 @@ def encode(run: DiffusionRun) -> None:
     for stage in with_split_of_vae(run).stage_runs():
         parts = encode_latents(stage)
         if stage.text.name:
-            encode_texts(stage, {entry.caption for part in parts for entry in part.entries})
+            encode_texts(stage, {text for part in parts for entry in part.entries for text in entry.texts})
         for part, name in zip(parts, ("for training", "held out")):
             sizes = Counter(entry.bucket for entry in part.entries)
             counted = ", ".join(f"{clips:,} of {bucket_name(bucket)}" for bucket, clips in sorted(sizes.items()))
@@ -137,7 +137,7 @@ def _train_stage(
     with mesh.main_first():
         train_set, validation_set = encode_latents(run)
     say_held_out(len(validation_set), len({entry.clip_id.split("-")[0] for entry in validation_set.entries}), say)
-    captions = {entry.caption for entry in (*train_set.entries, *validation_set.entries)}
+    captions = {text for entry in (*train_set.entries, *validation_set.entries) for text in entry.texts}
     with mesh.main_first():
         read_text = encode_texts(run, captions) if run.text.name else None
     vae = load_vae(run)

@@ -5,6 +5,7 @@ any other bad file is an error.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.folder import Source, content_hash, look, quarantined, refuse_faults, split
+from video_gen.data.metadata import Changes
 from video_gen.data.video_file import frames_at, iterate_frames, probe
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError, ShapeError
@@ -58,6 +60,9 @@ class Clips:
         self.notes: list[str] = []
         """What else lies in the folder and is not read."""
         self.captions: list[str] = []
+        """At the start of each clip."""
+        self.changes: list[tuple[tuple[int, str], ...]] = []
+        """(frame, caption) of each clip: from that frame on the caption holds."""
         self.ids: list[str] = []
         self.parts: list[Side] = []
         """On which side of the split each clip is."""
@@ -125,7 +130,7 @@ class Clips:
         other = copy.copy(self)
         other._room, other._kept = keep_bytes, {}
         kept = [i for i, found in enumerate(self.parts) if found == side]
-        for name in ("captions", "ids", "parts", "buckets", "_windows"):
+        for name in ("captions", "changes", "ids", "parts", "buckets", "_windows"):
             values = getattr(self, name)
             setattr(other, name, [values[i] for i in kept])
         if side == "train":  # that nothing is held out is for the caller to say
@@ -156,11 +161,27 @@ class Clips:
             )
             return
         for start in windows(info, config, bucket):
+            caption, changes = said_in(source.caption or "", source.changes, start, bucket[0], config.fps)
             self._windows.append((source, start))
-            self.captions.append(source.caption or "")
+            self.captions.append(caption)
+            self.changes.append(changes)
             self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
             self.parts.append(part)
             self.buckets.append(bucket)
+
+
+def said_in(
+    caption: str, changes: Changes, start: float, frames: int, fps: float
+) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """The caption at the start of a window of `frames` at `fps`, and the changes in it by the first frame that shows them."""
+    within = []
+    for time, text in changes:
+        frame = math.ceil((time - start) * fps - 1e-6)
+        if frame <= 0:
+            caption = text
+        elif frame < frames:
+            within.append((frame, text))
+    return caption, tuple(dict(within).items())
 
 
 def spread(buckets: list[Bucket], count: int) -> list[int]:

@@ -91,8 +91,16 @@ class WorldConfig(Config):
     """In pixels."""
     seed: int = Field(default=0, ge=0)
     """Another number makes other clips."""
+    changes: int = Field(default=0, ge=0, le=100)
+    """Captions that change on the way (data/changes.py), in `bounce`: each clip has up to so many changes."""
     split: Literal["train", "held_out"] = "train"
     """Which combinations of colour and shape may appear: `train` leaves some out, `held_out` always shows one of those."""
+
+    @model_validator(mode="after")
+    def _changing(self):
+        if self.changes and self.kind != "bounce":
+            raise ValueError(f"changes is {self.changes}, but only captions of the world 'bounce' change; set it to 0")
+        return self
 
     @model_validator(mode="after")
     def _even(self):

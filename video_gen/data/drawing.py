@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from video_gen.data.captions import BACKGROUND, COLOURS
-from video_gen.data.motion import World, object_radius
+from video_gen.data.state import World, object_radius
 from video_gen.errors import ConfigError
 
 
@@ -39,10 +39,14 @@ def draw(world: World) -> np.ndarray:
     if world.anchor is not None:
         _paint(frames, _rods(world), (120, 120, 120))
     for i, (colour, shape) in enumerate(world.looks):
-        centres = world.positions[:, i]
+        centres = world.positions[:, i] if world.shares is None else np.nan_to_num(world.positions[:, i])
         mask = _digit(shape, centres, radius, height, width) if shape.isdigit() else None
         mask = object_mask(shape, centres, radius, height, width) if mask is None else mask
-        _paint(frames, mask, COLOURS[colour])
+        if world.shares is None:
+            _paint(frames, mask, COLOURS[colour])
+        else:  # two that turn into one another add up
+            part = (world.shares[:, i, None, None] * mask)[..., None]
+            frames += part * (np.array(COLOURS[colour]) - np.array(BACKGROUND))
     return frames.round().astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from video_gen.data.metadata import METADATA, read_captions
+from video_gen.data.metadata import METADATA, Changes, read_captions
 from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from video_gen.errors import DataError
 from video_gen.files import read_lines, read_text
@@ -31,6 +31,8 @@ class Source:
     name: str
     """Path relative to the folder, with forward slashes."""
     caption: str | None
+    changes: Changes = ()
+    """Captions that take its place later."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def look(folder: str | Path) -> Folder:
     for path in media:
         caption = found.texts.get(named[path])
         try:
-            sources.append(Source(path, named[path], caption if caption is not None else _beside(path)))
+            caption = caption if caption is not None else _beside(path)
+            sources.append(Source(path, named[path], caption, found.changes.get(named[path], ())))
         except DataError as error:
             faults.append(str(error))
     return Folder(sources, notes, faults)

@@ -1,6 +1,7 @@
 """Clips as latents on disk, so that the transformer's training never waits for a decoder or the VAE.
 
-A latent folder, one per VAE, is a `Store` of tensors (c, f, h, w) float16 by clip id (content hash, window, size), and an
+A latent folder, one per VAE, is a `Store` of tensors (c, f, h, w) float16 by clip id (content hash, window, size), in one whose
+name ends in `-ended` with one frame more, the clip's last frame encoded as a still picture; and an
 index per data configuration, `index-<its hash>.jsonl`: a first line with the configuration and a stamp of the folder's files,
 then a line per clip with its caption, bucket, side of the split and shard. While the stamp fits, or when the files are gone,
 the index is all that training reads besides its latents; a file or caption that has changed costs no more than itself.
@@ -26,6 +27,8 @@ from video_gen.files import write_text
 
 SHARD_CLIPS, SHARD_PIXELS = 128, 2**28
 """A shard holds at most so many clips, and clips of so many pixels together: what a killed process may lose."""
+ENDED = "-ended"
+"""What the name of a folder ends in whose latents have the last frame as a still picture behind them."""
 BATCH_PIXELS = 2**23
 """Clips are encoded together up to so many pixels, frames times height times width."""
 
@@ -43,6 +46,13 @@ class Latent:
     shape: tuple[int, ...]
     """(c, f, h, w)"""
     shard: str
+    changes: tuple[tuple[int, str], ...] = ()
+    """(pixel frame, caption): from that frame on the caption holds."""
+
+    @property
+    def texts(self) -> list[str]:
+        """All captions of the clip."""
+        return [self.caption, *(text for _, text in self.changes)]
 
 
 def fingerprint(*files: Path) -> str:
@@ -88,8 +98,12 @@ def encode_clips(
         store = fill(folder, _units(clips, shard_clips), make, progress)
     one_of = dict(zip(clips.buckets, clips.ids))
     shapes = {bucket: tuple(store.read(clip_id).shape) for bucket, clip_id in one_of.items()}
-    rows = zip(clips.ids, clips.captions, clips.parts, clips.buckets)
-    entries = [Latent(*row, shape=shapes[row[3]], shard=store.shard_of[row[0]]) for row in rows]
+    entries = [
+        Latent(clip_id, caption, part, bucket, shapes[bucket], store.shard_of[clip_id], changes)
+        for clip_id, caption, part, bucket, changes in zip(
+            clips.ids, clips.captions, clips.parts, clips.buckets, clips.changes
+        )
+    ]
     _write_index(_index_file(Path(folder), clips.config), stamp, clips.config, entries)
     return entries
 
@@ -119,7 +133,14 @@ def read_index(path: Path) -> tuple[str, list[Latent]]:
     try:
         first, *rows = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
         stamp = first["stamp"]
-        entries = [Latent(**row | {"shape": tuple(row["shape"]), "bucket": tuple(row["bucket"])}) for row in rows]
+        entries = [
+            Latent(
+                **row
+                | {name: tuple(row[name]) for name in ("shape", "bucket")}
+                | {"changes": tuple((int(frame), str(text)) for frame, text in row.get("changes", ()))}
+            )
+            for row in rows
+        ]
     except (ValueError, TypeError, KeyError):
         raise DataError(f"{path}: damaged; delete the file and encode again") from None
     return stamp, entries
@@ -130,7 +151,8 @@ def stamp_of(config: ClipConfig) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for source in scan(config.folder):
         status = source.path.stat()
-        digest.update(json.dumps([source.name, source.caption, status.st_size, status.st_mtime_ns]).encode())
+        said = [source.caption, *([source.changes] if source.changes else [])]
+        digest.update(json.dumps([source.name, *said, status.st_size, status.st_mtime_ns]).encode())
     digest.update(json.dumps(sorted(quarantined(config.folder))).encode())
     return digest.hexdigest()
 
@@ -140,6 +162,8 @@ class LatentSet:
 
     def __init__(self, folder: str | Path, entries: Sequence[Latent]):
         self.folder, self.entries = Path(folder), list(entries)
+        self.ended = self.folder.name.endswith(ENDED)
+        """Whether there is an `ending` of each clip."""
         self._store = Store(self.folder)
 
     def __len__(self) -> int:
@@ -147,16 +171,37 @@ class LatentSet:
 
     def __getitem__(self, index: int) -> Tensor:
         """(c, f, h, w) float32."""
-        entry = self.entries[index]
-        return self._store.read(entry.clip_id, entry.shard).float()
+        whole = self._read(index)
+        return whole[:, :-1] if self.ended else whole
+
+    def ending(self, index: int) -> Tensor:
+        """(c, 1, h, w) float32, the clip's last frame as a still picture; of a set that is `ended`."""
+        return self._read(index)[:, -1:]
 
     def caption(self, index: int) -> str:
+        """At the clip's start."""
         return self.entries[index].caption
+
+    def captions(self, index: int) -> list[tuple[int, str]]:
+        """(latent frame, caption), each of which holds from that frame on; the first from frame 0."""
+        entry, f = self.entries[index], self.frames(index)
+        stride = (entry.bucket[0] - 1) // max(1, f - 1) or 1
+        # a change holds from the first latent frame all of whose pixel frames show it
+        later = [(-(-(frame - 1) // stride) + 1, text) for frame, text in entry.changes]
+        return list(dict([(0, entry.caption), *((at, text) for at, text in later if at < f)]).items())
+
+    def frames(self, index: int) -> int:
+        """Latent frames of a clip."""
+        return self.entries[index].shape[1] - self.ended
 
     @property
     def buckets(self) -> list[Bucket]:
         """(f, h, w) of each clip's latents."""
-        return [(e.shape[1], e.shape[2], e.shape[3]) for e in self.entries]
+        return [(e.shape[1] - self.ended, e.shape[2], e.shape[3]) for e in self.entries]
+
+    def _read(self, index: int) -> Tensor:
+        entry = self.entries[index]
+        return self._store.read(entry.clip_id, entry.shard).float()
 
 
 def _units(clips: Clips, shard_clips: int) -> list[list[str]]:

@@ -60,6 +60,15 @@ def next_contact(
     return np.minimum(walls, np.minimum(pairs, pairs.T).min(axis=1, initial=np.inf))
 
 
+def places(rng: np.random.Generator, n: int, radius: float, width: int, height: int) -> np.ndarray:
+    """(n, 2) random places of discs that don't overlap."""
+    while True:
+        x = rng.uniform(radius, np.array([width, height]) - radius, (n, 2))
+        distance = np.linalg.norm(x[:, None] - x[None], axis=-1) + 10 * radius * np.eye(n)
+        if distance.min() > 2.02 * radius:
+            return x
+
+
 def _wall_times(x: np.ndarray, v: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """(n, 2) time until each disc meets the wall that it moves towards, along either axis."""
     gap = np.where(v > 0, high - x, x - low)

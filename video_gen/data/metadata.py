@@ -1,12 +1,14 @@
 """Captions in metadata files, as people and programs write them: what fits is read, what does not is a fault with its line.
 
 `metadata.jsonl` (an object a line) or `metadata.csv` stands in the folder or in any of its folders, and names files relative to
-where it lies, as the Hub's VideoFolder does. `file_name` is needed; `text` is the caption; other columns are left alone.
+where it lies, as the Hub's VideoFolder does. `file_name` is needed; `text` is the caption; `changes`, in JSON lines, says when
+another one takes its place: `[{"time": 2.5, "text": "a blue square"}]`. Other columns are left alone.
 """
 
 import csv
 import difflib
 import json
+import math
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from video_gen.errors import DataError
 from video_gen.files import read_lines
 
 METADATA = ("metadata.jsonl", "metadata.csv")
+Changes = tuple[tuple[float, str], ...]
+"""(seconds from a file's start, caption that holds from there on), in order."""
 
 
 @dataclass
@@ -25,6 +29,8 @@ class Captions:
 
     texts: dict[str, str] = field(default_factory=dict)
     """File -> caption."""
+    changes: dict[str, Changes] = field(default_factory=dict)
+    """File -> later captions, of those that have some."""
     faults: list[str] = field(default_factory=list)
     """What does not fit, a line each, which names the file, the line and the remedy."""
     _where: dict[str, str] = field(default_factory=dict)
@@ -72,9 +78,36 @@ def _take(
     if name in found._where:
         found.faults.append(f"{where}: '{said}' stands in {found._where[name]} already; delete one of the two")
         return
+    try:
+        changes = _changes(row.get("changes"))
+    except ValueError as error:
+        found.faults.append(f"{where}: {error}")
+        return
     found._where[name] = where
     if text is not None and text.strip():
         found.texts[name] = text
+    if changes:
+        found.changes[name] = changes
+
+
+def _changes(said: Any) -> Changes:
+    """Raises: ValueError, which says what a row has in place of changes."""
+    found: list[tuple[float, str]] = []
+    if said in (None, ""):
+        return ()
+    for change in said if isinstance(said, list) else [said]:
+        time, text = (change.get("time"), change.get("text")) if isinstance(change, dict) else (None, None)
+        number = isinstance(time, int | float) and not isinstance(time, bool) and math.isfinite(time) and time > 0
+        if not number or not isinstance(text, str):
+            raise ValueError(
+                f'changes holds {change!r}; each change is such as {{"time": 2.5, "text": "a blue square"}}, its time in '
+                "seconds from the file's start, above 0"
+            )
+        assert time is not None
+        if found and time <= found[-1][0]:
+            raise ValueError(f"changes has time {time:g} after {found[-1][0]:g}; sort them by time")
+        found.append((float(time), text))
+    return tuple(found)
 
 
 def _missing(here: str, said: str, by_key: Mapping[str, str], unread: Mapping[str, str]) -> str:

@@ -1,54 +1,14 @@
 """How things move in the built-in worlds: the true state of each clip, from a configuration and a number."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from video_gen.data.captions import COLOURS, SPEEDS, caption, random_scene, with_article
+from video_gen.data.captions import COLOURS, SPEEDS, Scene, caption, random_scene, with_article
 from video_gen.data.config import WorldConfig
-from video_gen.data.mechanics import advance
+from video_gen.data.mechanics import advance, places
+from video_gen.data.state import PIXELS_PER_FRAME, World, collision_radius
+from video_gen.data.turning import turning, turning_at_random
 
-RADIUS = 0.14
-"""Radius of a circle over the shorter side; a square has the same area, a triangle four fifths of it."""
-REACH = 1.4
-"""Collision radius over the circle's: the corners of a triangle lie at 1.39 times it, so that nothing drawn overlaps."""
-PIXELS_PER_FRAME = {"slow": 0.02, "fast": 0.05}
-"""Speed over the shorter side, per frame."""
 KICK_PROBABILITY = 0.06
-
-
-@dataclass(frozen=True)
-class World:
-    """One clip as it truly is. Positions are (x, y) in pixels, and pixel (0, 0) covers [0, 1] x [0, 1]."""
-
-    kind: str
-    caption: str
-    height: int
-    width: int
-    positions: np.ndarray
-    """(f, n, 2)"""
-    velocities: np.ndarray
-    """(f, n, 2) pixels per frame, at each frame."""
-    looks: tuple[tuple[str, str], ...]
-    """(colour, shape) of each object; of a digit ("white", "0" to "9")."""
-    kicked: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
-    """(f, n), True where a kick changed the velocity at that frame."""
-    anchor: tuple[float, float] | None = None
-    """Where a pendulum hangs."""
-
-    @property
-    def radius(self) -> float:
-        """Collision radius in pixels."""
-        return collision_radius(self.height, self.width)
-
-
-def object_radius(height: int, width: int) -> float:
-    """Radius of a circle, in pixels."""
-    return RADIUS * min(height, width)
-
-
-def collision_radius(height: int, width: int) -> float:
-    return REACH * object_radius(height, width)
 
 
 def simulate(config: WorldConfig, index: int) -> World:
@@ -62,14 +22,22 @@ def simulate(config: WorldConfig, index: int) -> World:
         text = f"{' and '.join(with_article(str(d)) for d in digits)}, {speed}"
         return _discs(config, rng, tuple(("white", str(d)) for d in digits), speed, text)
     scene = random_scene(rng, config.split)
+    if config.changes:
+        return turning_at_random(config, rng, scene)
     text = caption(scene) + (", kicked" if config.kind == "kicks" else "")
     return _discs(config, rng, scene.objects, scene.speed, text)
+
+
+def simulate_change(config: WorldConfig, before: Scene, after: Scene, frame: int) -> World:
+    """A clip of `bounce` whose scene turns into another at a frame 1 + a multiple of `CHANGE_FRAMES`, or later if there is no room
+    then; `config.seed` alone tells it from others."""
+    return turning(config, np.random.default_rng(config.seed), before, [frame], lambda _: after)
 
 
 def _discs(config: WorldConfig, rng: np.random.Generator, looks: tuple, speed: str, text: str) -> World:
     height, width, n = config.height, config.width, len(looks)
     radius, size = collision_radius(height, width), min(height, width)
-    x = _places(rng, n, radius, width, height)
+    x = places(rng, n, radius, width, height)
     angle = rng.uniform(0, 2 * np.pi, n)
     v = PIXELS_PER_FRAME[speed] * size * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     positions, velocities = [x], [v]
@@ -84,15 +52,6 @@ def _discs(config: WorldConfig, rng: np.random.Generator, looks: tuple, speed: s
         positions.append(x)
         velocities.append(v)
     return World(config.kind, text, height, width, np.stack(positions), np.stack(velocities), looks, kicked)
-
-
-def _places(rng: np.random.Generator, n: int, radius: float, width: int, height: int) -> np.ndarray:
-    """Random places that don't overlap."""
-    while True:
-        x = rng.uniform(radius, np.array([width, height]) - radius, (n, 2))
-        distance = np.linalg.norm(x[:, None] - x[None], axis=-1) + 10 * radius * np.eye(n)
-        if distance.min() > 2.02 * radius:
-            return x
 
 
 def _pendulum(config: WorldConfig, rng: np.random.Generator) -> World:

@@ -6,12 +6,12 @@ videos go through PyAV, which brings its own FFmpeg (`container.py`, `picture.py
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -69,13 +69,8 @@ class _Timed(NamedTuple):
 
     start: float
     end: float
-    read: "_Read"
-
-
-class _Read(Protocol):
-    """Makes (h, w, 3) uint8 RGB of a decoded frame; called only if it is wanted."""
-
-    def __call__(self) -> np.ndarray: ...
+    read: Callable[[], np.ndarray]
+    """Makes (h, w, 3) uint8 RGB of it; called only if it is wanted."""
 
 
 # -------------------- looking

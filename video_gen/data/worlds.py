@@ -16,8 +16,9 @@ import numpy as np
 
 from video_gen.data.config import WorldConfig, WorldName
 from video_gen.data.drawing import draw, object_mask
-from video_gen.data.motion import PIXELS_PER_FRAME, World, collision_radius, object_radius, simulate
+from video_gen.data.motion import simulate, simulate_change
 from video_gen.data.processes import in_processes
+from video_gen.data.state import PIXELS_PER_FRAME, World, collision_radius, object_radius
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
 from video_gen.files import explained, write_text, written
@@ -86,7 +87,8 @@ def load_state(folder: str | Path, file_name: str) -> World:
     looks = tuple((str(c), str(s)) for c, s in values.pop("looks"))
     scalars = {k: values.pop(k).item() for k in ("kind", "caption", "height", "width")}
     anchor = values.pop("anchor")
-    return World(**scalars, **values, looks=looks, anchor=tuple(anchor) if len(anchor) else None)
+    changes = tuple((int(frame), str(text)) for frame, text in values.pop("changes", ()))
+    return World(**scalars, **values, looks=looks, anchor=tuple(anchor) if len(anchor) else None, changes=changes)
 
 
 def _render_all(
@@ -94,7 +96,7 @@ def _render_all(
     folder: Path,
     missing: list[int],
     workers: int,
-    captions: dict[int, str],
+    captions: dict[int, dict[str, Any]],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Render what is missing, and add its captions to those known and to the file, however this ends."""
@@ -105,9 +107,9 @@ def _render_all(
             (folder / CAPTIONS).open("a", encoding="utf-8") as file,
             closing(in_processes(partial(_render, config, folder), missing, workers)) as rendered,
         ):
-            for index, text in rendered:
-                captions[index] = text
-                file.write(_row(folder, index, text))
+            for index, said in rendered:
+                captions[index] = said
+                file.write(_row(folder, index, said))
                 file.flush()  # whoever is killed now has a caption for every file
                 if progress:
                     progress(len(captions), total)
@@ -117,20 +119,22 @@ def _render_all(
         _write_captions(folder, captions)
 
 
-def _render(config: WorldConfig, folder: Path, index: int) -> str:
-    """Write one scene's files. Returns: its caption."""
+def _render(config: WorldConfig, folder: Path, index: int) -> dict[str, Any]:
+    """Write one scene's files. Returns: its caption, as its row has it."""
     world = simulate(config if index < IMAGES else config.replace(num_frames=1), index)
     *state, video = _files(folder, index)
     for file in state:
         _write_state(file, world)
     write_video(video, draw(world), config.fps, crf=CRF, metadata={"caption": world.caption, "world": config.kind})
-    return world.caption
+    return _said(config, world)
 
 
 def _write_state(path: Path, world: World) -> None:
-    arrays = {k: v for k, v in vars(world).items() if k not in ("looks", "anchor")}
+    arrays: dict[str, Any] = {k: v for k, v in vars(world).items() if v is not None}
+    arrays |= {"looks": np.array(world.looks), "anchor": np.array(world.anchor or ())}
+    arrays["changes"] = np.array(world.changes).reshape(-1, 2)
     with written(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays, looks=np.array(world.looks), anchor=np.array(world.anchor or ()))
+        np.savez_compressed(file, **arrays)
 
 
 def _claim(config: WorldConfig, folder: Path) -> None:
@@ -168,18 +172,25 @@ def _read_world(file: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise DataError(f"{file}: damaged (no object); it says which world the folder holds: render the folder anew")
-    return {"num_images": 0} | found
+    return {"num_images": 0, "changes": 0} | found
 
 
-def _caption(config: WorldConfig, index: int) -> str:
-    return simulate(config.replace(num_frames=1), index).caption
+def _caption(config: WorldConfig, index: int) -> dict[str, Any]:
+    """What a scene's row says besides the file."""
+    changes = config.changes and index < IMAGES
+    return _said(config, simulate(config if changes else config.replace(num_frames=1), index))
 
 
-def _row(folder: Path, index: int, text: str) -> str:
-    return json.dumps({"file_name": _files(folder, index)[-1].name, "text": text}) + "\n"
+def _said(config: WorldConfig, world: World) -> dict[str, Any]:
+    changes = [{"time": frame / config.fps, "text": text} for frame, text in world.changes]
+    return {"text": world.caption} | ({"changes": changes} if changes else {})
 
 
-def _write_captions(folder: Path, captions: dict[int, str]) -> None:
+def _row(folder: Path, index: int, said: dict[str, Any]) -> str:
+    return json.dumps({"file_name": _files(folder, index)[-1].name} | said) + "\n"
+
+
+def _write_captions(folder: Path, captions: dict[int, dict[str, Any]]) -> None:
     write_text(folder / CAPTIONS, "".join(_row(folder, i, captions[i]) for i in sorted(captions)))
 
 
@@ -205,5 +216,6 @@ __all__ = [
     "object_radius",
     "render_world",
     "simulate",
+    "simulate_change",
     "world_of",
 ]

@@ -102,13 +102,19 @@ def roll_out(
     return LongVideos(captions, np.concatenate(chunks, axis=1), torch.cat(latents, dim=2))
 
 
-@torch.no_grad()
-def floors(world: WorldConfig, vae: VideoVAE, chunk_latents: int = 16) -> tuple[LongVideos, LongVideos]:
-    """The world's own videos, and what the VAE makes of them, chunk by chunk; the latents are the same."""
+def floors(world: WorldConfig, vae: VideoVAE) -> tuple[LongVideos, LongVideos]:
+    """The world's own videos, and what the VAE makes of them; the latents are the same."""
     worlds = [simulate(world, i) for i in range(world.num_clips)]
     captions, videos = [w.caption for w in worlds], np.stack([draw(w) for w in worlds])
-    device = next(vae.parameters()).device
-    stride = vae.config.temporal_stride
+    made, latents = reconstruct(videos, vae)
+    return LongVideos(captions, videos, latents), LongVideos(captions, made, latents)
+
+
+@torch.no_grad()
+def reconstruct(videos: np.ndarray, vae: VideoVAE, chunk_latents: int = 16) -> tuple[np.ndarray, Tensor]:
+    """What the VAE makes of videos (n, f, h, w, 3) uint8, chunk by chunk, and the latents; of each as many frames as it takes."""
+    device, stride = next(vae.parameters()).device, vae.config.temporal_stride
+    videos = videos[:, : 1 + (videos.shape[1] - 1) // stride * stride]
     ends = [*range(1, videos.shape[1], chunk_latents * stride), videos.shape[1]]
     latents, made, encoded, decoded = [], [], None, None
     for start, end in zip([0, *ends], ends):
@@ -118,8 +124,7 @@ def floors(world: WorldConfig, vae: VideoVAE, chunk_latents: int = 16) -> tuple[
             chunk, decoded = vae.decode_chunk(posterior.mean.float(), decoded)
         latents.append(posterior.mean.float())
         made.append(np.stack([to_frames(v) for v in chunk]))
-    whole = torch.cat(latents, dim=2)
-    return LongVideos(captions, videos, whole), LongVideos(captions, np.concatenate(made, axis=1), whole)
+    return np.concatenate(made, axis=1), torch.cat(latents, dim=2)
 
 
 # -------------------- measuring

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from video_gen.evaluation.steering_report import KINDS, say
 from video_gen.evaluation.steps import columns
 from video_gen.evaluation.words import SETS, words_of
 from video_gen.files import write_text
@@ -38,6 +39,36 @@ def show_drift(found: dict[str, Any]) -> None:
         for name, values in found["curves"].items():
             table.add_row(SETS.get(name, name), *map(words.say, values[figure]))
         Console().print(table)
+
+
+def show_steering(found: dict[str, Any]) -> None:
+    """Print who follows after how many seconds, and who keeps all, of each model and the floors."""
+    followed = found["followed"]
+    times = list(next(iter(followed.values()))["all"])
+    table = Table(Column(f"{words_of('followed').name} after", no_wrap=True), *(f"{t} s" for t in times))
+    for name, kinds in followed.items():
+        for kind, row in kinds.items():
+            table.add_row(
+                f"{SETS.get(name, name)}: {KINDS[kind]}", *(say(words_of("followed"), e) for e in row.values())
+            )
+    Console().print(table)
+    first = next(iter(found["staying"].values()))["there"]
+    table = Table(Column("Without a switch, after", no_wrap=True), *(f"{t} s" for t in first))
+    for name, figures in found["staying"].items():
+        for key, row in figures.items():
+            words = words_of(key)
+            table.add_row(f"{SETS.get(name, name)}: {words.name}", *(say(words, e) for e in row.values()))
+    Console().print(table)
+
+
+def show_endings(found: dict[str, Any]) -> None:
+    """Print the figures of each set of videos."""
+    figures = found["figures"]
+    table = Table(Column(no_wrap=True), *(Column(SETS.get(name, name), overflow="fold") for name in figures))
+    for key in next(iter(figures.values())):
+        if key != "videos":
+            table.add_row(words_of(key).name, *(say(words_of(key), figures[name][key]) for name in figures))
+    Console().print(table)
 
 
 def show_steps(rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Beyond text: blocks of which something is known before they are made.
 
-    a last frame, a loop    some frames are known: they are held clean while the others are denoised
+    a last frame, a loop    the block sees the picture that it leads to as one more frame, which has no noise
     a source, at a strength the block starts from the source with noise on it, at a time below 1 (SDEdit, Meng et al. 2021,
                             arXiv:2108.01073)
     a higher frame rate     the same, from a linear blend of the frames given
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from video_gen.errors import ShapeError
@@ -20,41 +21,35 @@ from video_gen.model.diffusion import Diffusion
 from video_gen.sampling.guidance import Denoiser
 
 
-class KnownFrames:
-    """A `Denoiser` that sees some frames of the block clean, at diffusion time 0, and gives them back as they are.
+class Towards:
+    """A `Denoiser` of a block that leads to a picture, which it sees as one more frame after its own, without noise.
 
-    So the last step of every solver, which is the estimate, leaves exactly these frames.
-
-    Args:
-        latents: (b, c, f, h, w), of which the known frames are read.
-        known: (f,) bool.
+    Args: ending: (b or 1, c, 1, h, w), the picture by itself as a latent frame.
     """
 
-    def __init__(self, denoiser: Denoiser, latents: Tensor, known: Tensor):
-        self.denoiser, self.latents, self.known = denoiser, latents, known
+    def __init__(self, denoiser: Denoiser, ending: Tensor):
+        self.denoiser, self.ending = denoiser, ending
 
     def __call__(self, noisy: Tensor, t: Tensor) -> Tensor:
         times = t if t.ndim == 2 else t[:, None].expand(-1, noisy.shape[2])
-        return self._put(self.denoiser(self._put(noisy), times.masked_fill(self.known, 0.0)))
-
-    def _put(self, x: Tensor) -> Tensor:
-        return torch.where(self.known[:, None, None], self.latents.to(x.dtype), x)
+        ending = self.ending.to(noisy.dtype).expand(len(noisy), -1, -1, -1, -1)
+        return self.denoiser(torch.cat([noisy, ending], dim=2), F.pad(times, (0, 1)))[:, :, :-1]
 
 
 @dataclass(frozen=True)
 class Draft:
     """What is known of a block before it is made."""
 
-    latents: Tensor
-    """(b, c, f, h, w)."""
+    latents: Tensor | None = None
+    """(b, c, f, h, w) to start from, or None."""
     strength: float = 1.0
     """Diffusion time at which the block starts from `latents`, with noise on them; 1 = from noise alone."""
-    known: Tensor | None = None
-    """(f,) bool, the frames of `latents` to keep as they are; None = none."""
+    ending: Tensor | None = None
+    """(b or 1, c, 1, h, w), the block's last pixel frame as a latent frame by itself; None = not known."""
 
     def start(self, noise: Tensor, diffusion: Diffusion) -> Tensor:
         """The noisy latents at `strength`."""
-        if self.strength == 1:  # where DDPM's path would leave some signal
+        if self.latents is None or self.strength == 1:  # where DDPM's path would leave some signal
             return noise
         t = torch.full((len(noise),), self.strength, device=noise.device)
         return diffusion.add_noise(self.latents.expand_as(noise), noise, t)
@@ -64,34 +59,23 @@ class Draft:
         return torch.cat([times.new_tensor([self.strength]), times[times < self.strength]])
 
     def hold(self, denoiser: Denoiser) -> Denoiser:
-        return denoiser if self.known is None else KnownFrames(denoiser, self.latents, self.known)
+        return denoiser if self.ending is None else Towards(denoiser, self.ending)
 
 
 # -------------------- a last frame, a loop
 
 
-def ending(last: Tensor, size: int) -> Draft:
-    """A block of `size` latent frames whose last one is known.
+def plan_ending(start: int, total: int, block_frames: int | None, longest: int) -> list[int]:
+    """Sizes of blocks from latent frame `start` to `total`, of which the last knows where it leads.
 
-    Args: last: (b or 1, c, 1, h, w), from `VideoModel.encode_ending`.
+    It is as long as what is left, but the first frame of all, and at most `longest`: it takes time to get somewhere.
     """
-    known = torch.arange(size, device=last.device) == size - 1
-    return Draft(last.expand(-1, -1, size, -1, -1), known=known)
-
-
-def plan_ending(sizes: list[int], start: int, stride: int) -> list[int]:
-    """Sizes of blocks from latent frame `start`, with the shorter one early: the last frame is in a block with others.
-
-    Raises: ShapeError if it is not.
-    """
-    lead = 1 if start == 0 and len(sizes) > 1 else 0
-    sizes = sizes[:lead] + sizes[lead:][::-1]
-    if sizes[-1] < 2:
-        raise ShapeError(
-            f"the last frame stands for a latent frame ({stride} frames), and its block has no other to lead to it; "
-            f"ask for at least {1 + (max(start, 1) + 1) * stride} frames, and block_frames of 2 or more"
-        )
-    return sizes
+    first = [1] if start == 0 and total > 1 else []
+    left = total - start - len(first)
+    last = min(left, longest)
+    size = block_frames or longest
+    before = left - last
+    return [*first, *(min(size, before - done) for done in range(0, before, size)), last]
 
 
 # -------------------- a source, at a strength

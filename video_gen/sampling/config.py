@@ -26,6 +26,9 @@ class SamplingConfig(Config):
     """Latent frames made at once in a clip as long as those of training; None = the whole clip. Its first frame comes first."""
     long_block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in longer videos and streams; None = half a clip of training, the rest being history."""
+    ending_frames: int | None = Field(default=None, ge=1)
+    """Latent frames of the block that leads to a last frame, or closes a loop; None = as many as there are, and with history
+    before it no more than fill a clip of training."""
     shift: float = Field(default=1.0, gt=0, le=1_000)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
     noise_scale: float = Field(default=1.0, ge=0, le=2)
@@ -85,6 +88,7 @@ class SamplingSettings(TypedDict, total=False):
     num_steps: int
     first_steps: int | None
     long_block_frames: int | None
+    ending_frames: int | None
     shift: float
     noise_scale: float
     guidance_scale: float

@@ -170,14 +170,6 @@ class VideoModel:
         video = to_video(torch.from_numpy(frames)).to(self.device)
         return finite(torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2), "VAE")
 
-    def encode_ending(self, pictures: np.ndarray) -> Tensor:
-        """Still pictures uint8 (b, h, w, 3), at the model's size, as the last latent frame (b, c, 1, h', w') of a video.
-
-        A latent frame stands for `temporal_stride` frames: the picture is encoded as the second latent frame of a still
-        video, so the model is shown a video that comes to rest there.
-        """
-        return self.encode(np.repeat(pictures[:, None], self.vae.num_frames(2), axis=1))[:, :, -1:]
-
     def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:
         """The next latents (b, c, f, h, w) as uint8 (b, f, h, w, 3), a few latent frames and, of large ones, a tile at a
         time, and the VAE's cache of each tile. Raises: DataError if they are not finite, which would be a black video."""

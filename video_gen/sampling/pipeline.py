@@ -84,7 +84,8 @@ class VideoPipeline(VideoModel):
             image: (h, w, 3) uint8, becomes the first frame. `video`: (f, h, w, 3) uint8, is continued. Either is scaled and
                 cropped to the model's size, and its frames are kept as they are in the result. Of a video whose number of frames
                 the VAE does not take the first few are left out.
-            last_image: (h, w, 3) uint8, becomes the last frame, likewise kept; only the last block knows of it.
+            last_image: (h, w, 3) uint8, becomes the last frame, likewise kept. What leads to it is one block, of
+                `sampling.ending_frames` latent frames. For models that were trained with `modes.endings`; others come near.
             loop: lead back to the first frame, given or made, and leave out its repetition: the result, one frame less than
                 `num_frames`, closes when it is played round.
             source: (f, h, w, 3) uint8, a video to change; its first `num_frames`, default as many as the VAE takes.
@@ -116,9 +117,10 @@ class VideoPipeline(VideoModel):
             block_frames = chosen.block_frames if total <= trained else self.long_block_frames(chosen)
         done, ends = 0 if given is None else self.latent_frames(kept), loop or last is not None
         sizes = plan_blocks(done, total, block_frames)
-        if ends:  # a loop's first frame, where it is not given, is made by itself
-            sizes = [1, *plan_blocks(1, total, block_frames)] if loop and not done else sizes
-            sizes = beyond.plan_ending(sizes, done, stride)
+        if ends:
+            known = self.transformer.config.sink + self.window(block_frames or trained)
+            longest = trained if total <= trained else max(1, trained - known)
+            sizes = beyond.plan_ending(done, total, block_frames, chosen.ending_frames or longest)
         c, h, w = self.latent_frame()
         parts = [] if given is None else [np.broadcast_to(given, (len(prompts), *given.shape))]
         with self.inference():
@@ -131,7 +133,7 @@ class VideoPipeline(VideoModel):
                     draft = beyond.Draft(drafts[:, :, at : at + size], strength)
                 elif ends and at + size == total:
                     last = parts[0][:, 0] if last is None else last
-                    draft = beyond.ending(self.encode_ending(last), size)
+                    draft = beyond.Draft(ending=self.encode(np.array(last)[:, None]))
                 state = advance(model, state, (c, size, h, w), self.diffusion, chosen, self.device, draft)
                 assert state.block is not None
                 frames, decoder = self.decode(state.block, decoder)

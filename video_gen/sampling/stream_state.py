@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from video_gen.config import Config, validate
+from video_gen.config import Config, differences, validate
 from video_gen.errors import DataError
 from video_gen.files import write_tensors
 from video_gen.model.keys import KeyValue
@@ -83,15 +82,15 @@ def load_state(path: str | Path, model: VideoModel) -> StreamState:
     """See `Streams.load`."""
     path = Path(path)
     header, tensors = _read(path, with_tensors=True)
-    for what, was, now in (
-        *_differences(header.settings, settings_of(model), ""),
-        *(
-            (f"the weights of {part}/", was, now)
-            for part, was, now in _differences(header.weights, weights_of(model), "")
-        ),
-    ):
-        values = "are others" if what.startswith("the weights") else f"was {was}, and is {now}"
-        raise DataError(f"{path}: was made by another model: {what} {values}; load that model, or start a new stream")
+    for (file, *keys), was, now in differences(header.settings, settings_of(model)):
+        what = f"{file}: {'.'.join(keys)}"
+        raise DataError(
+            f"{path}: was made by another model: {what} was {was}, and is {now}; load that model, or start a new stream"
+        )
+    for (part, *_), _, _ in differences(header.weights, weights_of(model)):
+        raise DataError(
+            f"{path}: was made by another model: the weights of {part}/ are others; load that model, or start a new stream"
+        )
     layers = [
         KeyValue(*(tensors[f"history.{i}.{part}"].to(model.device) for part in "kv"))
         for i in range(model.transformer.config.depth)
@@ -164,13 +163,3 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _differences(was: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """(name, value before, value now) of what is not the same in two trees of mappings."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in {**was, **now}:
-            at = f"{name}: {key}" if name.endswith(".json") else f"{name}.{key}" if name else key
-            yield from _differences(was.get(key), now.get(key), at)
-    elif was != now:
-        yield name, was, now

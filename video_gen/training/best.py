@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from video_gen.files import write_tensors, write_text
 from video_gen.training.folder import whole_folder
 from video_gen.training.optim import named_parameters
 
-FOLDER = "best"
+FOLDER, WEIGHTS = "best", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class Best:
         self.told = False
 
     def figures(self) -> dict[str, float] | None:
-        """ "step" and the held-out figures of the best weights; None before the first validation.
+        """The held-out figures of the best weights, and their `step`; None before the first validation, and where only figures
+        are there of weights that are to be kept.
 
         Raises: TrainingError if the file is damaged.
         """
         file = self.folder / "figures.json"
-        if not file.exists():
+        if not file.exists() or (self.kept and not (self.folder / WEIGHTS).exists()):
             return None
         try:
             return {name: float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
@@ -61,12 +63,20 @@ class Best:
             raise TrainingError(f"{file}: cannot be read ({error}); delete {self.folder}, and run it again") from None
 
     def consider(self, step: int, figures: Mapping[str, float], modules: Mapping[str, nn.Module]) -> None:
-        """Keep the modules' weights if they are the best so far; say so if they are clearly worse than those."""
+        """Keep the modules' weights if they are the best so far; say so if they are clearly worse than those.
+
+        Raises: TrainingError if the figure is no number.
+        """
         value, best = figures[self.judge.figure], self.figures()
+        if isnan(value):
+            raise TrainingError(
+                f"step {step}: held-out {self.judge.figure} is NaN; the averaged weights are broken, and the checkpoint before is "
+                "kept: a lower optim.learning_rate may help, with which the same command goes on"
+            )
         if best is None or self.judge.better(value, best[self.judge.figure]):
             with whole_folder(self.folder) as new:
                 if self.kept:
-                    write_tensors(new / "weights.safetensors", named_parameters(modules))
+                    write_tensors(new / WEIGHTS, named_parameters(modules))
                 write_text(new / "figures.json", json.dumps({"step": step, **figures}, indent=1))
         elif self.judge.clearly_worse(value, best[self.judge.figure]):
             self._tell(step, value, best)
@@ -74,10 +84,10 @@ class Best:
     @torch.no_grad()
     def restore(self, modules: Mapping[str, nn.Module]) -> dict[str, float] | None:
         """Fill the modules with the best weights. Returns: their `figures`, or None if there are none."""
-        figures, file = self.figures(), self.folder / "weights.safetensors"
-        if figures is None or not file.exists():
+        figures = self.figures()
+        if figures is None or not (self.folder / WEIGHTS).exists():
             return None
-        stored = load_file(file)
+        stored = load_file(self.folder / WEIGHTS)
         for name, parameter in named_parameters(modules).items():
             parameter.copy_(stored[name])
         return figures

@@ -9,7 +9,7 @@ from torch import Tensor
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.data.folder import media_files, quarantined, scan
-from video_gen.data.latents import Latent, LatentSet, encode_clips, fingerprint, known_latents, stamp_of
+from video_gen.data.latents import ENDED, Latent, LatentSet, encode_clips, fingerprint, known_latents, stamp_of
 from video_gen.data.store import fill, unit_name
 from video_gen.errors import ConfigError, DataError
 from video_gen.model.pretrained import local_folder
@@ -45,6 +45,8 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
         vae.latent_shape(*bucket)
     place = local_folder(run.vae)
     folder = run.latents / fingerprint(place / "config.json", place / "model.safetensors")
+    if run.modes.endings:
+        folder = folder.with_name(folder.name + ENDED)
     entries = known_latents(folder, run.data)
     if entries is None:
         stamp = stamp_of(run.data)
@@ -64,7 +66,8 @@ def check_captions(run: DiffusionRun) -> None:
     """
     if not media_files(run.data.folder):
         return
-    sources = [source for source in scan(run.data.folder) if source.name not in quarantined(run.data.folder)]
+    bad = quarantined(run.data.folder)
+    sources = [source for source in scan(run.data.folder) if source.name not in bad]
     empty = sum(not source.caption for source in sources)
     if empty and run.sampling.guidance_scale not in (0, 1):
         say(
@@ -76,7 +79,7 @@ def check_captions(run: DiffusionRun) -> None:
     encoder, faults = ByteTextEncoder(run.text), []
     for source in sources:
         try:
-            encoder.tokenise([source.caption or ""])
+            encoder.tokenise([source.caption or "", *(text for _, text in source.changes)])
         except DataError as error:
             faults.append(f"{source.path}: {error}")
     if faults:
@@ -171,7 +174,10 @@ def _encoder(run: DiffusionRun, vae: VideoVAE) -> Callable[[Tensor], Tensor]:
     @torch.no_grad()
     def encode(video: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return torch.cat([part.mean.float() for part in vae.encode_parts(video.to(device))], dim=2)
+            latents = [part.mean.float() for part in vae.encode_parts(video.to(device))]
+            if run.modes.endings:
+                latents.append(vae.encode(video[:, :, -1:].to(device)).mean.float())
+            return torch.cat(latents, dim=2)
 
     return encode
 

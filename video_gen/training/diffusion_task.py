@@ -47,6 +47,34 @@ def block_sizes(frames: int, size: int) -> tuple[int, ...]:
     return (1, *(min(size, rest - start) for start in range(0, rest, size)))
 
 
+def predict(
+    transformer: VideoTransformer,
+    noisy: Tensor,
+    t: Tensor,
+    text: Tensor,
+    visible: Tensor,
+    ending: Tensor | None = None,
+    *,
+    blocks: tuple[int, ...],
+    **extra: Any,
+) -> Tensor:
+    """`VideoTransformer.forward`, with an `ending` (b, c, 1, h, w), or None, as one more frame of the last block, without noise."""
+    if ending is None:
+        return transformer(noisy, t, text, visible, blocks=blocks, **extra)
+    noisy, t = torch.cat([noisy, ending], dim=2), F.pad(t, (0, 1))
+    return transformer(noisy, t, text, visible, blocks=(*blocks[:-1], blocks[-1] + 1), **extra)[:, :, :-1]
+
+
+def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
+    """(b, f), which frames count: those that show what the caption says, of blocks that begin with such a frame, since a caption
+    changes between blocks. None = all."""
+    shown = batch.get("shown")
+    if shown is None:
+        return None
+    starts = [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
+    return shown & shown[:, starts]
+
+
 class DiffusionTask:
     """A `training.task.Task`: the transformer and its text encoder on latents.
 
@@ -92,7 +120,7 @@ class DiffusionTask:
 
     def clips(self) -> dict[str, str]:
         entries = (*self.train.entries, *self.validation.entries)
-        return {entry.clip_id: f"{entry.part} {entry.caption}" for entry in entries}
+        return {entry.clip_id: " ".join([entry.part, *entry.texts]) for entry in entries}
 
     def made_of(self) -> dict[str, str]:
         return {"VAE": self.train.folder.name}
@@ -103,15 +131,36 @@ class DiffusionTask:
     def batch(self, step: int) -> Mapping[str, Any]:
         indices, size = self.sampler.indices(step), self.run.loop.batch_size
         rng = np.random.default_rng([self.run.loop.seed, step, 0])
-        captions = [self.train.caption(i) for i in indices]
         size = len(indices) * self.mesh.data_ranks
         kept = rng.random(size)[self.mesh.share(size)] >= self.run.modes.text_dropout
-        entries = self.text.tokenise([c if keep else "" for c, keep in zip(captions, kept)])
+        chosen = rng.random(size)[self.mesh.share(size)]
+        said = [self._said(self.train, *row) for row in zip(indices, kept, chosen)]
+        entries = self.text.tokenise([caption for caption, _ in said])
         padding = -entries.shape[1] % self.text_multiple
-        return {
+        batch = {
             "latents": torch.stack([self.train[i] for i in indices]),
             "text": F.pad(entries, (0, 0, 0, padding)),
         }
+        if not all(shown.all() for _, shown in said):
+            batch["shown"] = torch.from_numpy(np.stack([shown for _, shown in said]))
+        if self._practice(step, batch["latents"].shape[2])[1]:
+            batch["ending"] = torch.stack([self.train.ending(i) for i in indices])
+        return batch
+
+    def _said(self, clips: LatentSet, index: int, keep: bool, choice: float) -> tuple[str, np.ndarray]:
+        """One of a clip's captions, or none, and at which latent frames (f,) it is what is seen.
+
+        Without a caption nothing says that something changes: latent frames in which a change begins don't count.
+        """
+        captions, frames = clips.captions(index), clips.frames(index)
+        shown = np.ones(frames, dtype=bool)
+        if not keep:
+            shown[[at for at, _ in captions[1:]]] = False
+            return "", shown
+        place = int(choice * len(captions))
+        ends = [*(at for at, _ in captions[1:]), frames]
+        shown[: captions[place][0]] = shown[ends[place] :] = False
+        return captions[place][1], shown
 
     def loss(
         self, batch: Mapping[str, Any], step: int, generators: Sequence[torch.Generator]
@@ -125,9 +174,18 @@ class DiffusionTask:
 
     def blocks(self, step: int, frames: int) -> tuple[int, ...]:
         """What step `step` practises on clips of so many latent frames: blocks, given clean history, or one block."""
+        return self._practice(step, frames)[0]
+
+    def _practice(self, step: int, frames: int) -> tuple[tuple[int, ...], bool]:
+        """The blocks, and whether the last of them is told the clip's last frame."""
         modes, rng = self.run.modes, np.random.default_rng([self.run.loop.seed, step, 1])
         teacher, size = rng.random() < modes.teacher_forcing, int(rng.choice(modes.block_sizes))
-        return block_sizes(frames, size) if teacher and frames > 1 else (frames,)
+        if not teacher or frames == 1:
+            return (frames,), False
+        if rng.random() >= modes.endings:
+            return block_sizes(frames, size), False
+        last = int(rng.integers(1, frames))
+        return (*block_sizes(frames - last, size), last), True
 
     def flops(self, batch: Mapping[str, Any], step: int) -> int:
         """The trained text encoder's, too; not those of a frozen one."""
@@ -177,11 +235,37 @@ class DiffusionTask:
         latents = batch["latents"]
         noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
-        extra = self._history(batch, blocks, generators) if history else {}
         text, visible = self.text(batch["text"])
-        extra |= {"route": route, "context": self.context}
-        output = self.transformer(noisy, t, text, visible, blocks=blocks, **extra)
-        return self.diffusion.loss(output, latents, noise, noisy, t)
+        extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context}
+        extra |= self._history(batch, blocks, generators) if history else {}
+        output = predict(self.transformer, noisy, t, text, visible, batch.get("ending"), **extra)
+        return self.diffusion.loss(output, latents, noise, noisy, t, counted(batch, blocks))
+
+    def _predict(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        text: Tensor,
+        visible: Tensor,
+        blocks: tuple[int, ...],
+        ending: Tensor | None,
+        extra: dict[str, Any],
+    ) -> Tensor:
+        """The network's output; an `ending` (b, c, 1, h, w) is one more frame of the last block, without noise."""
+        if ending is None:
+            return self.transformer(noisy, t, text, visible, blocks=blocks, **extra)
+        noisy, t = torch.cat([noisy, ending], dim=2), F.pad(t, (0, 1))
+        blocks = (*blocks[:-1], blocks[-1] + 1)
+        return self.transformer(noisy, t, text, visible, blocks=blocks, **extra)[:, :, :-1]
+
+    def _counted(self, batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
+        """(b, f), which frames count: those that show what the caption says, of blocks that begin with such a frame, as a
+        caption that changes does so between blocks. None = all."""
+        shown = batch.get("shown")
+        if shown is None:
+            return None
+        starts = [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
+        return shown & shown[:, starts]
 
     def _history(
         self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator]
@@ -258,9 +342,11 @@ class DiffusionTask:
     def _held_out(self, clips: list[int]) -> dict[str, Tensor]:
         """A batch of held-out clips."""
         device = next(self.transformer.parameters()).device
+        said = [self._said(self.validation, i, True, 0.0) for i in clips]
         return {
             "latents": torch.stack([self.validation[i] for i in clips]).to(device),
-            "text": self.text.tokenise([self.validation.caption(i) for i in clips]).to(device),
+            "text": self.text.tokenise([caption for caption, _ in said]).to(device),
+            "shown": torch.from_numpy(np.stack([shown for _, shown in said])).to(device),
         }
 
     def sample(self, step: int, folder: Path) -> None:

@@ -23,7 +23,7 @@ from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.best import Judge
-from video_gen.training.diffusion_task import DiffusionTask
+from video_gen.training.diffusion_task import DiffusionTask, counted, predict
 from video_gen.training.recipes import DiffusionRun, DistillConfig
 from video_gen.training.task import normal
 
@@ -57,7 +57,8 @@ class DistillTask(DiffusionTask):
     def _answer(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
         """The student's estimate of where the trajectory ends."""
         text, visible = self.text(batch["text"])
-        return self.diffusion.to_denoised(self.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
+        output = predict(self.transformer, noisy, t, text, visible, batch.get("ending"), **extra)
+        return self.diffusion.to_denoised(output.float(), noisy, t)
 
     def _guided(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
         """The teacher's guided estimate; a sample without caption is guided by nothing."""
@@ -66,7 +67,8 @@ class DistillTask(DiffusionTask):
 
         def estimate(texts: Tensor) -> Tensor:
             text, visible = teacher.text(texts)
-            return self.diffusion.to_denoised(teacher.transformer(noisy, t, text, visible, **extra).float(), noisy, t)
+            output = predict(teacher.transformer, noisy, t, text, visible, batch.get("ending"), **extra)
+            return self.diffusion.to_denoised(output.float(), noisy, t)
 
         full = estimate(batch["text"])
         if self.guidance_scale == 1:
@@ -103,7 +105,9 @@ class ConsistencyTask(DistillTask):
             moved = self.diffusion.move(noisy, guided, t, then)
             goes_on = along(then, moved) > self.distill.stop
             target = torch.where(goes_on, self._answer(moved, then, batch, extra), guided)
-        return pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber).mean(dim=1)
+        distance = pseudo_huber(self._answer(noisy, t, batch, extra), target, self.distill.huber)
+        keep = counted(batch, blocks)
+        return distance.mean(dim=1) if keep is None else (distance * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
 
 
 def pseudo_huber(made: Tensor, target: Tensor, size: float) -> Tensor:

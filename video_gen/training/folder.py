@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from video_gen.config import differences
 from video_gen.errors import TrainingError
 from video_gen.files import explained, write_text
 from video_gen.training.monitor import say
@@ -74,14 +75,16 @@ def _see_what_changed(file: Path, config_yaml: str) -> None:
             f"{file}: cannot be read ({' '.join(str(error).split())}); use a new run folder, or --resume never"
         ) from None
     new = yaml.safe_load(config_yaml)
-    if difference := next(_differences(fixed_part(known), fixed_part(new)), None):
-        key, was, now = difference
+    if difference := next(differences(fixed_part(known), fixed_part(new)), None):
+        keys, was, now = difference
+        key = ".".join(keys) or "config"
         reason = next((why for start, why in REASONS.items() if key.startswith(start)), "it would be another run")
         raise TrainingError(
             f"{file.parent}: {key} was {was!r} and is now {now!r}: {reason}. Use a new run folder (--run; --init starts it from "
             "the weights of a model), or --resume never to set the old run aside"
         )
-    for key, was, now in _differences(known, new):
+    for keys, was, now in differences(known, new):
+        key = ".".join(keys)
         length = "; the learning rate follows the new length from here on" if key == "loop.train_steps" else ""
         say(f"{file.parent}: goes on with {key} {now!r} (was {was!r}){length}")
 
@@ -174,15 +177,6 @@ def _move_aside(run_dir: Path) -> None:
     for path in found:
         path.rename(aside / path.name)
     say(f"{run_dir}: the earlier run is now in {aside}")
-
-
-def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The keys in which two nested mappings differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
-    elif old != new:
-        yield where or "config", old, new
 
 
 def _fsync(path: Path) -> None:

@@ -7,7 +7,6 @@ of the samples and of the state; rank 0 writes the run folder.
 """
 
 import ctypes
-import json
 import platform
 import threading
 import time
@@ -21,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from video_gen.errors import TrainingError, VideoGenError
-from video_gen.files import write_tensors, write_text
 from video_gen.interrupt import stop_signals
 from video_gen.progress import duration
 from video_gen.training.best import Best
 from video_gen.training.compiling import compile_blocks, or_eagerly
 from video_gen.training.config import LoopConfig, OptimConfig
+from video_gen.training.finite import FiniteCheck
 from video_gen.training.folder import open_run_folder, remember_clips, whole_folder
 from video_gen.training.lock import locked
 from video_gen.training.monitor import Monitor, Silent, memory_mb, say
@@ -315,62 +314,6 @@ class Session:
         now = time.monotonic()
         self.state.seconds += now - self.clock
         self.clock = now
-
-
-class FiniteCheck:
-    """Stops the run at the first loss or gradient norm that is NaN or infinite, before it reaches a parameter.
-
-    On a CPU the values are read at once. On a GPU reading them would stall it, so the optimiser is given a flag on the
-    device to skip the step by, and the values are read after the next step has been queued.
-    """
-
-    def __init__(self, task: Task, run_dir: Path, mesh: Mesh):
-        self.task, self.run_dir, self.mesh = task, run_dir, mesh  # and no session, which would then outlive its run
-        self.pending: tuple[int, Tensor, torch.cuda.Event] | None = None
-
-    def __call__(self, step: int, loss: Tensor, norm: Tensor) -> Tensor | None:
-        """Check step `step`. Returns: on a GPU () 1.0 where the update must be skipped, else None."""
-        values = torch.stack([loss, norm.float()])
-        if self.mesh.device.type != "cuda":
-            self._read(step, values)
-            return None
-        self.settle()
-        host = torch.empty(2, pin_memory=True)
-        host.copy_(values, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self.pending = (step, host, event)
-        return (~values.isfinite().all()).float()
-
-    def settle(self) -> None:
-        """Read what is still unread; waits for that step only, not for what was queued after it."""
-        if self.pending:
-            step, host, event = self.pending
-            event.synchronize()
-            self.pending = None
-            self._read(step, host)
-
-    def _read(self, step: int, values: Tensor) -> None:
-        if values.isfinite().all():
-            return
-        loss, norm = values.tolist()
-        share = f"_share_{self.mesh.data_rank}" if self.mesh.world > 1 else ""
-        folder = self.run_dir / f"nan_step_{step}{share}"
-        save_batch(folder, self.task.batch(step), {"step": step, "loss": str(loss), "grad_norm": str(norm)})
-        raise TrainingError(
-            f"step {step}: loss {loss:g}, gradient norm {norm:g}; its update was not made, its batch is in {folder}; "
-            "a lower optim.learning_rate or a longer optim.warmup_steps may help, with which the same command goes on"
-        )
-
-
-def save_batch(folder: Path, batch: Mapping[str, Any], report: dict[str, Any]) -> None:
-    """For a post-mortem: a batch's tensors to batch.safetensors, the rest to batch.json, figures to report.json."""
-    with whole_folder(folder) as new:
-        tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor)}
-        write_tensors(new / "batch.safetensors", tensors)
-        others = {k: v for k, v in batch.items() if k not in tensors}
-        write_text(new / "batch.json", json.dumps(others, indent=1, default=str))
-        write_text(new / "report.json", json.dumps(report, indent=1))
 
 
 def keep_freed_memory() -> None:

@@ -104,6 +104,9 @@ class ModeConfig(Config):
     drift. It costs two more passes, without gradient."""
     resampled_noise: float = Field(default=0.8, gt=0, le=1)
     """Largest diffusion time from which that history is made again; drawn uniformly per sample from 0."""
+    endings: float = Field(default=0.0, ge=0, le=1)
+    """Share of the steps with history that practise leading to a last frame, which is shown as a still picture after the clip's
+    end: its last 1 to all but one latent frames are one block. For `last_image` and `loop`."""
 
 
 class Stage(Config):
@@ -236,3 +239,12 @@ class DistillRun(Config):
     def vae(self) -> Path:
         """The teacher's VAE, which is the student's."""
         return self.teacher / "vae"
+
+    @model_validator(mode="after")
+    def _endings(self):
+        if self.modes.endings and self.distill.method == "matching":
+            raise ValueError(
+                f"modes.endings is {self.modes.endings:g}, but by matching a student makes its own clips, which lead nowhere; set "
+                "it to 0, or distil by consistency"
+            )
+        return self
