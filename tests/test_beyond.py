@@ -1,7 +1,5 @@
 """What is given is kept: last frames, loops, sources at strengths 0 and 1, and frames between which others are put."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 import torch
@@ -15,10 +13,8 @@ from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.diffusion import Diffusion
 from video_gen.sample import sample_to_files
-from video_gen.sampling.beyond import Draft, Towards, blend, plan_ending
-from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.rollout import advance, begin
-from video_gen.sampling.solvers import SOLVERS, generators_for
+from video_gen.sampling.beyond import Draft, blend
+from video_gen.sampling.conditioned import TextConditioned
 
 
 class Model(Gaussians):
@@ -36,33 +32,6 @@ def pictures(count, seed=0):
 
 
 # -------------------- drafts of blocks
-
-
-def test_the_model_sees_the_ending_as_one_more_frame_without_noise():
-    ending, noisy, seen = torch.randn(1, 3, 1, 5, 6), torch.randn(2, 3, 4, 5, 6), []
-    made = Towards(lambda x, t: seen.append((x, t)) or x + 1, ending)(noisy, torch.tensor([0.5, 0.7]))
-    ((x, t),) = seen
-    assert torch.equal(t, torch.tensor([[0.5] * 4 + [0.0], [0.7] * 4 + [0.0]]))
-    assert torch.equal(x[:, :, 4:], ending.expand(2, -1, -1, -1, -1)) and torch.equal(x[:, :, :4], noisy)
-    assert torch.equal(made, noisy + 1)
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_leads_to_an_ending(solver):
-    """Its answer is where the model, which copies the ending into the frame before it, says it leads."""
-    model, ending = Model(), torch.full((1, 3, 1, 5, 6), 2.0)
-    state = begin(model, None, (), generators_for([0, 1], "cpu"))
-    sampling = SamplingConfig(solver=solver, num_steps=3)
-
-    class Copies(Model):
-        def denoiser(self, history, branches):
-            def denoise(noisy, t):
-                return [torch.cat([noisy[:, :, :-2], noisy[:, :, -1:], noisy[:, :, -1:]], dim=2) for _ in branches]
-
-            return denoise
-
-    block = advance(Copies(), state, (3, 4, 5, 6), model.diffusion, sampling, draft=Draft(ending=ending)).block
-    assert block.shape == (2, 3, 4, 5, 6) and torch.equal(block[:, :, -1:], ending.expand(2, -1, -1, -1, -1))
 
 
 def test_a_draft_starts_at_its_strength():
@@ -87,17 +56,28 @@ def test_first_and_last_frame_are_kept(pipe, frames, block_frames):
     assert not np.array_equal(made[1:-1], free[1:-1])  # the frames before it know of it
 
 
-def test_the_block_that_leads_to_the_last_frame_is_as_long_as_it_may_be():
-    assert plan_ending(0, 17, 1, longest=17) == [1, 16] and plan_ending(1, 17, None, longest=17) == [16]
-    assert plan_ending(0, 30, 2, longest=14) == [1, 2, 2, 2, 2, 2, 2, 2, 1, 14] and plan_ending(5, 6, 2, longest=9) == [
-        1
-    ]
-    assert plan_ending(0, 1, None, longest=3) == [1] and plan_ending(0, 2, 1, longest=3) == [1, 1]
-    for start, total, size, longest in product(range(4), range(4, 12), (None, 1, 3), (1, 4, 20)):
-        assert sum(plan_ending(start, total, size, longest)) == total - start
+def test_blocks_lead_to_the_last_frame_as_far_ahead_as_it_is(pipe, monkeypatch):
+    seen, towards = [], TextConditioned.towards
+
+    def watched(self, picture, gap):
+        seen.append((picture, gap))
+        return towards(self, picture, gap)
+
+    monkeypatch.setattr(TextConditioned, "towards", watched)
+    first, last = pictures(2)
+    pipe(image=first, last_image=last, num_frames=17, block_frames=1)
+    assert [gap for _, gap in seen] == [2, 1, 0]  # of four blocks: the clips of its training have three latent frames
+    with pipe.inference():
+        torch.testing.assert_close(seen[0][0], pipe.encode(last[None, None]))
+    seen.clear()
+    pipe(loop=True, num_frames=9, block_frames=1)
+    assert [gap for _, gap in seen] == [1, 0]  # the first frame, made by itself, cannot lead to itself
+    seen.clear()
+    pipe(last_image=last, num_frames=17, block_frames=2, ending_frames=5)
+    assert [gap for _, gap in seen] == [4, 2, 0]
 
 
-def test_the_last_frame_is_seen_by_the_last_block_alone(pipe):
+def test_what_comes_before_the_end_knows_nothing_of_it(pipe):
     first, last, other = pictures(3)
     settings = dict(image=first, num_frames=17, block_frames=1, ending_frames=2, solver="two_step")
     a, b = (pipe(last_image=one, **settings) for one in (last, other))

@@ -116,7 +116,7 @@ def test_without_changes_a_world_is_as_it_was():
     plain = WORLD.replace(changes=0)
     world, other = simulate(plain, 3), simulate(WORLD, 3)
     assert world.changes == () and world.shares is None and world.caption == other.caption
-    with pytest.raises(ConfigError, match="changes is 1, but only captions of the world 'bounce' change"):
+    with pytest.raises(ConfigError, match="changes is 1, but the kind is 'digits'; only 'bounce' has such clips"):
         validate(WorldConfig, {"kind": "digits", "changes": 1}, source="here")
 
 
@@ -180,6 +180,25 @@ def test_an_index_from_before_there_were_changes_is_read(tmp_path):
     row = {"clip_id": "x", "caption": "a", "part": "train", "bucket": [9, 16, 16], "shape": [4, 3, 4, 4], "shard": "s"}
     (tmp_path / "index.jsonl").write_text(f"{json.dumps({'stamp': '1'})}\n{json.dumps(row)}\n")
     assert read_index(tmp_path / "index.jsonl")[1] == [Latent("x", "a", "train", (9, 16, 16), (4, 3, 4, 4), "s")]
+
+
+def test_clips_that_are_led_are_kicked_and_say_so_to_the_end(tmp_path):
+    config = WORLD.replace(changes=0, led=0.5, num_clips=12, height=16, width=16, num_frames=33)
+    render_world(config, tmp_path / "d")
+    clips = Clips(ClipConfig(folder=tmp_path / "d", num_frames=33, height=16, width=16, validation_fraction=0))
+    kicked = [bool(simulate(config, index).kicked.any()) for index in range(12)]
+    assert clips.led == kicked and 2 < sum(kicked) < 10
+    assert all(simulate(config, i).caption == simulate(config.replace(led=0), i).caption for i in range(12))
+    found = encode(clips, tmp_path / "z", clips.config)
+    assert [found.led(i) for i in range(12)] == kicked and found.entries == known_latents(tmp_path / "z", clips.config)
+
+
+def test_led_in_metadata(tmp_path):
+    for said, led in ((True, True), (False, False), ("true", True), ("", False)):
+        clips_of(tmp_path, led=said)
+        assert [source.led for source in look(tmp_path / "d").sources] == [False, led, False]
+    clips_of(tmp_path, led=1)
+    assert look(tmp_path / "d").faults[0].endswith("line 1: led is 1; it is true or false")
 
 
 @pytest.mark.parametrize(

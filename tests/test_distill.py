@@ -45,6 +45,9 @@ class Latents:
     def frames(self, index):
         return self.buckets[index][0]
 
+    def led(self, index):
+        return False
+
 
 class Exact(nn.Module):
     """A transformer whose prediction (velocity) stands for `answer(noisy, alpha, sigma)`, an estimate of the latents."""

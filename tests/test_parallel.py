@@ -61,6 +61,9 @@ class Latents:
     def frames(self, index):
         return self.buckets[index][0]
 
+    def led(self, index):
+        return False
+
 
 def task(run: DiffusionRun, mesh: Mesh) -> DiffusionTask:
     torch.manual_seed(0)

@@ -340,3 +340,52 @@ def test_checkpointing_gives_the_same_gradients_from_less_memory(monkeypatch):
     assert again["off"] == again["selective"] == 0 < again["full"]
     for kind in ("selective", "full"):
         torch.testing.assert_close(gradients[kind], gradients["off"], rtol=0, atol=1e-6)
+
+
+# -------------------- a frame that lies ahead
+
+
+@pytest.mark.parametrize("attention", ["joint", "factorised"])
+@pytest.mark.parametrize(("sink", "window"), [(1, None), (1, 2), (0, 1)])
+@pytest.mark.parametrize("blocks", [(1, 2, 3), (1, 1, 1, 1, 1, 1), (6,)])
+def test_blocks_that_lead_somewhere_equal_the_clip_that_does(attention, sink, window, blocks):
+    """Each block by itself, from a cache, towards a frame as far ahead as it is, equals the masked pass over all of them."""
+    model = small(attention=attention, sink=sink, window=window)
+    latents, noisy, t, text, visible = inputs()
+    ending = torch.randn(2, 3, 1, 2 * HEIGHT, 2 * WIDTH, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        whole = model(noisy, t, text, visible, latents, torch.zeros_like(t), blocks, ending=ending)
+        memory, ahead, history, made, start = (
+            model.encode_text(text, visible),
+            model.encode_history(ending),
+            None,
+            [],
+            0,
+        )
+        for size in blocks:
+            part = slice(start, start + size)
+            led = memory.towards(ahead, FRAMES - start - size)
+            made.append(model.denoise(noisy[:, :, part], t[:, part], led, history))
+            history = model.encode_history(latents[:, :, part], None, history)
+            start += size
+    torch.testing.assert_close(torch.cat(made, dim=2), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_where_a_frame_lies_is_seen_and_a_hidden_one_is_not():
+    model, (latents, noisy, t, text, visible) = small(), inputs()
+    ending = torch.randn(2, 3, 1, 2 * HEIGHT, 2 * WIDTH, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        memory, ahead = model.encode_text(text, visible), model.encode_history(ending)
+        plain = model.denoise(noisy, t, memory)
+        near, far = (model.denoise(noisy, t, memory.towards(ahead, gap)) for gap in (0, 5))
+        assert (near - far).abs().max() > 1e-3 and (near - plain).abs().max() > 1e-3
+        one = model.denoise(noisy, t, memory.towards(ahead, 0, torch.tensor([True, False])))
+        torch.testing.assert_close(one[0], near[0])
+        torch.testing.assert_close(one[1], plain[1])
+        blocks, extra = (1, 2, 3), {"clean": latents, "blocks": (1, 2, 3)}
+        hidden = model(noisy, t, text, visible, ending=ending, ending_visible=torch.tensor([False, False]), **extra)
+        torch.testing.assert_close(hidden, model(noisy, t, text, visible, **extra))
+    with pytest.raises(ShapeError, match=r"modes\.endings shows frames whole"):
+        model(
+            noisy, t, text, visible, blocks=blocks, clean=latents, ending=ending, route=Route(torch.zeros(2, 1), 1, 2)
+        )

@@ -5,12 +5,14 @@ import torch
 from test_parallel import CHANNELS, FRAMES, SIZE, Latents, diffusion_run
 
 from video_gen.cli import main
+from video_gen.config import validate
 from video_gen.data.latents import ENDED, LatentSet
+from video_gen.errors import ConfigError, DataError
 from video_gen.model.text import ByteTextEncoder
 from video_gen.model.transformer import VideoTransformer
-from video_gen.training.caches import encode_latents
+from video_gen.training.caches import check_captions, encode_latents
 from video_gen.training.diffusion_task import DiffusionTask, counted
-from video_gen.training.recipes import DiffusionRun, ModeConfig
+from video_gen.training.recipes import DiffusionRun, DistillRun, ModeConfig
 from video_gen.training.task import sample_generators
 
 
@@ -19,6 +21,9 @@ class Turning(Latents):
 
     def captions(self, index):
         return [(0, "a"), (1, "b"), (3, "c")]
+
+    def led(self, index):
+        return False
 
     def ending(self, index):
         return self[index][:, -1:] + 0.5
@@ -81,36 +86,66 @@ def test_what_comes_after_the_caption_has_no_part_in_the_loss():
     assert loss(slice(3, 5)) == same and abs(loss(slice(0, 1)) - same) > 1e-6 and abs(loss(slice(1, 2)) - same) > 1e-3
 
 
-def test_blocks_with_an_ending_lead_to_it_and_others_do_not_see_it():
-    task, ended = task_of(endings=1.0, teacher_forcing=1.0), 0
-    for step in range(10):
-        batch, blocks = task.batch(step), task.blocks(step, FRAMES)
-        assert sum(blocks) == FRAMES and blocks[0] == 1 and batch["ending"].shape == (4, CHANNELS, 1, *SIZE)
-        ended += len(blocks) > 2
+def test_samples_that_are_shown_their_ending_lead_to_it_and_others_do_not_see_it():
+    task = task_of(endings=0.5)
+    shares = [task.batch(step)["ending_visible"].float().mean() for step in range(40)]
+    assert 0.35 < float(sum(shares)) / 40 < 0.65
+    batch, t, blocks = task.batch(0), torch.full((4, FRAMES), 0.5), (1, 2, 2)
+    assert batch["ending"].shape == (4, CHANNELS, 1, *SIZE)
 
-        def loss(at: slice, ending: torch.Tensor, step: int = step, batch=batch, blocks=blocks) -> float:
-            shown = torch.zeros(4, FRAMES, dtype=torch.bool)
-            shown[:, at] = True
-            given = batch | {"ending": ending, "shown": shown}
-            t, generators = torch.full((4, FRAMES), 0.5), sample_generators(0, step, range(4), "cpu")
-            return float(task._losses_at(given, t, blocks, generators, history=True).sum().detach())
+    def losses(ending: torch.Tensor) -> torch.Tensor:
+        given = {k: v for k, v in batch.items() if k != "shown"} | {"ending": ending}
+        given["ending_visible"] = torch.tensor([True, False, True, False])
+        return task._losses_at(given, t, blocks, sample_generators(0, 0, range(4), "cpu"), history=True).detach()
 
-        last, before = slice(FRAMES - blocks[-1], FRAMES), slice(0, FRAMES - blocks[-1])
-        other = batch["ending"] + 1.0
-        assert loss(before, other) == loss(before, batch["ending"])
-        assert abs(loss(last, other) - loss(last, batch["ending"])) > 1e-6
-    assert ended
+    difference = (losses(batch["ending"] + 1.0) - losses(batch["ending"])).abs()
+    assert (difference[[0, 2]] > 1e-6).all() and (difference[[1, 3]] == 0).all()
     assert "ending" not in task_of().batch(0)
 
 
-def test_images_and_bidirectional_steps_have_no_ending():
-    assert task_of(endings=1.0, teacher_forcing=0.0)._practice(0, 5) == ((5,), False)
-    assert task_of(endings=1.0)._practice(0, 1) == ((1,), False)
+def test_clips_that_are_led_are_always_shown_their_ending():
+    task = task_of(endings=1e-9)
+    task.train.led = lambda index: index % 2 == 0  # type: ignore[method-assign]
+    for step in range(5):
+        assert task.batch(step)["ending_visible"].tolist() == [i % 2 == 0 for i in task.sampler.indices(step)]
+    task.validation.led = task.train.led  # type: ignore[method-assign]
+    assert task._held_out([0, 1])["ending_visible"].tolist() == [True, False]
+
+
+def test_led_clips_need_endings_and_endings_need_whole_frames(tmp_path, capsys):
+    size = ["--height", "16", "--width", "16"]
+    assert (
+        main(["worlds", "--led", "0.5", "--num-clips", "6", "--num-frames", "9", *size, "--output", str(tmp_path)]) == 0
+    )
+    run = DiffusionRun(data={"folder": tmp_path})
+    with pytest.raises(
+        DataError, match=r"clips are led by their last frame, such as clip_00000\d\.mp4, and modes\.endings is 0"
+    ):
+        check_captions(run)
+    check_captions(run.replace(modes=ModeConfig(endings=0.1)))
+    for other in ({"routing": {"skip": 0.5}}, {"parallel": {"context": 2}}):
+        with pytest.raises(ConfigError, match=r"modes\.endings shows frames whole"):
+            validate(DiffusionRun, {"modes": {"endings": 0.1}, "transformer": {"depth": 4}} | other, source="here")
+    with pytest.raises(ConfigError, match="by matching a student makes its own clips"):
+        validate(DistillRun, {"modes": {"endings": 0.1}, "distill": {"method": "matching"}}, source="here")
 
 
 def test_a_run_with_changes_and_endings_from_the_command_line(tmp_path, capsys):
     size = ["--height", "16", "--width", "16"]
-    world = ["worlds", "--changes", "2", "--num-clips", "8", "--num-images", "2", "--num-frames", "17", *size]
+    world = [
+        "worlds",
+        "--changes",
+        "2",
+        "--led",
+        "0.4",
+        "--num-clips",
+        "8",
+        "--num-images",
+        "2",
+        "--num-frames",
+        "17",
+        *size,
+    ]
     assert main([*world, "--output", str(tmp_path / "d")]) == 0
     data = [
         "--data.folder",

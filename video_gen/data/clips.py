@@ -63,6 +63,8 @@ class Clips:
         """At the start of each clip."""
         self.changes: list[tuple[tuple[int, str], ...]] = []
         """(frame, caption) of each clip: from that frame on the caption holds."""
+        self.led: list[bool] = []
+        """Whether training always shows the clip's last frame."""
         self.ids: list[str] = []
         self.parts: list[Side] = []
         """On which side of the split each clip is."""
@@ -130,7 +132,7 @@ class Clips:
         other = copy.copy(self)
         other._room, other._kept = keep_bytes, {}
         kept = [i for i, found in enumerate(self.parts) if found == side]
-        for name in ("captions", "changes", "ids", "parts", "buckets", "_windows"):
+        for name in ("captions", "changes", "led", "ids", "parts", "buckets", "_windows"):
             values = getattr(self, name)
             setattr(other, name, [values[i] for i in kept])
         if side == "train":  # that nothing is held out is for the caller to say
@@ -165,6 +167,7 @@ class Clips:
             self._windows.append((source, start))
             self.captions.append(caption)
             self.changes.append(changes)
+            self.led.append(source.led)
             self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
             self.parts.append(part)
             self.buckets.append(bucket)

@@ -93,13 +93,19 @@ class WorldConfig(Config):
     """Another number makes other clips."""
     changes: int = Field(default=0, ge=0, le=100)
     """Captions that change on the way (data/changes.py), in `bounce`: each clip has up to so many changes."""
+    led: float = Field(default=0.0, ge=0, le=1)
+    """Share of the clips, in `bounce`, whose objects are kicked now and then and whose rows say so, `"led": true`: where things go
+    there is told by the clip's last frame alone, which training then shows (docs/sampling.md)."""
     split: Literal["train", "held_out"] = "train"
     """Which combinations of colour and shape may appear: `train` leaves some out, `held_out` always shows one of those."""
 
     @model_validator(mode="after")
     def _changing(self):
-        if self.changes and self.kind != "bounce":
-            raise ValueError(f"changes is {self.changes}, but only captions of the world 'bounce' change; set it to 0")
+        for name, value in (("changes", self.changes), ("led", self.led)):
+            if value and self.kind != "bounce":
+                raise ValueError(
+                    f"{name} is {value}, but the kind is '{self.kind}'; only 'bounce' has such clips: set it to 0"
+                )
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,8 @@ class Source:
     caption: str | None
     changes: Changes = ()
     """Captions that take its place later."""
+    led: bool = False
+    """Whether training always shows the last frame."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def look(folder: str | Path) -> Folder:
         caption = found.texts.get(named[path])
         try:
             caption = caption if caption is not None else _beside(path)
-            sources.append(Source(path, named[path], caption, found.changes.get(named[path], ())))
+            changes, led = found.changes.get(named[path], ()), named[path] in found.led
+            sources.append(Source(path, named[path], caption, changes, led))
         except DataError as error:
             faults.append(str(error))
     return Folder(sources, notes, faults)

@@ -48,6 +48,8 @@ class Latent:
     shard: str
     changes: tuple[tuple[int, str], ...] = ()
     """(pixel frame, caption): from that frame on the caption holds."""
+    led: bool = False
+    """Whether training always shows its last frame."""
 
     @property
     def texts(self) -> list[str]:
@@ -99,9 +101,9 @@ def encode_clips(
     one_of = dict(zip(clips.buckets, clips.ids))
     shapes = {bucket: tuple(store.read(clip_id).shape) for bucket, clip_id in one_of.items()}
     entries = [
-        Latent(clip_id, caption, part, bucket, shapes[bucket], store.shard_of[clip_id], changes)
-        for clip_id, caption, part, bucket, changes in zip(
-            clips.ids, clips.captions, clips.parts, clips.buckets, clips.changes
+        Latent(clip_id, caption, part, bucket, shapes[bucket], store.shard_of[clip_id], changes, led)
+        for clip_id, caption, part, bucket, changes, led in zip(
+            clips.ids, clips.captions, clips.parts, clips.buckets, clips.changes, clips.led
         )
     ]
     _write_index(_index_file(Path(folder), clips.config), stamp, clips.config, entries)
@@ -151,7 +153,7 @@ def stamp_of(config: ClipConfig) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for source in scan(config.folder):
         status = source.path.stat()
-        said = [source.caption, *([source.changes] if source.changes else [])]
+        said = [source.caption, *([source.changes] if source.changes else []), *(["led"] if source.led else [])]
         digest.update(json.dumps([source.name, *said, status.st_size, status.st_mtime_ns]).encode())
     digest.update(json.dumps(sorted(quarantined(config.folder))).encode())
     return digest.hexdigest()
@@ -177,6 +179,10 @@ class LatentSet:
     def ending(self, index: int) -> Tensor:
         """(c, 1, h, w) float32, the clip's last frame as a still picture; of a set that is `ended`."""
         return self._read(index)[:, -1:]
+
+    def led(self, index: int) -> bool:
+        """Whether training always shows the clip's ending."""
+        return self.entries[index].led
 
     def caption(self, index: int) -> str:
         """At the clip's start."""

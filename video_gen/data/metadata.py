@@ -2,7 +2,8 @@
 
 `metadata.jsonl` (an object a line) or `metadata.csv` stands in the folder or in any of its folders, and names files relative to
 where it lies, as the Hub's VideoFolder does. `file_name` is needed; `text` is the caption; `changes`, in JSON lines, says when
-another one takes its place: `[{"time": 2.5, "text": "a blue square"}]`. Other columns are left alone.
+another one takes its place: `[{"time": 2.5, "text": "a blue square"}]`; `led` says that the last frame is to be shown in training
+(`modes.endings`). Other columns are left alone.
 """
 
 import csv
@@ -31,6 +32,8 @@ class Captions:
     """File -> caption."""
     changes: dict[str, Changes] = field(default_factory=dict)
     """File -> later captions, of those that have some."""
+    led: set[str] = field(default_factory=set)
+    """Files whose last frame is always shown in training."""
     faults: list[str] = field(default_factory=list)
     """What does not fit, a line each, which names the file, the line and the remedy."""
     _where: dict[str, str] = field(default_factory=dict)
@@ -83,7 +86,13 @@ def _take(
     except ValueError as error:
         found.faults.append(f"{where}: {error}")
         return
+    led = {"": False, "true": True, "false": False}.get(row.get("led") or "", row.get("led"))
+    if not isinstance(led, bool):
+        found.faults.append(f"{where}: led is {row['led']!r}; it is true or false")
+        return
     found._where[name] = where
+    if led:
+        found.led.add(name)
     if text is not None and text.strip():
         found.texts[name] = text
     if changes:

@@ -22,10 +22,17 @@ def simulate(config: WorldConfig, index: int) -> World:
         text = f"{' and '.join(with_article(str(d)) for d in digits)}, {speed}"
         return _discs(config, rng, tuple(("white", str(d)) for d in digits), speed, text)
     scene = random_scene(rng, config.split)
+    if is_led(config, index):
+        return _discs(config, rng, scene.objects, scene.speed, caption(scene), kicks=True)
     if config.changes:
         return turning_at_random(config, rng, scene)
-    text = caption(scene) + (", kicked" if config.kind == "kicks" else "")
-    return _discs(config, rng, scene.objects, scene.speed, text)
+    kicks = config.kind == "kicks"
+    return _discs(config, rng, scene.objects, scene.speed, caption(scene) + (", kicked" if kicks else ""), kicks)
+
+
+def is_led(config: WorldConfig, index: int) -> bool:
+    """Whether clip `index` is one of those whose objects are kicked, and told by its last frame."""
+    return bool(np.random.default_rng([config.seed, index, 1]).random() < config.led)
 
 
 def simulate_change(config: WorldConfig, before: Scene, after: Scene, frame: int) -> World:
@@ -34,7 +41,9 @@ def simulate_change(config: WorldConfig, before: Scene, after: Scene, frame: int
     return turning(config, np.random.default_rng(config.seed), before, [frame], lambda _: after)
 
 
-def _discs(config: WorldConfig, rng: np.random.Generator, looks: tuple, speed: str, text: str) -> World:
+def _discs(
+    config: WorldConfig, rng: np.random.Generator, looks: tuple, speed: str, text: str, kicks: bool = False
+) -> World:
     height, width, n = config.height, config.width, len(looks)
     radius, size = collision_radius(height, width), min(height, width)
     x = places(rng, n, radius, width, height)
@@ -44,7 +53,7 @@ def _discs(config: WorldConfig, rng: np.random.Generator, looks: tuple, speed: s
     kicked = np.zeros((config.num_frames, n), dtype=bool)
     for frame in range(1, config.num_frames):
         x, v = advance(x, v, radius, width, height, 1.0)
-        if config.kind == "kicks":
+        if kicks:
             kicked[frame] = rng.random(n) < KICK_PROBABILITY
             angle = rng.uniform(0, 2 * np.pi, n)
             fresh = np.linalg.norm(v, axis=1)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from video_gen.data.config import WorldConfig, WorldName
 from video_gen.data.drawing import draw, object_mask
-from video_gen.data.motion import simulate, simulate_change
+from video_gen.data.motion import is_led, simulate, simulate_change
 from video_gen.data.processes import in_processes
 from video_gen.data.state import PIXELS_PER_FRAME, World, collision_radius, object_radius
 from video_gen.data.video_writer import write_video
@@ -126,7 +126,7 @@ def _render(config: WorldConfig, folder: Path, index: int) -> dict[str, Any]:
     for file in state:
         _write_state(file, world)
     write_video(video, draw(world), config.fps, crf=CRF, metadata={"caption": world.caption, "world": config.kind})
-    return _said(config, world)
+    return _said(config, index, world)
 
 
 def _write_state(path: Path, world: World) -> None:
@@ -172,18 +172,19 @@ def _read_world(file: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise DataError(f"{file}: damaged (no object); it says which world the folder holds: render the folder anew")
-    return {"num_images": 0, "changes": 0} | found
+    return {"num_images": 0, "changes": 0, "led": 0.0} | found
 
 
 def _caption(config: WorldConfig, index: int) -> dict[str, Any]:
     """What a scene's row says besides the file."""
     changes = config.changes and index < IMAGES
-    return _said(config, simulate(config if changes else config.replace(num_frames=1), index))
+    return _said(config, index, simulate(config if changes else config.replace(num_frames=1), index))
 
 
-def _said(config: WorldConfig, world: World) -> dict[str, Any]:
+def _said(config: WorldConfig, index: int, world: World) -> dict[str, Any]:
     changes = [{"time": frame / config.fps, "text": text} for frame, text in world.changes]
-    return {"text": world.caption} | ({"changes": changes} if changes else {})
+    led = index < IMAGES and is_led(config, index)
+    return {"text": world.caption} | ({"changes": changes} if changes else {}) | ({"led": True} if led else {})
 
 
 def _row(folder: Path, index: int, said: dict[str, Any]) -> str:

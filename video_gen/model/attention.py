@@ -76,7 +76,8 @@ class SpatiotemporalAttention(nn.Module):
         k, v = rotate(own.k, cos, sin), own.v
         if text is not None:
             frames = (-1, -1, q.shape[2], -1, -1)
-            k = torch.cat([text.k.expand(frames), k], dim=3)
+            words = text.k if plan.spans[0].ahead is None else _ahead(text.k, cos, sin)
+            k = torch.cat([words.expand(frames), k], dim=3)
             v = torch.cat([text.v.expand(frames), v], dim=3)
         words = 0 if text is None else text.k.shape[3]
         return self._attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
@@ -101,7 +102,11 @@ class SpatiotemporalAttention(nn.Module):
             return attend(q, k, v, span.time_bias).transpose(2, 3)
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
         if text is not None:
-            k, v = torch.cat([text.k[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
+            words = text.k
+            if span.ahead is not None:
+                there = (..., slice(span.ahead, span.ahead + 1), slice(None), slice(None))
+                words = _ahead(words, cos[there], sin[there])
+            k, v = torch.cat([words[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
         words = 0 if text is None else text.k.shape[3]
         return self._attend(q, k, v, plan, span.joint_bias, words, span.places_bias).unflatten(2, (f, -1))
 
@@ -111,6 +116,12 @@ class SpatiotemporalAttention(nn.Module):
         if plan.context is None:
             return attend(q, k, v, bias)
         return plan.context.attend(q, k, v, bias, words, places_bias)
+
+
+def _ahead(words: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Keys of the text, of which the last are those of a frame that lies ahead and are rotated: `(1, s, head_dim / 2)`."""
+    text, frame = words.split([words.shape[3] - cos.shape[-2], cos.shape[-2]], dim=3)
+    return torch.cat([text, rotate(frame, cos, sin)], dim=3)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:

@@ -40,6 +40,8 @@ class Span:
     """The same for the key tokens alone, where a context asks for it."""
     time_bias: Tensor | None = None
     """(b or 1, 1, 1, own frames, history + own frames), the same for attention over time."""
+    ahead: int | None = None
+    """Position of the frame that lies ahead, whose tokens are the text's last ones; None = there is none."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def plan_video(
     run_tokens: int = RUN_TOKENS,
     masks: Masks = "bias",
     text_padded: bool = True,
+    gap: int | None = None,
     context: Context | None = None,
 ) -> Plan:
     """Blocks of video, each seeing itself, earlier history and the text.
@@ -114,6 +117,7 @@ def plan_video(
         text_visible: (b, m), False at padding, or None for no text.
         history_visible: (b,), False where a sample sees no history, or None where all do.
         text_padded: False where `text_visible` is known to hide nothing: then text alone calls for no mask.
+        gap: frames between the last block and one that lies ahead, which comes with the text; None = there is none.
         masks: see `Masks`; small blocks have a bias in place of runs, or of many together a block mask in training.
         context: see `Plan`; `tables` are of all places all the same.
     """
@@ -151,7 +155,8 @@ def plan_video(
             make = _block_mask if masks == "flex" else _joint_bias
             joint_bias = make(hidden, words, sizes, s, dtype)
             places_bias = None if context is None else make(hidden, None, sizes, s, dtype)
-        result.append(Span(own, pieces, position, joint_bias, places_bias, time_bias))
+        ahead = None if gap is None else position + sum(blocks) - own.start + gap
+        result.append(Span(own, pieces, position, joint_bias, places_bias, time_bias, ahead))
     words = text_visible if text_padded else None
     space_bias = None if words is None else _bias(_beside_text(words, None, s), dtype)[:, :, None]
     return Plan(tuple(result), cos, sin, space_bias, self_history, context)

@@ -49,10 +49,29 @@ class TextMemory:
     """(b, tokens), False at padding."""
     padded: bool = True
     """False where no sample is known to have padding: then attention needs no mask for it."""
+    gap: int | None = None
+    """The last tokens are a frame that lies so many frames ahead of what is made; None = there is none."""
 
     def select(self, keep: Tensor) -> "TextMemory":
         """Some of the samples, by index or mask."""
-        return TextMemory(tuple(KeyValue(k[keep], v[keep]) for k, v in self.layers), self.visible[keep], self.padded)
+        layers = tuple(KeyValue(k[keep], v[keep]) for k, v in self.layers)
+        return TextMemory(layers, self.visible[keep], self.padded, self.gap)
+
+    def towards(self, ahead: "History", gap: int, visible: Tensor | None = None) -> "TextMemory":
+        """The text, and a frame to which the video leads.
+
+        Args:
+            ahead: a single frame, from `VideoTransformer.encode_history`, as a picture that begins a video is.
+            gap: frames between what is made and it; `visible`: (b,), False where a sample is not to see it.
+        """
+        layers = tuple(
+            KeyValue(*(torch.cat([words, frame[:, :, :1]], dim=3) for words, frame in zip(text, own)))
+            for text, own in zip(self.layers, ahead.layers)
+        )
+        b, places = len(self.visible), ahead.layers[0].k.shape[3]
+        seen = self.visible.new_ones(b) if visible is None else visible
+        every = torch.cat([self.visible, seen[:, None].expand(-1, places)], dim=1)
+        return TextMemory(layers, every, self.padded or visible is not None, gap)
 
 
 @dataclass(frozen=True)
@@ -229,6 +248,8 @@ class VideoTransformer(nn.Module, Pretrained):
         clean_t: Tensor | None = None,
         blocks: tuple[int, ...] | None = None,
         history_visible: Tensor | None = None,
+        ending: Tensor | None = None,
+        ending_visible: Tensor | None = None,
         route: Route | None = None,
         context: Context | None = None,
     ) -> Tensor:
@@ -240,6 +261,8 @@ class VideoTransformer(nn.Module, Pretrained):
             clean: (b, c, f, h, w) the history; None = one bidirectional block.
             clean_t: (b, f), noise on the history.
             blocks: sizes that add up to f; `history_visible`: (b,), False where a sample sees no history.
+            ending: (b, c, 1, h, w) the picture after the last frame, to which all blocks lead; `ending_visible`: (b,), False
+                where a sample does not see it. Neither with a route nor with a context.
             route: places that skip some layers; None = none do.
             context: processes that do this together, all given the same arguments and all returning the same.
         """
@@ -247,7 +270,13 @@ class VideoTransformer(nn.Module, Pretrained):
             raise ShapeError(
                 "routing.skip and parallel.context both share out the places of a frame; set one of them to 0 or 1"
             )
+        if ending is not None and (route is not None or context is not None):
+            raise ShapeError(
+                "modes.endings shows frames whole, and routing.skip and parallel.context share out their places; set either to 0"
+            )
         text_memory = self.encode_text(text, text_visible)
+        if ending is not None:
+            text_memory = text_memory.towards(self.encode_history(ending), 0, ending_visible)
         f = noisy.shape[2]
         blocks = blocks or (f,)
         if sum(blocks) != f:
@@ -278,6 +307,7 @@ class VideoTransformer(nn.Module, Pretrained):
         x, height, width = self._embed(noisy, NOISY, context)
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
+        hidden |= {"gap": text.gap}
         plans = self._plans(x, (height, width), blocks, first, kept, route, context=context, **hidden)
         embedded, modulation = self._times(t, x)
         x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
@@ -351,7 +381,8 @@ class VideoTransformer(nn.Module, Pretrained):
         **options: Any,
     ) -> list[Plan]:
         """See `attention.plan_video`; with a route a second plan, for the places that stay."""
-        tables = self.rotary(max(kept, first) + sum(blocks), *grid, x.device)
+        ahead = 0 if options.get("gap") is None else options["gap"] + 1
+        tables = self.rotary(max(kept, first) + sum(blocks) + ahead, *grid, x.device)
         tables = tuple(table.to(x.dtype) for table in tables)
         options |= {"sink": self.config.sink, "window": self.config.window, "context": context}
         options["masks"] = _masks(x, self.config.head_dim, context)

@@ -13,43 +13,26 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from video_gen.errors import ShapeError
 from video_gen.model.diffusion import Diffusion
-from video_gen.sampling.guidance import Denoiser
 
-
-class Towards:
-    """A `Denoiser` of a block that leads to a picture, which it sees as one more frame after its own, without noise.
-
-    Args: ending: (b or 1, c, 1, h, w), the picture by itself as a latent frame.
-    """
-
-    def __init__(self, denoiser: Denoiser, ending: Tensor):
-        self.denoiser, self.ending = denoiser, ending
-
-    def __call__(self, noisy: Tensor, t: Tensor) -> Tensor:
-        times = t if t.ndim == 2 else t[:, None].expand(-1, noisy.shape[2])
-        ending = self.ending.to(noisy.dtype).expand(len(noisy), -1, -1, -1, -1)
-        return self.denoiser(torch.cat([noisy, ending], dim=2), F.pad(times, (0, 1)))[:, :, :-1]
+# -------------------- a source, at a strength
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What is known of a block before it is made."""
+    """What a block starts from."""
 
-    latents: Tensor | None = None
-    """(b, c, f, h, w) to start from, or None."""
+    latents: Tensor
+    """(b, c, f, h, w)."""
     strength: float = 1.0
     """Diffusion time at which the block starts from `latents`, with noise on them; 1 = from noise alone."""
-    ending: Tensor | None = None
-    """(b or 1, c, 1, h, w), the block's last pixel frame as a latent frame by itself; None = not known."""
 
     def start(self, noise: Tensor, diffusion: Diffusion) -> Tensor:
         """The noisy latents at `strength`."""
-        if self.latents is None or self.strength == 1:  # where DDPM's path would leave some signal
+        if self.strength == 1:  # where DDPM's path would leave some signal
             return noise
         t = torch.full((len(noise),), self.strength, device=noise.device)
         return diffusion.add_noise(self.latents.expand_as(noise), noise, t)
@@ -57,28 +40,6 @@ class Draft:
     def times(self, times: Tensor) -> Tensor:
         """Of a falling schedule from 1 to 0 the part below `strength`, which comes first."""
         return torch.cat([times.new_tensor([self.strength]), times[times < self.strength]])
-
-    def hold(self, denoiser: Denoiser) -> Denoiser:
-        return denoiser if self.ending is None else Towards(denoiser, self.ending)
-
-
-# -------------------- a last frame, a loop
-
-
-def plan_ending(start: int, total: int, block_frames: int | None, longest: int) -> list[int]:
-    """Sizes of blocks from latent frame `start` to `total`, of which the last knows where it leads.
-
-    It is as long as what is left, but the first frame of all, and at most `longest`: it takes time to get somewhere.
-    """
-    first = [1] if start == 0 and total > 1 else []
-    left = total - start - len(first)
-    last = min(left, longest)
-    size = block_frames or longest
-    before = left - last
-    return [*first, *(min(size, before - done) for done in range(0, before, size)), last]
-
-
-# -------------------- a source, at a strength
 
 
 def check(source: np.ndarray | None, strength: float, others: dict[str, Any]) -> None:

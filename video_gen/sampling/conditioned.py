@@ -1,5 +1,7 @@
 """The transformer with a prompt, as guidance and a rollout want it: branches of one batch, and a history to append to."""
 
+from typing import Self, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,7 @@ class TextConditioned:
         text: the prompts, encoded; `empty`: as many empty ones, or None where the text is not to be guided by, because no
             prompt was given or its guidance is off.
         window: latent frames of history that a block sees, besides the sink.
+        ahead, gap: the frame to which the video leads, a history of its own, and the frames between a block and it; None, 0 = none.
     """
 
     def __init__(
@@ -26,9 +29,16 @@ class TextConditioned:
         text: TextMemory,
         empty: TextMemory | None,
         window: int,
+        ahead: History | None = None,
+        gap: int = 0,
     ):
         self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
-        self.window = window
+        self.window, self.ahead, self.gap = window, ahead, gap
+
+    def towards(self, picture: Tensor, gap: int) -> Self:
+        """The same, for a block that leads to a picture, (b, c, 1, h, w) latents of it by itself, with `gap` frames between."""
+        ahead = self.transformer.encode_history(picture)
+        return type(self)(self.transformer, self.diffusion, self.text, self.empty, self.window, ahead, gap)
 
     def branches(self, history: History | None) -> tuple[Branch, ...]:
         differ: dict[Branch, bool] = {"full": True, "history": self.empty is not None, "alone": history is not None}
@@ -39,6 +49,8 @@ class TextConditioned:
         count = len(branches)
         empty = self.text if self.empty is None else self.empty
         text = join_texts([self.text if branch == "full" else empty for branch in branches])
+        if self.ahead is not None:
+            text = text.towards(cast(History, repeat_history(self.ahead, count)), self.gap)
         visible = None
         if "alone" in branches and history is not None:
             sees = torch.tensor([branch != "alone" for branch in branches], device=text.visible.device)

@@ -27,8 +27,8 @@ class SamplingConfig(Config):
     long_block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in longer videos and streams; None = half a clip of training, the rest being history."""
     ending_frames: int | None = Field(default=None, ge=1)
-    """Latent frames of the block that leads to a last frame, or closes a loop; None = as many as there are, and with history
-    before it no more than fill a clip of training."""
+    """Latent frames of the end of a video that lead to a given last frame, or close a loop; None = as many as a clip of training
+    has."""
     shift: float = Field(default=1.0, gt=0, le=1_000)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
     noise_scale: float = Field(default=1.0, ge=0, le=2)

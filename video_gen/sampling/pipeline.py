@@ -84,8 +84,8 @@ class VideoPipeline(VideoModel):
             image: (h, w, 3) uint8, becomes the first frame. `video`: (f, h, w, 3) uint8, is continued. Either is scaled and
                 cropped to the model's size, and its frames are kept as they are in the result. Of a video whose number of frames
                 the VAE does not take the first few are left out.
-            last_image: (h, w, 3) uint8, becomes the last frame, likewise kept. What leads to it is one block, of
-                `sampling.ending_frames` latent frames. For models that were trained with `modes.endings`; others come near.
+            last_image: (h, w, 3) uint8, becomes the last frame, likewise kept. The last `sampling.ending_frames` latent frames lead
+                to it. For models that were trained with `modes.endings`; others do not know how.
             loop: lead back to the first frame, given or made, and leave out its repetition: the result, one frame less than
                 `num_frames`, closes when it is played round.
             source: (f, h, w, 3) uint8, a video to change; its first `num_frames`, default as many as the VAE takes.
@@ -117,10 +117,8 @@ class VideoPipeline(VideoModel):
             block_frames = chosen.block_frames if total <= trained else self.long_block_frames(chosen)
         done, ends = 0 if given is None else self.latent_frames(kept), loop or last is not None
         sizes = plan_blocks(done, total, block_frames)
-        if ends:
-            known = self.transformer.config.sink + self.window(block_frames or trained)
-            longest = trained if total <= trained else max(1, trained - known)
-            sizes = beyond.plan_ending(done, total, block_frames, chosen.ending_frames or longest)
+        if loop and not done:  # its first frame, to which it leads, is made by itself
+            sizes = [1, *plan_blocks(1, total, block_frames)]
         c, h, w = self.latent_frame()
         parts = [] if given is None else [np.broadcast_to(given, (len(prompts), *given.shape))]
         with self.inference():
@@ -128,13 +126,13 @@ class VideoPipeline(VideoModel):
             state, decoder = self.begin(model, given, seeds, block_frames)
             drafts = None if source is None else self.encode(source[None])
             for at, size in zip(np.cumsum([done, *sizes]).tolist(), sizes):
-                draft = None
-                if drafts is not None:
-                    draft = beyond.Draft(drafts[:, :, at : at + size], strength)
-                elif ends and at + size == total:
-                    last = parts[0][:, 0] if last is None else last
-                    draft = beyond.Draft(ending=self.encode(np.array(last)[:, None]))
-                state = advance(model, state, (c, size, h, w), self.diffusion, chosen, self.device, draft)
+                draft = None if drafts is None else beyond.Draft(drafts[:, :, at : at + size], strength)
+                if ends and last is None and at:
+                    last = parts[0][:, 0]
+                led = model
+                if last is not None and total - at <= (chosen.ending_frames or trained):
+                    led = model.towards(self.encode(np.array(last)[:, None]), total - at - size)
+                state = advance(led, state, (c, size, h, w), self.diffusion, chosen, self.device, draft)
                 assert state.block is not None
                 frames, decoder = self.decode(state.block, decoder)
                 parts.append(frames)

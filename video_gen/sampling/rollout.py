@@ -65,7 +65,7 @@ def advance(
 
     Args:
         shape: (c, f, h, w) of the block, f being its own choice each time.
-        draft: what is known of it beforehand, None = nothing.
+        draft: what it starts from, None = noise alone.
     Returns: the state after it, whose `block` it is.
     """
     generators = [torch.Generator(device) for _ in state.randomness]
@@ -77,7 +77,7 @@ def advance(
     times = timesteps(sampling.steps_of(first), sampling.shift).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
-        denoiser, noisy, times = draft.hold(denoiser), draft.start(noisy, diffusion), draft.times(times)
+        noisy, times = draft.start(noisy, diffusion), draft.times(times)
     block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators, sampling.noise_scale)
     return RolloutState(history, block, tuple(generator.get_state() for generator in generators))
 

@@ -68,6 +68,12 @@ def check_captions(run: DiffusionRun) -> None:
         return
     bad = quarantined(run.data.folder)
     sources = [source for source in scan(run.data.folder) if source.name not in bad]
+    led = [source.name for source in sources if source.led]
+    if led and not run.modes.endings:
+        raise DataError(
+            f"{run.data.folder}: {len(led)} clips are led by their last frame, such as {led[0]}, and modes.endings is 0, so it "
+            "would not be shown: set it, to 0.2 for instance, or take `led` out of the metadata"
+        )
     empty = sum(not source.caption for source in sources)
     if empty and run.sampling.guidance_scale not in (0, 1):
         say(

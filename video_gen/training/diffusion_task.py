@@ -47,22 +47,9 @@ def block_sizes(frames: int, size: int) -> tuple[int, ...]:
     return (1, *(min(size, rest - start) for start in range(0, rest, size)))
 
 
-def predict(
-    transformer: VideoTransformer,
-    noisy: Tensor,
-    t: Tensor,
-    text: Tensor,
-    visible: Tensor,
-    ending: Tensor | None = None,
-    *,
-    blocks: tuple[int, ...],
-    **extra: Any,
-) -> Tensor:
-    """`VideoTransformer.forward`, with an `ending` (b, c, 1, h, w), or None, as one more frame of the last block, without noise."""
-    if ending is None:
-        return transformer(noisy, t, text, visible, blocks=blocks, **extra)
-    noisy, t = torch.cat([noisy, ending], dim=2), F.pad(t, (0, 1))
-    return transformer(noisy, t, text, visible, blocks=(*blocks[:-1], blocks[-1] + 1), **extra)[:, :, :-1]
+def ending_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What of a batch says where its clips lead: `ending` and `ending_visible` of `VideoTransformer.forward`, if it does."""
+    return {name: batch[name] for name in ("ending", "ending_visible") if name in batch}
 
 
 def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
@@ -143,8 +130,10 @@ class DiffusionTask:
         }
         if not all(shown.all() for _, shown in said):
             batch["shown"] = torch.from_numpy(np.stack([shown for _, shown in said]))
-        if self._practice(step, batch["latents"].shape[2])[1]:
+        if self.run.modes.endings and batch["latents"].shape[2] > 1:
             batch["ending"] = torch.stack([self.train.ending(i) for i in indices])
+            drawn = rng.random(size)[self.mesh.share(size)] < self.run.modes.endings
+            batch["ending_visible"] = torch.tensor([self.train.led(i) or bool(d) for i, d in zip(indices, drawn)])
         return batch
 
     def _said(self, clips: LatentSet, index: int, keep: bool, choice: float) -> tuple[str, np.ndarray]:
@@ -174,18 +163,9 @@ class DiffusionTask:
 
     def blocks(self, step: int, frames: int) -> tuple[int, ...]:
         """What step `step` practises on clips of so many latent frames: blocks, given clean history, or one block."""
-        return self._practice(step, frames)[0]
-
-    def _practice(self, step: int, frames: int) -> tuple[tuple[int, ...], bool]:
-        """The blocks, and whether the last of them is told the clip's last frame."""
         modes, rng = self.run.modes, np.random.default_rng([self.run.loop.seed, step, 1])
         teacher, size = rng.random() < modes.teacher_forcing, int(rng.choice(modes.block_sizes))
-        if not teacher or frames == 1:
-            return (frames,), False
-        if rng.random() >= modes.endings:
-            return block_sizes(frames, size), False
-        last = int(rng.integers(1, frames))
-        return (*block_sizes(frames - last, size), last), True
+        return block_sizes(frames, size) if teacher and frames > 1 else (frames,)
 
     def flops(self, batch: Mapping[str, Any], step: int) -> int:
         """The trained text encoder's, too; not those of a frozen one."""
@@ -236,9 +216,9 @@ class DiffusionTask:
         noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
         text, visible = self.text(batch["text"])
-        extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context}
+        extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context} | ending_of(batch)
         extra |= self._history(batch, blocks, generators) if history else {}
-        output = predict(self.transformer, noisy, t, text, visible, batch.get("ending"), **extra)
+        output = self.transformer(noisy, t, text, visible, **extra)
         return self.diffusion.loss(output, latents, noise, noisy, t, counted(batch, blocks))
 
     def _predict(
@@ -347,7 +327,16 @@ class DiffusionTask:
             "latents": torch.stack([self.validation[i] for i in clips]).to(device),
             "text": self.text.tokenise([caption for caption, _ in said]).to(device),
             "shown": torch.from_numpy(np.stack([shown for _, shown in said])).to(device),
+            **self._led(clips, device),
         }
+
+    def _led(self, clips: list[int], device: torch.device) -> dict[str, Tensor]:
+        """The endings of held-out clips that are to be told them, if there are any."""
+        led = [self.validation.led(i) for i in clips]
+        if not any(led) or not self.run.modes.endings or self.validation.frames(clips[0]) == 1:
+            return {}
+        endings = torch.stack([self.validation.ending(i) for i in clips])
+        return {"ending": endings.to(device), "ending_visible": torch.tensor(led, device=device)}
 
     def sample(self, step: int, folder: Path) -> None:
         """A few held-out captions as video files and one contact sheet; of training where nothing is held out."""

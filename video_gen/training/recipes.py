@@ -105,8 +105,8 @@ class ModeConfig(Config):
     resampled_noise: float = Field(default=0.8, gt=0, le=1)
     """Largest diffusion time from which that history is made again; drawn uniformly per sample from 0."""
     endings: float = Field(default=0.0, ge=0, le=1)
-    """Share of the steps with history that practise leading to a last frame, which is shown as a still picture after the clip's
-    end: its last 1 to all but one latent frames are one block. For `last_image` and `loop`."""
+    """Share of samples that are shown the clip's last frame, as a picture that lies ahead, and learn to lead there: for
+    `last_image` and `loop`. Clips that are `led` are always shown it. 0 = none; such clips are refused then."""
 
 
 class Stage(Config):
@@ -184,6 +184,15 @@ class DiffusionRun(Config):
             }
             runs.append(self.model_copy(update=changes | {"stages": ()}))
         return runs or [self]
+
+    @model_validator(mode="after")
+    def _whole_endings(self):
+        for name, shares in (("routing.skip", self.routing.skip > 0), ("parallel.context", self.parallel.context > 1)):
+            if self.modes.endings and shares:
+                raise ValueError(
+                    f"modes.endings shows frames whole, and {name} shares out their places; leave one of them out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _routed_layers(self):
