@@ -31,8 +31,9 @@ def test_what_is_no_user_error_is_not_hidden():
         exit_code("prog", lambda: raises(ZeroDivisionError()))
 
 
-def test_a_benchmark_says_what_is_wrong_in_one_line():
-    words = [sys.executable, "benchmarks/drift.py", "--variants", "nope"]
+@pytest.mark.parametrize("name", ["drift", "steering"])
+def test_a_benchmark_says_what_is_wrong_in_one_line(name):
+    words = [sys.executable, f"benchmarks/{name}.py", "--variants", "nope"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr

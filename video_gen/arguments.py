@@ -77,6 +77,13 @@ class StartOptions(Options):
     """A video to continue."""
 
 
+class EndingOptions(Options):
+    """How a video ends, where its last frame is known."""
+
+    ending_frames: int | None = Field(default=None, ge=1, le=LONGEST)
+    """Latent frames of the end that lead there; without it as many as a clip of training has."""
+
+
 class TrainOptions(Options):
     """The run."""
 
@@ -205,6 +212,7 @@ class Sample(Config):
     """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+    ending: Annotated[EndingOptions, FLAT] = EndingOptions()
 
 
 class StreamVideo(Config):
@@ -347,6 +355,7 @@ class EvaluateEndings(Config):
     """Folder for endings.html, endings.json and videos."""
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+    ending: Annotated[EndingOptions, FLAT] = EndingOptions()
 
 
 class EvaluateSteps(Config):
