@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from video_gen.command_line import read
 from video_gen.config import Config
@@ -54,7 +54,8 @@ def main(settings: Settings) -> None:
         raise ConfigError(f"variants: no '{unknown[0]}'; there are {', '.join(VARIANTS)}")
     pipeline, wanted = VideoPipeline.from_pretrained(settings.model), draw_switches(settings.switches, settings.seed)
     fps = pipeline.config.clip.fps
-    table = Table("after the switch", *(f"{t:g} s" for t in AFTER), *(f"{kind}, 2 s" for kind in SWITCHES))
+    heads = (*(f"{t:g} s" for t in AFTER), *SWITCHES)
+    table = Table(Column(no_wrap=True), *heads, title="followed after; at the right by kind, after 2 s")
     for name in settings.variants:
         rows: list[dict[float, bool]] = []
         with bar(name, "streams") as progress:
@@ -65,7 +66,7 @@ def main(settings: Settings) -> None:
                 progress(len(rows), len(wanted))
         shares = [np.mean([row[t] for row in rows]) for t in AFTER]
         kinds = [np.mean([row[2.0] for row, s in zip(rows, wanted) if s.kind == kind]) for kind in SWITCHES]
-        table.add_row(VARIANTS[name], *(f"{share:.0%}" for share in (*shares, *kinds)))
+        table.add_row(name, *(f"{share:.0%}" for share in (*shares, *kinds)))
     Console().print(table)
 
 

@@ -77,6 +77,20 @@ def test_blocks_lead_to_the_last_frame_as_far_ahead_as_it_is(pipe, monkeypatch):
     assert [gap for _, gap in seen] == [4, 2, 0]
 
 
+def test_the_branch_that_is_not_led_is_that_without_a_frame_ahead(pipe):
+    noisy, t = torch.randn(2, 4, 1, 4, 4), torch.tensor([0.4, 0.8])
+    with pipe.inference():
+        model = pipe.block_model(["a red circle, fast", ""], pipe.config.sampling, 1)
+        led = model.towards(pipe.encode(pictures(1)[None]), 2)
+        full, history, unled = led.denoiser(None, ("full", "history", "unled"))(noisy, t)
+        (plain,) = model.denoiser(None, ("full",))(noisy, t)
+        (alone,) = led.denoiser(None, ("full",))(noisy, t)
+    assert model.branches(None) == ("full", "history") and led.branches(None) == ("full", "history", "unled")
+    torch.testing.assert_close(unled, plain, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(full, alone, rtol=0.02, atol=0.02)
+    assert (full - unled).abs().max() > 0.05 and (full - history)[0].abs().max() > 0.05
+
+
 def test_what_comes_before_the_end_knows_nothing_of_it(pipe):
     first, last, other = pictures(3)
     settings = dict(image=first, num_frames=17, block_frames=1, ending_frames=2, solver="two_step")

@@ -182,6 +182,16 @@ def test_an_index_from_before_there_were_changes_is_read(tmp_path):
     assert read_index(tmp_path / "index.jsonl")[1] == [Latent("x", "a", "train", (9, 16, 16), (4, 3, 4, 4), "s")]
 
 
+def test_the_check_reads_later_captions_too(tmp_path, capsys):
+    clips_of(tmp_path, changes=[{"time": 0.5, "text": "b " * 200}])
+    size = ["--num-frames", "17", "--fps", "8", "--height", "16", "--width", "16"]
+    assert main(["data", "check", str(tmp_path / "d"), *size]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "with captions that change │ 1" in said and "caption too long │ 1" in said and "caption too long: 1.mp4" in said
+    )
+
+
 def test_clips_that_are_led_are_kicked_and_say_so_to_the_end(tmp_path):
     config = WORLD.replace(changes=0, led=0.5, num_clips=12, height=16, width=16, num_frames=33)
     render_world(config, tmp_path / "d")

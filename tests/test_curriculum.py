@@ -107,6 +107,17 @@ def test_one_command_runs_all_stages_and_goes_on_in_any_of_them(made, tmp_path, 
     assert json.loads((cut / "model" / "model.json").read_text())["clip"]["height"] == 24
 
 
+def test_a_last_stage_that_is_prolonged_renews_the_model(made, tmp_path):
+    config, run = recipe(tmp_path, made, STAGES), tmp_path / "run"
+    assert train(config, run) == 0
+    before = weights(run / "model")
+    longer = recipe(tmp_path, made, STAGES.replace("train_steps: 3", "train_steps: 5, keep: last"))
+    assert train(longer, run) == 0
+    after = weights(run / "model")
+    assert_equal(after, weights(run / "stage-3" / "model"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_stage_starts_from_the_weights_of_the_one_before(made, tmp_path, monkeypatch, capsys):
     seen = []
     original = loop_module._start

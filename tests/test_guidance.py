@@ -89,6 +89,15 @@ def test_without_a_prompt_history_guides_from_full():
     torch.testing.assert_close(made, 0.7 + 0.9 + STD * noise(), rtol=0, atol=5e-3)
 
 
+def test_a_frame_ahead_guides_too():
+    led = (*ALL, "unled")
+    model = Gaussians(available=led, means=MEANS | {"unled": 0.1})
+    made = sample(model, guidance_scale=3.0, ending_scale=2.0)
+    torch.testing.assert_close(made, 0.7 + 2 * 0.4 + 0.6 + STD * noise(), rtol=0, atol=5e-3)
+    assert set(model.calls) == {("full", "history", "unled")}
+    assert needed_branches(led, SamplingConfig(guidance_scale=1.0)) == ("full",)
+
+
 # -------------------- the parts
 
 

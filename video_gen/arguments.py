@@ -82,6 +82,8 @@ class EndingOptions(Options):
 
     ending_frames: int | None = Field(default=None, ge=1, le=LONGEST)
     """Latent frames of the end that lead there; without it as many as a clip of training has."""
+    ending_scale: float | None = Field(default=None, ge=0, le=1_000)
+    """How closely to lead there, as --guidance-scale for text; 1 = off."""
 
 
 class TrainOptions(Options):

@@ -120,7 +120,7 @@ def _train_stages(run: DiffusionRun, run_dir: Path, resume: Resume, profile: int
             say(f"stage {number} of {len(stages)}, in {folder}")
             found = _train_stage(stage, folder, start, "auto", profile, mesh)
         start = folder / "model"
-    if mesh.main and not (run_dir / "model").is_dir():
+    if mesh.main:  # always: a last stage may have been prolonged
         with whole_folder(run_dir / "model") as new:
             shutil.copytree(run_dir / f"stage-{len(stages)}" / "model", new, dirs_exist_ok=True)
         say(f"all {len(stages)} stages are done; the model is in {run_dir / 'model'}")

@@ -45,6 +45,8 @@ class FileReport:
     name: str
     size: int
     caption: str | None
+    later: tuple[str, ...] = ()
+    """Captions that take its place."""
     digest: str = ""
     """Of its content."""
     info: VideoInfo | None = None
@@ -131,7 +133,8 @@ def _problems(
         if file.still:
             problems["still"].append((file.name, "nothing moves"))
         try:
-            read_caption(file.caption or "")
+            for text in (file.caption or "", *file.later):
+                read_caption(text)
         except DataError as error:
             problems["caption too long"].append((file.name, str(error)))
     seen = [file for file in files if file.info is not None and not file.still]
@@ -175,6 +178,8 @@ def render(report: CheckReport, most: int = SHOWN) -> None:
     share = f"fraction {config.validation_fraction:g}, seed {config.split_seed}"
     table.add_row("held out", f"{clips:,} clips of {files:,} {'file' if files == 1 else 'files'} ({share})")
     table.add_row("without caption", str(sum(not f.caption for f in report.files)))
+    if changing := sum(bool(f.later) for f in report.files):
+        table.add_row("with captions that change", str(changing))
     for kind in PROBLEMS:
         table.add_row(kind, str(len(report.problems[kind])))
     table.add_row("faults in metadata", str(len(report.faults)))
@@ -196,11 +201,11 @@ def _print(console: Any, lines: list[str], most: int) -> None:
 
 
 def _read(source: Source, config: ClipConfig) -> FileReport:
-    caption = source.caption
+    caption, later = source.caption, tuple(text for _, text in source.changes)
     try:
         size, digest = source.path.stat().st_size, content_hash(source.path)
     except (DataError, OSError) as error:
-        return FileReport(source.name, 0, caption, error=str(error))
+        return FileReport(source.name, 0, caption, later, error=str(error))
     try:
         info = probe(source.path)
         marks = set(np.linspace(0, info.num_frames - 1, min(LOOKED_AT, info.num_frames)).round().astype(int))
@@ -220,13 +225,14 @@ def _read(source: Source, config: ClipConfig) -> FileReport:
                 bright = frame.max(-1)
                 lit = bright if lit is None or lit.shape != bright.shape else np.maximum(lit, bright)
     except DataError as error:
-        return FileReport(source.name, size, caption, digest, error=str(error))
+        return FileReport(source.name, size, caption, later, digest, error=str(error))
     moved = max((float(np.abs(a.astype(float) - b).mean()) for a, b in pairwise(pictures)), default=0.0)
     bucket = best_bucket(info, config)
     return FileReport(
         source.name,
         size,
         caption,
+        later,
         digest,
         info,
         bucket=bucket,

@@ -125,8 +125,9 @@ def write_endings_report(folder: Path, found: Mapping[str, Any], sets: Mapping[s
 
 
 def say(words: Words, estimate: Mapping[str, float]) -> str:
-    """Such as "82% [70%, 89%]"."""
-    return f"{words.say(estimate['value'])} [{words.say(estimate['low'])}, {words.say(estimate['high'])}]"
+    """Such as "82% [70-89]"."""
+    low, high = (words.say(estimate[end]).rstrip("% px") for end in ("low", "high"))
+    return f"{words.say(estimate['value'])} [{low}-{high}]"
 
 
 def _followed(found: Mapping[str, Any]) -> str:

@@ -43,17 +43,15 @@ def show_drift(found: dict[str, Any]) -> None:
 
 def show_steering(found: dict[str, Any]) -> None:
     """Print who follows after how many seconds, and who keeps all, of each model and the floors."""
-    followed = found["followed"]
-    times = list(next(iter(followed.values()))["all"])
-    table = Table(Column(f"{words_of('followed').name} after", no_wrap=True), *(f"{t} s" for t in times))
-    for name, kinds in followed.items():
+    words = words_of("followed")
+    for name, kinds in found["followed"].items():
+        table = Table(Column(no_wrap=True), *(f"{t} s" for t in kinds["all"]), title=SETS.get(name, name))
         for kind, row in kinds.items():
-            table.add_row(
-                f"{SETS.get(name, name)}: {KINDS[kind]}", *(say(words_of("followed"), e) for e in row.values())
-            )
-    Console().print(table)
+            if name not in SETS or kind == "all":
+                table.add_row(KINDS[kind], *(say(words, e) for e in row.values()))
+        Console().print(table)
     first = next(iter(found["staying"].values()))["there"]
-    table = Table(Column("Without a switch, after", no_wrap=True), *(f"{t} s" for t in first))
+    table = Table(Column(no_wrap=True), *(f"{t} s" for t in first), title="without a switch")
     for name, figures in found["staying"].items():
         for key, row in figures.items():
             words = words_of(key)

@@ -42,15 +42,20 @@ class TextConditioned:
 
     def branches(self, history: History | None) -> tuple[Branch, ...]:
         differ: dict[Branch, bool] = {"full": True, "history": self.empty is not None, "alone": history is not None}
+        differ["unled"] = self.ahead is not None
         return tuple(branch for branch, differs in differ.items() if differs)
 
     def denoiser(self, history: History | None, branches: tuple[Branch, ...]) -> BranchDenoiser:
         """All branches are one forward pass of as many times the batch. What they see is put together once per block."""
         count = len(branches)
         empty = self.text if self.empty is None else self.empty
-        text = join_texts([self.text if branch == "full" else empty for branch in branches])
+        text = join_texts([self.text if branch in ("full", "unled") else empty for branch in branches])
         if self.ahead is not None:
-            text = text.towards(cast(History, repeat_history(self.ahead, count)), self.gap)
+            led = None
+            if "unled" in branches:
+                led = torch.tensor([branch != "unled" for branch in branches], device=text.visible.device)
+                led = led.repeat_interleave(len(self.text.visible))
+            text = text.towards(cast(History, repeat_history(self.ahead, count)), self.gap, led)
         visible = None
         if "alone" in branches and history is not None:
             sees = torch.tensor([branch != "alone" for branch in branches], device=text.visible.device)

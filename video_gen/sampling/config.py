@@ -38,6 +38,8 @@ class SamplingConfig(Config):
     history_scale: float = Field(default=1.0, ge=0, le=1_000)
     """The same for the estimates without and with history (history guidance, arXiv:2502.06764); 1 = off. Beside guidance by
     text it costs half as much again."""
+    ending_scale: float = Field(default=1.0, ge=0, le=1_000)
+    """The same for the estimates without and with a last frame that lies ahead, where one is given; 1 = off. It costs as much."""
     history_noise: float = Field(default=0.0, ge=0, le=1)
     """Diffusion time of the noise that is put on made frames as they become history, of which the network is told: it hides
     their small faults, which would feed on themselves in a long video (Chen et al. 2024, arXiv:2407.01392). 0 = off. What a
@@ -93,6 +95,7 @@ class SamplingSettings(TypedDict, total=False):
     noise_scale: float
     guidance_scale: float
     history_scale: float
+    ending_scale: float
     history_noise: float
     guidance_interval: tuple[float, float]
     guidance_rescale: float
