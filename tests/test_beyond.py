@@ -110,6 +110,16 @@ def test_a_loop_closes(pipe, given):
         assert np.array_equal(whole[-1], whole[0]) and np.array_equal(whole[:-1], made)
 
 
+def test_one_last_frame_serves_several_videos(pipe):
+    first, last = pictures(2)
+    both = pipe.generate(
+        ["", "a red circle, fast"], seeds=[1, 2], image=first, last_image=last, num_frames=9, block_frames=1
+    )
+    assert both.shape == (2, 9, 16, 16, 3) and (both[:, -1] == last).all()
+    alone = pipe("a red circle, fast", seed=2, image=first, last_image=last, num_frames=9, block_frames=1)
+    assert abs(both[1].astype(int) - alone).max() <= 2
+
+
 def test_loops_are_each_their_own(pipe):
     both = pipe.generate(["", ""], seeds=[1, 2], loop=True)
     assert both.shape == (2, 8, 16, 16, 3) and abs(both[1].astype(int) - pipe(seed=2, loop=True)).max() <= 2

@@ -309,6 +309,18 @@ class RandomLatents:
     def caption(self, index: int) -> str:
         return self.text
 
+    def captions(self, index: int) -> list[tuple[int, str]]:
+        return [(0, self.text)]
+
+    def frames(self, index: int) -> int:
+        return self.shape[1]
+
+    def led(self, index: int) -> bool:
+        return False
+
+    def ending(self, index: int) -> Tensor:
+        return self[index][:, -1:]
+
 
 def show(plan: Plan, output: Path | None) -> None:
     """Tables for the person, and a JSON file if asked for."""

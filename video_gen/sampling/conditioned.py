@@ -36,8 +36,8 @@ class TextConditioned:
         self.window, self.ahead, self.gap = window, ahead, gap
 
     def towards(self, picture: Tensor, gap: int) -> Self:
-        """The same, for a block that leads to a picture, (b, c, 1, h, w) latents of it by itself, with `gap` frames between."""
-        ahead = self.transformer.encode_history(picture)
+        """The same, for a block with `gap` frames between it and a picture, (b or 1, c, 1, h, w) latents of it by itself."""
+        ahead = self.transformer.encode_history(picture.expand(len(self.text.visible), -1, -1, -1, -1))
         return type(self)(self.transformer, self.diffusion, self.text, self.empty, self.window, ahead, gap)
 
     def branches(self, history: History | None) -> tuple[Branch, ...]:
