@@ -18,7 +18,7 @@ from video_gen.data.config import ClipConfig
 from video_gen.errors import DataError, TrainingError
 from video_gen.progress import duration
 from video_gen.training import loop as loop_module
-from video_gen.training.best import Judge
+from video_gen.training.best import Best, Judge
 from video_gen.training.config import OptimConfig
 from video_gen.training.known_data import inherited, say_held_out
 from video_gen.training.loop import TrainingInterrupted, train
@@ -355,3 +355,27 @@ def test_durations_in_words():
     assert [duration(x) for x in (0.4, 59, 60, 3_599, 8_280, 90_000)] == [
         "0 s", "59 s", "1 min 0 s", "59 min 59 s", "2 h 18 min", "1 d 1 h"
     ]  # fmt: skip
+
+
+# -------------------- which weights are the best
+
+
+def best_of(folder: Path, kept: bool) -> Best:
+    return Best(folder, Judge("loss", higher=False, margin=0.01, remedy=""), lambda text: None, kept)
+
+
+def test_a_figure_that_is_no_number_is_refused_and_the_best_stay(tmp_path):
+    modules = {"part": torch.nn.Linear(2, 2)}
+    best_of(tmp_path, True).consider(1, {"loss": 2.0}, modules)
+    with pytest.raises(TrainingError, match="step 2: held-out loss is NaN"):
+        best_of(tmp_path, True).consider(2, {"loss": float("nan")}, modules)
+    assert best_of(tmp_path, True).figures() == {"step": 1.0, "loss": 2.0}
+
+
+def test_figures_without_weights_are_no_best_where_weights_are_wanted(tmp_path):
+    modules = {"part": torch.nn.Linear(2, 2)}
+    best_of(tmp_path, False).consider(1, {"loss": 1.0}, modules)
+    kept = best_of(tmp_path, True)
+    assert best_of(tmp_path, False).figures() == {"step": 1.0, "loss": 1.0} and kept.figures() is None
+    kept.consider(2, {"loss": 2.0}, modules)
+    assert kept.restore(modules) == {"step": 2.0, "loss": 2.0}
