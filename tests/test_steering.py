@@ -172,6 +172,7 @@ def test_given_frames_that_are_not_kept_are_told():
     assert made.kept == (True, True) and np.array_equal(made.videos[:, [0, -1]], true.videos[:, [0, -1]])
     loops = make_endings(pipeline, "loop", true, 0, num_steps=1)
     assert loops.videos.shape == true.videos.shape and np.array_equal(loops.videos[:, 0], loops.videos[:, -1])
+    assert loops.kept == true.kept == () and isnan(measure_endings(loops)["kept"]["value"])  # none were given
     assert measure_endings(Ended(true.captions, true.videos, (True, False)))["kept"]["value"] == 0.5
 
 

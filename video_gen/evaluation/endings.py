@@ -35,7 +35,7 @@ class Ended:
     videos: np.ndarray
     """(n, f, h, w, 3) uint8; of a loop with its first frame again at the end."""
     kept: tuple[bool, ...]
-    """Whether the frames given are in it, as they are."""
+    """Whether the frames given are in it, as they are; empty where none were given."""
 
 
 def true_clips(pipeline: VideoPipeline, count: int, num_frames: int, seed: int) -> Ended:
@@ -43,7 +43,7 @@ def true_clips(pipeline: VideoPipeline, count: int, num_frames: int, seed: int) 
     clip = pipeline.config.clip
     config = WorldConfig(num_frames=num_frames, fps=clip.fps, height=clip.height, width=clip.width, seed=seed)
     worlds = [simulate(config, index) for index in range(count)]
-    return Ended([w.caption for w in worlds], np.stack([draw(w) for w in worlds]), (True,) * count)
+    return Ended([w.caption for w in worlds], np.stack([draw(w) for w in worlds]), ())
 
 
 def make_endings(
@@ -81,19 +81,21 @@ def make_endings(
             progress(chosen.stop, count)
     whole = np.concatenate(videos)
     ends = ((a[0] == b[0]).all() and (a[-1] == b[-1]).all() for a, b in zip(whole, true.videos))
-    kept = (True,) * count if kind == "loop" else tuple(bool(end) for end in ends)
+    kept = () if kind == "loop" else tuple(bool(end) for end in ends)
     return Ended(true.captions, whole, kept)
 
 
 def measure_endings(ended: Ended) -> dict[str, Any]:
     """Shares and medians with their intervals; see `ending_of`."""
-    rows = [
-        ending_of(video, text) | {"kept": kept} for video, text, kept in zip(ended.videos, ended.captions, ended.kept)
-    ]
-    shares = ("persistence", "caption_accuracy", "whole", "seam_near", "kept")
+    rows = [ending_of(video, text) for video, text in zip(ended.videos, ended.captions)]
+    shares = ("persistence", "caption_accuracy", "whole", "seam_near")
     medians = ("least_mass", "seam_speed", "seam_error")
     figures = {name: asdict(share([row[name] for row in rows])) for name in shares}
-    return figures | {name: asdict(median([row[name] for row in rows])) for name in medians} | {"videos": len(rows)}
+    return (
+        figures
+        | {name: asdict(median([row[name] for row in rows])) for name in medians}
+        | {"kept": asdict(share(ended.kept))}
+    )
 
 
 def ending_of(video: np.ndarray, caption: str) -> dict[str, Any]:

@@ -105,14 +105,13 @@ def write_endings_report(folder: Path, found: Mapping[str, Any], sets: Mapping[s
         frames = list(ended.videos[:SHOWN])
         sections.append(report.Section(SETS.get(name, name), _gallery(folder, name, items, frames)))
     names = list(found["figures"])
-    figures = [key for key in found["figures"][names[0]] if key != "videos"]
     rows = [
         [
             words_of(key).name,
             words_of(key).say_aim(),
             *(say(words_of(key), found["figures"][name][key]) for name in names),
         ]
-        for key in figures
+        for key in found["figures"][names[0]]
     ]
     table = report.table(["", "aim", *(SETS.get(name, name) for name in names)], rows)
     sections.append(report.Section("Figures", table, FLOORS))
@@ -125,7 +124,9 @@ def write_endings_report(folder: Path, found: Mapping[str, Any], sets: Mapping[s
 
 
 def say(words: Words, estimate: Mapping[str, float]) -> str:
-    """Such as "82% [70-89]"."""
+    """Such as "82% [70-89]"; "" where nothing was to be measured."""
+    if estimate["value"] != estimate["value"]:
+        return ""
     low, high = (words.say(estimate[end]).rstrip("% px") for end in ("low", "high"))
     return f"{words.say(estimate['value'])} [{low}-{high}]"
 

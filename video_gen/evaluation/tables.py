@@ -64,8 +64,7 @@ def show_endings(found: dict[str, Any]) -> None:
     figures = found["figures"]
     table = Table(Column(no_wrap=True), *(Column(SETS.get(name, name), overflow="fold") for name in figures))
     for key in next(iter(figures.values())):
-        if key != "videos":
-            table.add_row(words_of(key).name, *(say(words_of(key), figures[name][key]) for name in figures))
+        table.add_row(words_of(key).name, *(say(words_of(key), figures[name][key]) for name in figures))
     Console().print(table)
 
 

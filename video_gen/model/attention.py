@@ -76,8 +76,8 @@ class SpatiotemporalAttention(nn.Module):
         k, v = rotate(own.k, cos, sin), own.v
         if text is not None:
             frames = (-1, -1, q.shape[2], -1, -1)
-            words = text.k if plan.spans[0].ahead is None else _ahead(text.k, cos, sin)
-            k = torch.cat([words.expand(frames), k], dim=3)
+            said = text.k if plan.spans[0].ahead is None else _ahead(text.k, cos, sin)
+            k = torch.cat([said.expand(frames), k], dim=3)
             v = torch.cat([text.v.expand(frames), v], dim=3)
         words = 0 if text is None else text.k.shape[3]
         return self._attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
@@ -102,11 +102,11 @@ class SpatiotemporalAttention(nn.Module):
             return attend(q, k, v, span.time_bias).transpose(2, 3)
         q, k, v = (x.flatten(2, 3) for x in (q, k, v))
         if text is not None:
-            words = text.k
+            said = text.k
             if span.ahead is not None:
                 there = (..., slice(span.ahead, span.ahead + 1), slice(None), slice(None))
-                words = _ahead(words, cos[there], sin[there])
-            k, v = torch.cat([words[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
+                said = _ahead(said, cos[there], sin[there])
+            k, v = torch.cat([said[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
         words = 0 if text is None else text.k.shape[3]
         return self._attend(q, k, v, plan, span.joint_bias, words, span.places_bias).unflatten(2, (f, -1))
 

@@ -1,11 +1,11 @@
 """Beyond text: blocks of which something is known before they are made.
 
-    a last frame, a loop    the block sees the picture that it leads to as one more frame, which has no noise
+    a last frame, a loop    the last blocks see a picture that lies ahead (`TextConditioned.towards`)
     a source, at a strength the block starts from the source with noise on it, at a time below 1 (SDEdit, Meng et al. 2021,
                             arXiv:2108.01073)
     a higher frame rate     the same, from a linear blend of the frames given
 
-Each is a `Draft` of a block, which `rollout.advance` takes; text, history and block are the model's three streams as ever.
+What a block starts from is a `Draft`, which `rollout.advance` takes; text, history and block are the model's three streams as ever.
 """
 
 from dataclasses import dataclass
