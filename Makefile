@@ -6,8 +6,9 @@ BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
-.PHONY: help setup demo demo-short test test-slow test-gpu bench lint clean
+.PHONY: help setup play demo demo-short test test-slow test-gpu bench lint clean
 help:
+	@echo "make play        walk through the shipped world, which a network makes, in the browser"
 	@echo "make demo        train a small video model from nothing, and write runs/demo/report.html"
 	@echo "make test        the tests;   make test-slow: the ones that take minutes;   make test-gpu: those for a CUDA device"
 	@echo "make bench       speed and memory beside diffusers' models, into benchmarks/results/"
@@ -23,6 +24,9 @@ setup: .venv/installed
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install '$(TORCH)' -e '.[dev]'
 	@touch $@
+
+play: setup
+	$(BIN)/video-gen play
 
 demo: setup
 	$(BIN)/video-gen demo

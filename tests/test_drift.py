@@ -180,7 +180,7 @@ class Remembers:
     def denoiser(self, history, branches):
         return lambda noisy, t: [torch.zeros_like(noisy)]
 
-    def append(self, history, latents, t):
+    def append(self, history, latents, t, actions=None):
         return (*(history or ()), (latents, t))
 
 

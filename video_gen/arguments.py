@@ -11,7 +11,7 @@ from pydantic import Field
 
 from video_gen.command_line import Options
 from video_gen.config import FLAT, POSITIONAL, Config, Said
-from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, WorldConfig
+from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, RecordConfig, WorldConfig
 from video_gen.model.transformer_config import TextConfig
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
@@ -130,6 +130,36 @@ class DataCheck(Config):
     """How many lines of each kind to print; the rest is counted."""
 
 
+class DataRecord(Config):
+    """Record an environment of gymnasium with what is done in it. Steps it with keys held for all lengths, and writes clips, their
+    actions, seeds and state."""
+
+    record: Annotated[RecordConfig, FLAT] = RecordConfig()
+    output: Path = Path("data/recorded")
+    """Folder to fill; what is there of the same recording is kept."""
+
+
+class DataImport(Config):
+    """Turn a robot data set into a folder of clips with actions. LeRobot's (v2 and v3) or Minari's (HDF5 and Arrow)."""
+
+    kind: Annotated[Literal["lerobot", "minari"], POSITIONAL] = "lerobot"
+    """Whose."""
+    folder: Annotated[Path, POSITIONAL] = Path("dataset")
+    """The data set."""
+    output: Annotated[Path, POSITIONAL] = Path("data/imported")
+    """Folder to fill; clips that are there are kept."""
+    camera: str | None = None
+    """Whose pictures; of several cameras without it the first, in alphabetical order, is taken, which is said."""
+    episodes: int | None = Field(default=None, ge=1)
+    """Only the first so many."""
+    height: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Of the frames, which are scaled and cropped; even. Without it as they are."""
+    width: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Likewise."""
+    fps: float | None = Field(default=None, gt=0, le=1_000)
+    """Frames a second, of a data set that does not say it."""
+
+
 class DataEncode(Config):
     """Encode a folder's clips and captions ahead of `train diffusion`. It does it, too, where they are missing. Clips are encoded
     with a VAE, captions with a frozen text encoder. Several of these at once, in several shells or by torchrun, share the work."""
@@ -246,6 +276,34 @@ class StreamVideo(Config):
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
+class PlayWorld(Config):
+    """Play a model's world in the browser. Keys go in and frames come out, until Ctrl-C."""
+
+    prompt: Annotated[str, POSITIONAL] = ""
+    """What to show, of a model that was trained with captions."""
+    model: Path = Path("maze")
+    """A model folder, a name (maze ships with Video Gen), or OWNER/NAME on the Hub; one that was trained on clips with actions."""
+    start: Annotated[StartOptions, FLAT] = StartOptions()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the first frame, where none is given, and of all that is made."""
+    output: Annotated[Path, Said(name="output")] = Path("out/play")
+    """Folder for recordings/, a data set with actions, and states/, from which one can go on."""
+    host: str = "127.0.0.1"
+    """Address to listen at. Any other than this machine's own asks whoever comes for a token, which is printed."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """0 = a free one."""
+    browser: bool = True
+    """Open the page."""
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
+    solver: Solver | None = None
+    """How a step is made; without it the model's own way."""
+    num_steps: Steps | None = None
+    """Solver steps per latent frame: fewer are faster."""
+    action_scale: float | None = Field(default=None, ge=0, le=1_000)
+    """How closely to follow what is done; 1 = guidance by it off."""
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+
+
 class MeasuredOptions(Options):
     """The clips, of which those are measured that are held out; what is not given is as the VAE was trained."""
 
@@ -358,6 +416,36 @@ class EvaluateEndings(Config):
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
     ending: Annotated[EndingOptions, FLAT] = EndingOptions()
+
+
+class EvaluateControl(Config):
+    """Measure whether a world that is played does what it is told. And whether it stays the place it was; makes a report."""
+
+    model: Path = Path("maze")
+    """A model folder, or a name (maze ships with Video Gen); one that was trained on clips with actions."""
+    folder: Path | None = None
+    """Clips with actions, of which those are measured that are held out. Default: those of the training; of the built-in maze,
+    walks that are in no data set."""
+    episodes: int = Field(default=48, ge=2, le=100_000)
+    """How many rollouts with true actions."""
+    frames: int = Field(default=257, ge=17, le=LONGEST)
+    """Frames of a rollout; as many as there are, if the clips are shorter."""
+    trials: int = Field(default=64, ge=2, le=100_000)
+    """How many full turns, and half as many places where each thing is done that can be."""
+    idle_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    """For how long nothing is done."""
+    seed: int = Field(default=10_000, ge=0, lt=2**31)
+    """Of the noise."""
+    output: Path = Path("runs/control")
+    """Folder for control.html, control.json and videos."""
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
+    solver: Solver | None = None
+    """How a step is made; without it the model's own way."""
+    num_steps: Steps | None = None
+    """Solver steps per latent frame."""
+    action_scale: float | None = Field(default=None, ge=0, le=1_000)
+    """How closely to follow what is done; 1 = guidance by it off."""
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
 class EvaluateSteps(Config):

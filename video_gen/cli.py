@@ -13,8 +13,11 @@ from video_gen.arguments import (
     Bench,
     DataCheck,
     DataEncode,
+    DataImport,
+    DataRecord,
     Demo,
     Device,
+    EvaluateControl,
     EvaluateDrift,
     EvaluateEndings,
     EvaluateMotion,
@@ -24,6 +27,7 @@ from video_gen.arguments import (
     PlanDiffusion,
     PlanDistill,
     PlanVAE,
+    PlayWorld,
     Sample,
     StreamVideo,
     TrainDiffusion,
@@ -33,7 +37,7 @@ from video_gen.arguments import (
 )
 from video_gen.command_line import PROGRAM, Command, Commands, is_config, run_command
 from video_gen.config import load_yaml
-from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.data.config import ClipConfig, RecordConfig, WorldConfig
 from video_gen.errors import ConfigError, exit_code
 from video_gen.files import check_folder
 from video_gen.options import names_of, options_of
@@ -62,6 +66,26 @@ def data_check(data: ClipConfig, quarantine: tuple[str, ...], max_tokens: int, l
     with bar("reading", "files") as progress:
         report = check(data, quarantine, progress, read_caption=lambda text: encoder.tokenise([text]))
     render(report, lines)
+
+
+def data_record(record: RecordConfig, output: Path) -> None:
+    from video_gen.data.recording import record as make
+    from video_gen.progress import bar
+
+    with bar("recording", "clips") as progress:
+        clips, before = make(record, output, progress)
+    print(f"{output}: {clips} clips{f', {before} of them from before' if before else ''}")
+
+
+def data_import(kind: Literal["lerobot", "minari"], folder: Path, output: Path, **options: Any) -> None:
+    from video_gen.data.importing import import_folder
+    from video_gen.progress import bar
+
+    with bar("importing", "episodes") as progress:
+        made, notes = import_folder(kind, folder, output, progress=progress, **options)
+    for note in notes:
+        print(note, file=sys.stderr)
+    print(f"{output}: {made} clips with actions")
 
 
 def data_encode(**options: Any) -> None:
@@ -148,6 +172,12 @@ def stream(
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
 
+def play(output: Path, **options: Any) -> None:
+    from video_gen.play import play
+
+    play(folder=output, **options)
+
+
 def evaluate_vae(
     num_clips: int, device: Device, vae: Path | None = None, output: Path | None = None, **said: Any
 ) -> None:
@@ -197,6 +227,14 @@ def evaluate_endings(models: tuple[Path, ...], output: Path, **options: Any) -> 
     print(output / "endings.html")
 
 
+def evaluate_control(output: Path, **options: Any) -> None:
+    from video_gen.evaluate_control import evaluate_control
+    from video_gen.evaluation.tables import show_control
+
+    show_control(evaluate_control(output=output, **options))
+    print(output / "control.html")
+
+
 def demo(**options: Any) -> None:
     from video_gen.demo import run_demo
 
@@ -224,8 +262,11 @@ COMMANDS: Commands = {
     ("demo",): Command(Demo, demo),
     ("sample",): Command(Sample, sample),
     ("stream",): Command(StreamVideo, stream),
+    ("play",): Command(PlayWorld, play),
     ("data", "check"): Command(DataCheck, data_check, first="--folder"),
     ("data", "encode"): Command(DataEncode, data_encode),
+    ("data", "record"): Command(DataRecord, data_record),
+    ("data", "import"): Command(DataImport, data_import),
     ("plan", "vae"): Command(PlanVAE, plan),
     ("plan", "diffusion"): Command(PlanDiffusion, plan),
     ("plan", "distill"): Command(PlanDistill, plan),
@@ -238,6 +279,7 @@ COMMANDS: Commands = {
     ("evaluate", "steps"): Command(EvaluateSteps, evaluate_steps),
     ("evaluate", "steering"): Command(EvaluateSteering, evaluate_steering),
     ("evaluate", "endings"): Command(EvaluateEndings, evaluate_endings),
+    ("evaluate", "control"): Command(EvaluateControl, evaluate_control),
     ("worlds",): Command(Worlds, worlds),
     ("bench",): Command(Bench, bench),
 }

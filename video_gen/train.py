@@ -27,6 +27,7 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.caches import (
+    action_sizes,
     check_captions,
     encode_latents,
     encode_texts,
@@ -144,6 +145,7 @@ def _train_stage(
     torch.manual_seed(run.loop.seed)
     text = CachedTextEncoder(run.text, read_text) if read_text else build_text_encoder(run.text)
     sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
+    sizes |= action_sizes(run, train_set, vae)
     transformer = VideoTransformer(run.transformer.replace(**sizes))
     if start is not None:
         load_weights(run, local_folder(start), transformer, text)

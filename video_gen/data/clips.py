@@ -16,14 +16,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from video_gen.data.actions import actions_of, at_rate, window
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.folder import Source, content_hash, look, quarantined, refuse_faults, split
 from video_gen.data.metadata import Changes
 from video_gen.data.video_file import frames_at, iterate_frames, probe
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError, ShapeError
+from video_gen.vocabulary import Vocabulary
 
 Side = Literal["train", "validation"]
+Rows = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Clips:
         """(frame, caption) of each clip: from that frame on the caption holds."""
         self.led: list[bool] = []
         """Whether training always shows the clip's last frame."""
+        self.actions: list[Rows] = []
+        """(frames, a) of each clip: row t is what is done between frame t and frame t + 1, in its own units. Empty without any."""
         self.ids: list[str] = []
         self.parts: list[Side] = []
         """On which side of the split each clip is."""
@@ -76,7 +81,9 @@ class Clips:
         bad = quarantined(config.folder)
         sources, found = [], look(config.folder)
         refuse_faults(found)
-        self.notes = found.notes
+        self.notes, self._vocabulary = found.notes, found.vocabulary
+        self.vocabulary: Vocabulary | None = found.vocabulary and at_rate(found.vocabulary, config.fps)
+        """What the actions mean, at the rate of the clips."""
         for source in found.sources:
             if source.name in bad:
                 self.messages.append(f"{source.name}: in quarantine ({bad[source.name]})")
@@ -132,7 +139,7 @@ class Clips:
         other = copy.copy(self)
         other._room, other._kept = keep_bytes, {}
         kept = [i for i, found in enumerate(self.parts) if found == side]
-        for name in ("captions", "changes", "led", "ids", "parts", "buckets", "_windows"):
+        for name in ("captions", "changes", "led", "actions", "ids", "parts", "buckets", "_windows"):
             values = getattr(self, name)
             setattr(other, name, [values[i] for i in kept])
         if side == "train":  # that nothing is held out is for the caller to say
@@ -162,15 +169,29 @@ class Clips:
                 f"{source.name}: shorter than one clip ({have} of {frames} frames at {config.fps:g} fps)"
             )
             return
+        rows = None
+        if source.actions is not None and self._vocabulary is not None:
+            rows = actions_of(source.path, self._vocabulary, info.num_frames, info.fps)
         for start in windows(info, config, bucket):
             caption, changes = said_in(source.caption or "", source.changes, start, bucket[0], config.fps)
             self._windows.append((source, start))
             self.captions.append(caption)
             self.changes.append(changes)
             self.led.append(source.led)
+            self.actions.append(self._window(rows, start, bucket[0]))
             self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
             self.parts.append(part)
             self.buckets.append(bucket)
+
+
+    def _window(self, rows: np.ndarray | None, start: float, frames: int) -> Rows:
+        """The actions of a clip; of a still picture nothing is done."""
+        if self._vocabulary is None:
+            return ()
+        if rows is None:
+            return ((0.0,) * self._vocabulary.size,) * frames
+        found = window(rows, self._vocabulary, start, frames, self.config.fps)
+        return tuple(tuple(row) for row in found.tolist())
 
 
 def said_in(

@@ -1,7 +1,7 @@
 """What the data part can be told. No torch here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -66,16 +66,21 @@ def bucket_name(bucket: Bucket) -> str:
     return "x".join(map(str, bucket))
 
 
-WorldName = Literal["bounce", "pendulum", "digits", "kicks", "none", "unknown"]
+WorldName = Literal["bounce", "pendulum", "digits", "kicks", "maze", "none", "unknown"]
 """What a data set or a model is made of: a built-in world, `none` of them; `unknown` where nobody wrote it down."""
+
+
+MAZE = {"fps": 12.0, "height": 48, "width": 64, "num_frames": 129}
+"""What a `maze` is unless told otherwise."""
 
 
 class WorldConfig(Config):
     """A built-in world, rendered to real video files whose true motion is known."""
 
-    kind: Literal["bounce", "pendulum", "digits", "kicks"] = "bounce"
+    kind: Literal["bounce", "pendulum", "digits", "kicks", "maze"] = "bounce"
     """`bounce`: shapes that bounce off walls and each other; `kicks`: the same, and now and then one is kicked; `pendulum`:
-    one that swings; `digits`: digits in the place of shapes."""
+    one that swings; `digits`: digits in the place of shapes; `maze`: rooms that are walked through, with the keys held at each
+    frame, of 64x48 at 12 frames a second unless told otherwise."""
     num_clips: int = Field(default=512, ge=1, le=10_000_000)
     """How many clips."""
     num_images: int = Field(default=0, ge=0, le=10_000_000)
@@ -96,8 +101,15 @@ class WorldConfig(Config):
     led: float = Field(default=0.0, ge=0, le=1)
     """Share of the clips, in `bounce`, whose objects are kicked now and then and whose rows say so, `"led": true`: where things go
     there is told by the clip's last frame alone, which training then shows (docs/sampling.md)."""
+    layouts: int = Field(default=4, ge=1, le=1_000)
+    """Maps of the world `maze`, which clips take in turn."""
     split: Literal["train", "held_out"] = "train"
     """Which combinations of colour and shape may appear: `train` leaves some out, `held_out` always shows one of those."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_maze(cls, values: Any) -> Any:
+        return MAZE | values if isinstance(values, dict) and values.get("kind") == "maze" else values
 
     @model_validator(mode="after")
     def _changing(self):
@@ -106,6 +118,11 @@ class WorldConfig(Config):
                 raise ValueError(
                     f"{name} is {value}, but the kind is '{self.kind}'; only 'bounce' has such clips: set it to 0"
                 )
+        if self.kind == "maze":
+            if self.fps != MAZE["fps"]:
+                raise ValueError(f"fps is {self.fps:g}, but the world 'maze' is walked at {MAZE['fps']:g}; leave fps out")
+            if self.num_images:
+                raise ValueError(f"num_images is {self.num_images}, but the world 'maze' has clips only; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -113,3 +130,28 @@ class WorldConfig(Config):
         if self.height % 2 or self.width % 2:
             raise ValueError(f"height and width must be even for H.264, got {self.height}x{self.width}; use e.g. 64x64")
         return self
+
+
+class RecordConfig(Config):
+    """What is recorded of an environment."""
+
+    env: str = ""
+    """Its id in gymnasium; one of another package as module:id, such as vizdoom.gymnasium_wrapper:VizdoomMyWayHome-v1."""
+    options: str = "{}"
+    """Further arguments of `gymnasium.make`, as JSON, such as {"frame_skip": 3}."""
+    clips: int = Field(default=64, ge=1, le=10_000_000)
+    """How many clips; an episode that ends makes a shorter one."""
+    frames: int = Field(default=129, ge=2, le=LONGEST)
+    """Frames of a clip, at most."""
+    skip: int = Field(default=1, ge=1, le=1_000)
+    """Steps of the environment for which an action is held and after which a frame is kept."""
+    fps: float | None = Field(default=None, gt=0, le=1_000)
+    """Frames a second; without it what the environment says of itself, divided by `skip`."""
+    height: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Of the frames, which are scaled and cropped; even. Without it as they are."""
+    width: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Likewise."""
+    caption: str = ""
+    """Of all clips."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Clip i is that of seed + i, and of its policy."""

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from video_gen.data import actions
 from video_gen.data.metadata import METADATA, Changes, read_captions
 from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from video_gen.errors import DataError
+from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_lines, read_text
+from video_gen.vocabulary import Vocabulary
 
 QUARANTINE = "quarantine.jsonl"
 BESIDE = frozenset(
@@ -35,6 +37,8 @@ class Source:
     """Captions that take its place later."""
     led: bool = False
     """Whether training always shows the last frame."""
+    actions: Path | None = None
+    """The file of what is done in it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Folder:
     notes: list[str]
     """What is there and not read, a line each."""
     faults: list[str]
-    """What does not fit in metadata and captions, a line each."""
+    """What does not fit in metadata, captions and files of actions, a line each."""
+    vocabulary: Vocabulary | None = None
+    """What can be done in its videos; None = nothing."""
 
 
 def look(folder: str | Path) -> Folder:
@@ -70,15 +76,18 @@ def look(folder: str | Path) -> Folder:
     metadata = [path for path in files if path.name in METADATA]
     found = read_captions(folder, metadata, [named[path] for path in media], [named[path] for path in others])
     sources, faults = [], found.faults
+    vocabulary = _vocabulary(folder, faults)
+    faults += _stray_actions(folder, files, media, vocabulary)
     for path in media:
         caption = found.texts.get(named[path])
         try:
             caption = caption if caption is not None else _beside(path)
             changes, led = found.changes.get(named[path], ()), named[path] in found.led
-            sources.append(Source(path, named[path], caption, changes, led))
+            done = None if vocabulary is None or path.suffix.lower() in IMAGE_SUFFIXES else actions.beside(path)
+            sources.append(Source(path, named[path], caption, changes, led, done))
         except DataError as error:
             faults.append(str(error))
-    return Folder(sources, notes, faults)
+    return Folder(sources, notes, faults, vocabulary)
 
 
 def scan(folder: str | Path) -> list[Source]:
@@ -183,6 +192,26 @@ def _unread(others: list[Path]) -> list[str]:
         return []
     counted = ", ".join(f"{kind} ({count})" for kind, count in kinds)
     return [f"{len(others)} {'file' if len(others) == 1 else 'files'} of kinds that are not read: {counted}"]
+
+
+def _vocabulary(folder: Path, faults: list[str]) -> Vocabulary | None:
+    try:
+        return actions.find_vocabulary(folder)
+    except (ConfigError, DataError) as error:
+        faults.append(str(error))
+        return None
+
+
+def _stray_actions(folder: Path, files: list[Path], media: list[Path], vocabulary: Vocabulary | None) -> list[str]:
+    """A line for files of actions of no video, or of which nothing says what they mean."""
+    found = [path for path in files if path.name.endswith(actions.SUFFIX)]
+    if found and vocabulary is None and not (folder / actions.FILE).is_file():
+        return [
+            f"{found[0]}: holds actions, as do {len(found) - 1} more files, and the folder has no {actions.FILE}; write one, with "
+            "keys, axes and fps (docs/worlds.md)"
+        ]
+    known = {actions.beside(path) for path in media}
+    return [f"{path}: holds the actions of no video; add that, or delete it" for path in found if path not in known]
 
 
 def _beside(path: Path) -> str | None:

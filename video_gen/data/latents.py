@@ -3,8 +3,8 @@
 A latent folder, one per VAE, is a `Store` of tensors (c, f, h, w) float16 by clip id (content hash, window, size), in one whose
 name ends in `-ended` with one frame more, the clip's last frame encoded as a still picture; and an
 index per data configuration, `index-<its hash>.jsonl`: a first line with the configuration and a stamp of the folder's files,
-then a line per clip with its caption, bucket, side of the split and shard. While the stamp fits, or when the files are gone,
-the index is all that training reads besides its latents; a file or caption that has changed costs no more than itself.
+then a line per clip with its caption, actions, bucket, side of the split and shard. While the stamp fits, or when the files are gone,
+the index is all that training reads besides its latents; a file, caption or action that has changed costs no more than itself.
 """
 
 import hashlib
@@ -15,15 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from video_gen.data.clips import Clips, to_video
+from video_gen.config import validate
+from video_gen.data.actions import scaled
+from video_gen.data.clips import Clips, Rows, to_video
 from video_gen.data.config import Bucket, ClipConfig
-from video_gen.data.folder import media_files, quarantined, scan
+from video_gen.data.folder import look, media_files, quarantined, refuse_faults
 from video_gen.data.store import Store, fill
 from video_gen.errors import DataError
 from video_gen.files import write_text
+from video_gen.vocabulary import Vocabulary
 
 SHARD_CLIPS, SHARD_PIXELS = 128, 2**28
 """A shard holds at most so many clips, and clips of so many pixels together: what a killed process may lose."""
@@ -50,6 +54,8 @@ class Latent:
     """(pixel frame, caption): from that frame on the caption holds."""
     led: bool = False
     """Whether training always shows its last frame."""
+    actions: Rows = ()
+    """(frames, a) what is done between a pixel frame and the next, in its own units; empty without any."""
 
     @property
     def texts(self) -> list[str]:
@@ -101,12 +107,12 @@ def encode_clips(
     one_of = dict(zip(clips.buckets, clips.ids))
     shapes = {bucket: tuple(store.read(clip_id).shape) for bucket, clip_id in one_of.items()}
     entries = [
-        Latent(clip_id, caption, part, bucket, shapes[bucket], store.shard_of[clip_id], changes, led)
-        for clip_id, caption, part, bucket, changes, led in zip(
-            clips.ids, clips.captions, clips.parts, clips.buckets, clips.changes, clips.led
+        Latent(clip_id, caption, part, bucket, shapes[bucket], store.shard_of[clip_id], changes, led, rows)
+        for clip_id, caption, part, bucket, changes, led, rows in zip(
+            clips.ids, clips.captions, clips.parts, clips.buckets, clips.changes, clips.led, clips.actions
         )
     ]
-    _write_index(_index_file(Path(folder), clips.config), stamp, clips.config, entries)
+    _write_index(_index_file(Path(folder), clips.config), stamp, clips.config, entries, clips.vocabulary)
     return entries
 
 
@@ -140,6 +146,7 @@ def read_index(path: Path) -> tuple[str, list[Latent]]:
                 **row
                 | {name: tuple(row[name]) for name in ("shape", "bucket")}
                 | {"changes": tuple((int(frame), str(text)) for frame, text in row.get("changes", ()))}
+                | {"actions": tuple(tuple(map(float, done)) for done in row.get("actions", ()))}
             )
             for row in rows
         ]
@@ -148,10 +155,25 @@ def read_index(path: Path) -> tuple[str, list[Latent]]:
     return stamp, entries
 
 
+def known_vocabulary(folder: str | Path, config: ClipConfig) -> Vocabulary | None:
+    """What the actions of clips that are encoded mean; None if they have none. Raises: DataError, ConfigError if it is damaged."""
+    path = _index_file(Path(folder), config)
+    with path.open(encoding="utf-8") as file:
+        found = json.loads(file.readline()).get("vocabulary")
+    return found and validate(Vocabulary, found, source=str(path))
+
+
 def stamp_of(config: ClipConfig) -> str:
-    """Changes when a file of the folder is added, removed or written, or its caption or quarantine changes."""
+    """Changes when a file of the folder is added, removed or written, or its caption, actions or quarantine change."""
     digest = hashlib.blake2b(digest_size=8)
-    for source in scan(config.folder):
+    found = look(config.folder)
+    refuse_faults(found)
+    if found.vocabulary:
+        digest.update(found.vocabulary.model_dump_json().encode())
+    for source in found.sources:
+        if source.actions is not None and source.actions.is_file():
+            done = source.actions.stat()
+            digest.update(json.dumps([source.actions.name, done.st_size, done.st_mtime_ns]).encode())
         status = source.path.stat()
         said = [source.caption, *([source.changes] if source.changes else []), *(["led"] if source.led else [])]
         digest.update(json.dumps([source.name, *said, status.st_size, status.st_mtime_ns]).encode())
@@ -162,8 +184,10 @@ def stamp_of(config: ClipConfig) -> str:
 class LatentSet:
     """Latents by index: a map-style data set."""
 
-    def __init__(self, folder: str | Path, entries: Sequence[Latent]):
+    def __init__(self, folder: str | Path, entries: Sequence[Latent], vocabulary: Vocabulary | None = None):
         self.folder, self.entries = Path(folder), list(entries)
+        self.vocabulary = vocabulary
+        """What the clips' actions mean; None = they have none."""
         self.ended = self.folder.name.endswith(ENDED)
         """Whether there is an `ending` of each clip."""
         self._store = Store(self.folder)
@@ -179,6 +203,11 @@ class LatentSet:
     def ending(self, index: int) -> Tensor:
         """(c, 1, h, w) float32, the clip's last frame as a still picture; of a set that is `ended`."""
         return self._read(index)[:, -1:]
+
+    def actions(self, index: int) -> Tensor:
+        """(pixel frames, a) float32, keys 0 or 1 and axes in [-1, 1]; of a set with a `vocabulary`."""
+        assert self.vocabulary is not None
+        return torch.from_numpy(scaled(np.array(self.entries[index].actions), self.vocabulary))
 
     def led(self, index: int) -> bool:
         """Whether training always shows the clip's ending."""
@@ -229,7 +258,12 @@ def _index_file(folder: Path, config: ClipConfig) -> Path:
     return folder / f"index-{digest}.jsonl"
 
 
-def _write_index(path: Path, stamp: str, config: ClipConfig, entries: list[Latent]) -> None:
+def _write_index(
+    path: Path, stamp: str, config: ClipConfig, entries: list[Latent], vocabulary: Vocabulary | None
+) -> None:
     """Whole or not at all; of several processes that end at once, the last one's stays, which is the same."""
-    rows = [{"stamp": stamp, "data": config.model_dump(mode="json")}, *map(asdict, entries)]
+    head = {"stamp": stamp, "data": config.model_dump(mode="json")}
+    if vocabulary is not None:
+        head["vocabulary"] = vocabulary.model_dump(mode="json")
+    rows = [head, *map(asdict, entries)]
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

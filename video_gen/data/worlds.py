@@ -14,8 +14,11 @@ from typing import Any, get_args
 
 import numpy as np
 
+from video_gen.data import maze
+from video_gen.data.actions import write_actions, write_vocabulary
 from video_gen.data.config import WorldConfig, WorldName
 from video_gen.data.drawing import draw, object_mask
+from video_gen.data.maze_view import draw_walk
 from video_gen.data.motion import is_led, simulate, simulate_change
 from video_gen.data.processes import in_processes
 from video_gen.data.state import PIXELS_PER_FRAME, World, collision_radius, object_radius
@@ -91,6 +94,15 @@ def load_state(folder: str | Path, file_name: str) -> World:
     return World(**scalars, **values, looks=looks, anchor=tuple(anchor) if len(anchor) else None, changes=changes)
 
 
+def load_walk(folder: str | Path, file_name: str) -> maze.Walk:
+    """The true walk of a rendered clip of the maze. Raises: DataError if the folder has none for it."""
+    path = Path(folder) / "state" / (Path(file_name).stem + ".npz")
+    if not path.exists():
+        raise DataError(f"{path}: no such state; only folders made by `video-gen worlds --kind maze` have them")
+    with np.load(path) as data:
+        return maze.Walk(layout=int(data["layout"]), **{name: data[name] for name in data.files if name != "layout"})
+
+
 def _render_all(
     config: WorldConfig,
     folder: Path,
@@ -121,12 +133,26 @@ def _render_all(
 
 def _render(config: WorldConfig, folder: Path, index: int) -> dict[str, Any]:
     """Write one scene's files. Returns: its caption, as its row has it."""
+    if config.kind == "maze":
+        return _render_walk(config, folder, index)
     world = simulate(config if index < IMAGES else config.replace(num_frames=1), index)
     *state, video = _files(folder, index)
     for file in state:
         _write_state(file, world)
     write_video(video, draw(world), config.fps, crf=CRF, metadata={"caption": world.caption, "world": config.kind})
     return _said(config, index, world)
+
+
+def _render_walk(config: WorldConfig, folder: Path, index: int) -> dict[str, Any]:
+    walk = maze.walk(config.seed, config.layouts, index, config.num_frames)
+    state, video = _files(folder, index)
+    with written(state) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **vars(walk))
+    write_actions(video, walk.keys, maze.VOCABULARY)
+    said = _caption(config, index)
+    frames = draw_walk(config.seed, config.layouts, walk, config.height, config.width)
+    write_video(video, frames, config.fps, crf=CRF, metadata={"caption": said["text"], "world": config.kind})
+    return said
 
 
 def _write_state(path: Path, world: World) -> None:
@@ -161,6 +187,8 @@ def _claim(config: WorldConfig, folder: Path) -> None:
     elif folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty and holds no world; choose another folder")
     write_text(file, json.dumps(wanted, indent=1))
+    if config.kind == "maze":
+        write_vocabulary(folder, maze.VOCABULARY)
 
 
 def _read_world(file: Path) -> dict[str, Any]:
@@ -172,11 +200,13 @@ def _read_world(file: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise DataError(f"{file}: damaged (no object); it says which world the folder holds: render the folder anew")
-    return {"num_images": 0, "changes": 0, "led": 0.0} | found
+    return {"num_images": 0, "changes": 0, "led": 0.0, "layouts": 4} | found
 
 
 def _caption(config: WorldConfig, index: int) -> dict[str, Any]:
     """What a scene's row says besides the file."""
+    if config.kind == "maze":
+        return {"text": f"maze {index % config.layouts}"}
     changes = config.changes and index < IMAGES
     return _said(config, index, simulate(config if changes else config.replace(num_frames=1), index))
 
@@ -213,6 +243,7 @@ __all__ = [
     "collision_radius",
     "draw",
     "load_state",
+    "load_walk",
     "object_mask",
     "object_radius",
     "render_world",

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from video_gen.evaluation.control_report import NAMES
 from video_gen.evaluation.steering_report import KINDS, say
 from video_gen.evaluation.steps import columns
 from video_gen.evaluation.words import SETS, words_of
@@ -66,6 +67,19 @@ def show_endings(found: dict[str, Any]) -> None:
     for key in next(iter(figures.values())):
         table.add_row(words_of(key).name, *(say(words_of(key), figures[name][key]) for name in figures))
     Console().print(table)
+
+
+def show_control(found: dict[str, Any]) -> None:
+    """Print the figures, those by frame, and what a turn leads to."""
+    show({"figures": found["figures"]}, None)
+    for what, sets in found["at"].items():
+        words = words_of(f"control_{what}")
+        table = Table(Column(no_wrap=True), *next(iter(sets.values())), title=f"{words.name}, frames after the first")
+        for name, row in sets.items():
+            table.add_row(NAMES[name], *map(words.say, row.values()))
+        Console().print(table)
+    for turns, row in found["circles"].items():
+        print(f"{turns} full turns: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
 
 
 def show_steps(rows: list[dict[str, Any]]) -> None:

@@ -71,7 +71,7 @@ def layer_kinds(config: TransformerConfig) -> list[str]:
 def _text_pass(config: TransformerConfig, batch: int, tokens: int) -> int:
     pairs = {"joint": tokens**2, "space": tokens**2, "time": tokens}
     embed = 2 * tokens * config.text_width * config.width
-    return batch * (embed + _times(config, 1) + _memories(config, tokens, pairs))
+    return batch * (embed + _times(config, 1, acts=False) + _memories(config, tokens, pairs))
 
 
 def _clean_pass(
@@ -126,9 +126,10 @@ def _embed(config: TransformerConfig, batch: int, frames: int, places: int) -> i
     return 2 * config.width * places * (batch * frames * _patch(config) + PLACE_FEATURES)
 
 
-def _times(config: TransformerConfig, frames: int) -> int:
-    """Embedding of diffusion time and the shared modulation."""
-    return 2 * frames * config.width * (TIME_FEATURES + 7 * config.width)
+def _times(config: TransformerConfig, frames: int, acts: bool = True) -> int:
+    """Embedding of diffusion time and of what was done, and the shared modulation."""
+    actions = config.action_size + config.width if acts and config.action_size else 0
+    return 2 * frames * config.width * (TIME_FEATURES + 7 * config.width + actions)
 
 
 def _patch(config: TransformerConfig) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from video_gen.errors import ShapeError
 from video_gen.model import checkpointing
+from video_gen.model.actions import ActionEmbedding, Actions, of_frames
 from video_gen.model.attention import SpatiotemporalAttention
 from video_gen.model.keys import Context, KeyValue
 from video_gen.model.layers import (
@@ -153,6 +154,7 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_patch = nn.Linear(patch, d)
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
+        self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
         self.stream = nn.Parameter(torch.zeros(3, d))
         self.modulation = nn.Linear(d, 6 * d)
         self.rotary = RotaryEmbedding(config.head_dim, config.rope_theta)
@@ -177,6 +179,8 @@ class VideoTransformer(nn.Module, Pretrained):
         for layer in (self.modulation, self.final_modulation):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.unembed.weight)
+        if self.embed_actions is not None:
+            nn.init.zeros_(self.embed_actions.out.weight)
         for block in self.blocks:
             table = cast(TransformerBlock, block).table
             nn.init.normal_(table, std=d**-0.5)
@@ -205,6 +209,7 @@ class VideoTransformer(nn.Module, Pretrained):
         t: Tensor | None = None,
         history: History | None = None,
         blocks: tuple[int, ...] | None = None,
+        actions: Actions | None = None,
     ) -> History:
         """Append clean frames to the history.
 
@@ -212,6 +217,7 @@ class VideoTransformer(nn.Module, Pretrained):
             latents: (b, c, f, h, w), clean or with noise of time `t` on them.
             t: (b, f) or (b,) diffusion time of that noise; None = 0.
             blocks: sizes of the blocks the frames came in; None = one.
+            actions: that led to the frames; None = nothing is known of them.
         """
         f = latents.shape[2]
         x, height, width = self._embed(latents, CLEAN)
@@ -219,7 +225,7 @@ class VideoTransformer(nn.Module, Pretrained):
         kept = history.frames if history else 0
         plans = self._plans(x, (height, width), blocks, kept, kept, None, self_history=True)
         t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
-        new = self._memories(x, t, plans, history)
+        new = self._memories(x, t, plans, history, actions=actions)
         layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
         return History(layers, kept + f).last(self.config.sink, self.config.window)
 
@@ -230,13 +236,15 @@ class VideoTransformer(nn.Module, Pretrained):
         text: TextMemory,
         history: History | None = None,
         history_visible: Tensor | None = None,
+        actions: Actions | None = None,
     ) -> Tensor:
         """The prediction for one block that follows `history`: (b, c, f, h, w) like `noisy`; `t` (b,) or (b, f).
 
-        `history_visible` (b,) is False where a sample is to see no history, as some did not in training.
+        `history_visible` (b,) is False where a sample is to see no history, as some did not in training; `actions` are those
+        that lead to the block's frames.
         """
         kept = history.frames if history else 0
-        return self._denoise(noisy, t, text, history, (noisy.shape[2],), kept, history_visible)
+        return self._denoise(noisy, t, text, history, (noisy.shape[2],), kept, history_visible, actions=actions)
 
     def forward(
         self,
@@ -250,6 +258,8 @@ class VideoTransformer(nn.Module, Pretrained):
         history_visible: Tensor | None = None,
         ending: Tensor | None = None,
         ending_visible: Tensor | None = None,
+        actions: Actions | None = None,
+        clean_actions: Actions | None = None,
         route: Route | None = None,
         context: Context | None = None,
     ) -> Tensor:
@@ -263,6 +273,7 @@ class VideoTransformer(nn.Module, Pretrained):
             blocks: sizes that add up to f; `history_visible`: (b,), False where a sample sees no history.
             ending: (b, c, 1, h, w) the picture after the last frame, to which all blocks lead; `ending_visible`: (b,), False
                 where a sample does not see it. Neither with a route nor with a context.
+            actions, clean_actions: that led to the frames of `noisy`, and of `clean`; None = nothing is known of them.
             route: places that skip some layers; None = none do.
             context: processes that do this together, all given the same arguments and all returning the same.
         """
@@ -282,13 +293,13 @@ class VideoTransformer(nn.Module, Pretrained):
         if sum(blocks) != f:
             raise ShapeError(f"blocks {blocks} add up to {sum(blocks)} frames, the latents have {f}")
         if clean is None or len(blocks) == 1:
-            return self._denoise(noisy, t, text_memory, None, blocks, 0, None, route, context)
+            return self._denoise(noisy, t, text_memory, None, blocks, 0, None, route, context, actions)
         past = f - blocks[-1]
         x, height, width = self._embed(clean[:, :, :past], CLEAN, context)
         plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
-        history = History(self._memories(x, clean_t, plans, None, route), past)
-        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route, context)
+        history = History(self._memories(x, clean_t, plans, None, route, of_frames(clean_actions, 0, past)), past)
+        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions)
 
     # -------------------- parts
 
@@ -303,13 +314,14 @@ class VideoTransformer(nn.Module, Pretrained):
         history_visible: Tensor | None = None,
         route: Route | None = None,
         context: Context | None = None,
+        actions: Actions | None = None,
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY, context)
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
         plans = self._plans(x, (height, width), blocks, first, kept, route, context=context, **hidden)
-        embedded, modulation = self._times(t, x)
+        embedded, modulation = self._times(t, actions)
         x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         patches = self.unembed(modulate(layer_norm(x), shift, scale))
@@ -318,10 +330,16 @@ class VideoTransformer(nn.Module, Pretrained):
         return unpatchify(patches, self.config.patch_size, height)
 
     def _memories(
-        self, x: Tensor, t: Tensor, plans: list[Plan], history: History | None, route: Route | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        plans: list[Plan],
+        history: History | None,
+        route: Route | None = None,
+        actions: Actions | None = None,
     ) -> tuple[KeyValue, ...]:
         """Keys and values of every layer; the last layer does no more than make them."""
-        _, modulation = self._times(t, x)
+        _, modulation = self._times(t, actions)
         x, memories = self._layers(x, modulation, plans, None, history, route, self.config.depth - 1)
         return (*memories, cast(TransformerBlock, self.blocks[-1]).memory(x, modulation, plans[0]))
 
@@ -364,9 +382,13 @@ class VideoTransformer(nn.Module, Pretrained):
         x = self.embed_patch(patches)
         return x + (places + self.stream[stream]).to(x.dtype), h, w
 
-    def _times(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`t` (b,) or (b, f) to its embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
+    def _times(self, t: Tensor, actions: Actions | None) -> tuple[Tensor, Tensor]:
+        """`t` (b,) or (b, f), and what was done, to their embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
         embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
+        if actions is not None:
+            if self.embed_actions is None:
+                raise ShapeError("actions for a model that was trained without; train it on clips that have some")
+            embedded = embedded + self.embed_actions(actions)
         return embedded, self.modulation(F.silu(embedded)).unflatten(-1, (6, -1))
 
     def _plans(

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from video_gen.config import HIDDEN, Config, validate
 from video_gen.errors import ConfigError
+from video_gen.vocabulary import Vocabulary
 
 Checkpointing = Literal["off", "selective", "full"]
 
@@ -64,11 +65,27 @@ class TransformerConfig(Config):
     rope_theta: float = Field(default=1000.0, gt=1, le=1e9)
     """Base of the rotary positions: the slowest turn is about 6 times this, in frames or places."""
 
+    actions: Annotated[Vocabulary | None, HIDDEN] = None
+    """What can be done in the world that it shows, at each frame; that of the data. None = it knows of no actions."""
+    action_frames: Annotated[int | None, HIDDEN] = Field(default=None, ge=1)
+    """With actions: pixel frames, and so actions, of a latent frame; the VAE's temporal stride."""
+
+    @model_validator(mode="after")
+    def _actions(self):
+        if (self.actions is None) != (self.action_frames is None):
+            raise ValueError("actions and action_frames belong together; give both or neither")
+        return self
+
     @model_validator(mode="after")
     def _heads(self):
         if self.width % self.head_dim or self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even and divide width {self.width}")
         return self
+
+    @property
+    def action_size(self) -> int:
+        """Numbers by which a latent frame's actions are told; 0 = none."""
+        return self.actions.size * (self.action_frames or 0) if self.actions else 0
 
     def tokens(self, latent_frames: int, latent_height: int, latent_width: int) -> int:
         """Video tokens of one clip."""

@@ -1,11 +1,13 @@
 """The transformer with a prompt, as guidance and a rollout want it: branches of one batch, and a history to append to."""
 
-from typing import Self, cast
+import copy
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_gen.model.actions import Actions
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History, TextMemory, VideoTransformer
@@ -20,6 +22,7 @@ class TextConditioned:
             prompt was given or its guidance is off.
         window: latent frames of history that a block sees, besides the sink.
         ahead, gap: the frame to which the video leads, a history of its own, and the frames between a block and it; None, 0 = none.
+        actions: (b, f, n) that lead to the block's frames; None = nothing is known of that.
     """
 
     def __init__(
@@ -31,31 +34,48 @@ class TextConditioned:
         window: int,
         ahead: History | None = None,
         gap: int = 0,
+        actions: Tensor | None = None,
     ):
         self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
-        self.window, self.ahead, self.gap = window, ahead, gap
+        self.window, self.ahead, self.gap, self.actions = window, ahead, gap, actions
 
     def towards(self, picture: Tensor, gap: int) -> Self:
         """The same, for a block with `gap` frames between it and a picture, (b or 1, c, 1, h, w) latents of it by itself."""
         ahead = self.transformer.encode_history(picture.expand(len(self.text.visible), -1, -1, -1, -1))
-        return type(self)(self.transformer, self.diffusion, self.text, self.empty, self.window, ahead, gap)
+        return self._with(ahead=ahead, gap=gap)
+
+    def doing(self, actions: Tensor) -> Self:
+        """The same, for a block to whose frames the actions (b, f, n) lead."""
+        return self._with(actions=actions)
+
+    def _with(self, **changes: Any) -> Self:
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
 
     def branches(self, history: History | None) -> tuple[Branch, ...]:
         differ: dict[Branch, bool] = {"full": True, "history": self.empty is not None, "alone": history is not None}
-        differ["unled"] = self.ahead is not None
+        differ |= {"unled": self.ahead is not None, "untold": self.actions is not None}
         return tuple(branch for branch, differs in differ.items() if differs)
 
     def denoiser(self, history: History | None, branches: tuple[Branch, ...]) -> BranchDenoiser:
         """All branches are one forward pass of as many times the batch. What they see is put together once per block."""
         count = len(branches)
         empty = self.text if self.empty is None else self.empty
-        text = join_texts([self.text if branch in ("full", "unled") else empty for branch in branches])
+        text = join_texts([empty if branch in ("history", "alone") else self.text for branch in branches])
         if self.ahead is not None:
             led = None
             if "unled" in branches:
                 led = torch.tensor([branch != "unled" for branch in branches], device=text.visible.device)
                 led = led.repeat_interleave(len(self.text.visible))
             text = text.towards(cast(History, repeat_history(self.ahead, count)), self.gap, led)
+        actions = None
+        if self.actions is not None:
+            known = None
+            if "untold" in branches:
+                known = torch.tensor([branch != "untold" for branch in branches], device=text.visible.device)
+                known = known.repeat_interleave(len(self.text.visible))
+            actions = Actions(repeat(self.actions, count), known)
         visible = None
         if "alone" in branches and history is not None:
             sees = torch.tensor([branch != "alone" for branch in branches], device=text.visible.device)
@@ -64,13 +84,16 @@ class TextConditioned:
 
         def denoise(noisy: Tensor, t: Tensor) -> tuple[Tensor, ...]:
             many, times = repeat(noisy, count), repeat(t, count)
-            output = self.transformer.denoise(many, times, text, history, visible)
+            output = self.transformer.denoise(many, times, text, history, visible, actions)
             return self.diffusion.to_denoised(output.float(), many, times).chunk(count)
 
         return denoise
 
-    def append(self, history: History | None, latents: Tensor, t: Tensor) -> History:
-        kept = self.transformer.encode_history(latents, t, history)
+    def append(
+        self, history: History | None, latents: Tensor, t: Tensor, actions: Tensor | None = None
+    ) -> History:
+        done = None if actions is None else Actions(actions)
+        kept = self.transformer.encode_history(latents, t, history, actions=done)
         return kept.last(self.transformer.config.sink, self.window)
 
 

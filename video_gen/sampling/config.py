@@ -40,6 +40,8 @@ class SamplingConfig(Config):
     text it costs half as much again."""
     ending_scale: float = Field(default=1.0, ge=0, le=1_000)
     """The same for the estimates without and with a last frame that lies ahead, where one is given; 1 = off. It costs as much."""
+    action_scale: float = Field(default=1.0, ge=0, le=1_000)
+    """The same for the estimates without and with what is done, in worlds that are played; 1 = off."""
     history_noise: float = Field(default=0.0, ge=0, le=1)
     """Diffusion time of the noise that is put on made frames as they become history, of which the network is told: it hides
     their small faults, which would feed on themselves in a long video (Chen et al. 2024, arXiv:2407.01392). 0 = off. What a
@@ -96,6 +98,7 @@ class SamplingSettings(TypedDict, total=False):
     guidance_scale: float
     history_scale: float
     ending_scale: float
+    action_scale: float
     history_noise: float
     guidance_interval: tuple[float, float]
     guidance_rescale: float

@@ -1,15 +1,17 @@
-"""Guidance of estimates of the denoised latents, by text, by history and by a frame that lies ahead.
+"""Guidance of estimates of the denoised latents, by text, by history, by a frame that lies ahead and by what is done.
 
-A model gives up to four estimates of one block, called branches:
+A model gives up to five estimates of one block, called branches:
 
     alone      the block by itself
     history    with the history
     full       with history and text
     unled      the same without the frame that lies ahead, which the others see if there is one
+    untold     the same without the actions that lead to the block, which the others are told if there are some
 
-Guidance goes past `full`, by the difference that the text makes, that the history makes, and that the frame ahead makes:
+Guidance goes past `full`, by the differences that the text, the history, the frame ahead and the actions make:
 
-    full + (guidance_scale - 1) * (full - history) + (history_scale - 1) * (history - alone) + (ending_scale - 1) * (full - unled)
+    full + (guidance_scale - 1) * (full - history) + (history_scale - 1) * (history - alone)
+         + (ending_scale - 1) * (full - unled) + (action_scale - 1) * (full - untold)
 
 With `history_scale` 1 that is classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598); the second difference is
 history guidance (Song et al. 2025, arXiv:2502.06764). Each difference, here a *push*, may be changed on its way by the
@@ -31,7 +33,7 @@ from video_gen.sampling.config import SamplingConfig
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy (b, c, f, h, w), t (b,) or (b, f)) to the estimate of the denoised latents."""
-Branch = Literal["full", "history", "alone", "unled"]
+Branch = Literal["full", "history", "alone", "unled", "untold"]
 BranchDenoiser = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """The same, with one estimate for each branch that it was made for."""
 PER_FRAME = (1, 3, 4)
@@ -43,7 +45,7 @@ class Branches(Protocol):
 
     def branches(self, history: Any) -> tuple[Branch, ...]:
         """Those that differ: without a prompt `history` is left out, being `full`; without history `alone`, being `history`;
-        without a frame ahead `unled`, being `full`."""
+        without a frame ahead `unled`, and without actions `untold`, being `full`."""
         ...
 
     def denoiser(self, history: Any, branches: tuple[Branch, ...]) -> BranchDenoiser:
@@ -78,6 +80,8 @@ class GuidedDenoiser:
             guided = guided + (sampling.history_scale - 1) * self._push(with_history, found["alone"], full, noisy, t)
         if "unled" in found:
             guided = guided + (sampling.ending_scale - 1) * self._push(full, found["unled"], full, noisy, t)
+        if "untold" in found:
+            guided = guided + (sampling.action_scale - 1) * self._push(full, found["untold"], full, noisy, t)
         return rescale(guided, full, sampling.guidance_rescale) if sampling.guidance_rescale else guided
 
     def _push(self, strong: Tensor, weak: Tensor, full: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
@@ -103,6 +107,7 @@ def needed_branches(available: tuple[Branch, ...], sampling: SamplingConfig) -> 
         "history": "history" in available and (text_guided or history_guided),
         "alone": history_guided,
         "unled": "unled" in available and sampling.ending_scale != 1,
+        "untold": "untold" in available and sampling.action_scale != 1,
     }
     return tuple(branch for branch, needed in wanted.items() if needed)
 

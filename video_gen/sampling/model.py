@@ -139,15 +139,24 @@ class VideoModel:
         return self.transformer.encode_text(finite(tokens, "text encoder"), visible)
 
     def begin(
-        self, model: TextConditioned, given: np.ndarray | None, seeds: Sequence[int], block_frames: int | None
+        self,
+        model: TextConditioned,
+        given: np.ndarray | None,
+        seeds: Sequence[int],
+        block_frames: int | None,
+        actions: Tensor | None = None,
     ) -> tuple[RolloutState, Caches | None]:
-        """State of rollout and decoder after the frames given; like the model's own they come in blocks."""
+        """State of rollout and decoder after the frames given; like the model's own they come in blocks.
+
+        Args: given: uint8 (f, h, w, 3) for all, or (b, f, h, w, 3) one each; `actions`: (b, f', n) that led to its latent frames.
+        """
         generators = generators_for(list(seeds), self.device)
         if given is None:
             return begin(model, None, (), generators), None
-        latents = self.encode(given[None]).expand(len(seeds), -1, -1, -1, -1)
+        given = given if given.ndim == 5 else given[None]
+        latents = self.encode(given).expand(len(seeds), -1, -1, -1, -1)
         sizes = plan_blocks(0, latents.shape[2], block_frames)
-        return begin(model, latents, sizes, generators), self.decode(latents, None)[1]
+        return begin(model, latents, sizes, generators, actions), self.decode(latents, None)[1]
 
     # -------------------- frames
 

@@ -10,6 +10,7 @@ from video_gen.errors import ShapeError
 from video_gen.sampling import beyond
 from video_gen.sampling.config import SamplingConfig, SamplingSettings, Steering
 from video_gen.sampling.model import VideoModel, plan_blocks
+from video_gen.sampling.play import Play, Plays, actions_before, vocabulary_of
 from video_gen.sampling.rollout import advance
 from video_gen.sampling.stream import Stream, Streams
 from video_gen.sampling.stream_state import StreamState
@@ -43,6 +44,15 @@ class StreamOptions(SamplingSettings, total=False):
     video: np.ndarray | None
     speed: float
     block_frames: int | None
+    sampling: SamplingConfig | None
+
+
+class PlayOptions(SamplingSettings, total=False):
+    """What can be said of a world that is played; `VideoPipeline.plays` says what it means. Besides, each field of `SamplingConfig`."""
+
+    image: np.ndarray | None
+    video: np.ndarray | None
+    actions: np.ndarray | None
     sampling: SamplingConfig | None
 
 
@@ -194,6 +204,61 @@ class VideoPipeline(VideoModel):
         Raises: ShapeError, ConfigError, DataError for what does not fit.
         """
         return Streams(self, *self._start(prompts, seeds, **options))
+
+    def play(self, prompt: str = "", *, seed: int = 0, **options: Unpack[PlayOptions]) -> Play:
+        """A world to be played: `frames = world.step({"keys": ["forward"]})`, uint8 (f, h, w, 3), as many as a latent frame stands for.
+
+        Args: options: what `PlayOptions` says, such as `image=picture`, `num_steps=2`; see `plays`.
+        Raises: as `plays`.
+        """
+        return Play(self, *self._begin_to_play([prompt], [seed], **options))
+
+    def plays(self, prompts: Sequence[str], *, seeds: Sequence[int], **options: Unpack[PlayOptions]) -> Plays:
+        """Several worlds that are played together; each depends on its own prompt, seed and actions alone.
+
+        Args:
+            image, video: to start from, (h, w, 3) or (f, h, w, 3) uint8, scaled and cropped to the model's size; without either
+                the model makes a first frame. A video may be one for each, (n, f, h, w, 3), of the model's size.
+            actions: of the video, (f, a) or (n, f, a) as `Vocabulary.row` has them: row t led from frame t to frame t + 1.
+            sampling, others: how to sample, and fields of it to change.
+        Returns: see `Plays`.
+        Raises: ConfigError if the model was trained without actions; ShapeError, DataError for what does not fit.
+        """
+        return Plays(self, *self._begin_to_play(prompts, seeds, **options))
+
+    def _begin_to_play(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        image: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        actions: np.ndarray | None = None,
+        sampling: SamplingConfig | None = None,
+        **settings: Unpack[SamplingSettings],
+    ) -> tuple[StreamState, np.ndarray]:
+        """The state after the first frames, and these, (n, f, h, w, 3)."""
+        vocabulary_of(self)
+        if len(prompts) != len(seeds):
+            raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        if video is not None and video.ndim == 5:
+            given = video
+        else:
+            given = None if image is None and video is None else self.given(image, video)[None]
+        chosen = (sampling or self.config.sampling).replace(**settings)
+        steering = validate(Steering, {"prompts": tuple(prompts), "sampling": chosen}, source="play()")
+        size = (1, *self.latent_frame()[1:])
+        with self.inference():
+            model = self.block_model(prompts, chosen, 1)
+            done = actions_before(self, given, actions, len(seeds))
+            rollout, decoder = self.begin(model, given, seeds, 1, done)
+            if given is None:
+                c = self.latent_frame()[0]
+                rollout = advance(model, rollout, (c, *size), self.diffusion, chosen, self.device, actions=done)
+                assert rollout.block is not None
+                given, decoder = self.decode(rollout.block, None)
+        first = np.broadcast_to(given, (len(seeds), *given.shape[1:]))
+        return StreamState(rollout, decoder, steering, 1, seconds=first.shape[1] / self.config.clip.fps), first
 
     def _start(
         self,

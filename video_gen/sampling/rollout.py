@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -17,9 +17,13 @@ from video_gen.sampling.solvers import SOLVERS, sample_noise, timesteps
 class BlockModel(Branches, Protocol):
     """What a rollout needs of a model: estimates for a block, and a history to append to. A history is a plain value."""
 
-    def append(self, history: Any, latents: Tensor, t: Tensor) -> Any:
+    def append(self, history: Any, latents: Tensor, t: Tensor, actions: Tensor | None = None) -> Any:
         """The history with finished frames (b, c, f, h, w) at its end, which have noise of time `t` (b,) on them; `history`
-        None is the empty one."""
+        None is the empty one. `actions` (b, f, n) led to them; None = nothing is known of that."""
+        ...
+
+    def doing(self, actions: Tensor) -> Self:
+        """The same, for a block to whose frames the actions (b, f, n) lead."""
         ...
 
 
@@ -34,21 +38,30 @@ class RolloutState:
     """(b, c, f, h, w) the latents made last; None = no block was made yet."""
     randomness: tuple[Tensor, ...]
     """State of each sample's generator, bytes."""
+    actions: Tensor | None = None
+    """(b, f, n) that led to `block`; None = nothing is known of that."""
 
 
 def begin(
-    model: BlockModel, given: Tensor | None, sizes: Iterable[int], generators: Sequence[torch.Generator]
+    model: BlockModel,
+    given: Tensor | None,
+    sizes: Iterable[int],
+    generators: Sequence[torch.Generator],
+    actions: Tensor | None = None,
 ) -> RolloutState:
     """The state before the first block.
 
     Args:
         given: (b, c, f, h, w) latents that come before it, in blocks of `sizes` frames, or None.
         generators: one per sample, so that a sample does not depend on its batch.
+        actions: (b, f, n) that led to the frames given; None = nothing is known of that.
     """
-    history = None
+    history, at = None, 0
     if given is not None:
         for part in given.split(list(sizes), dim=2):
-            history = model.append(history, part, part.new_zeros(len(part)))
+            done = None if actions is None else actions[:, at : at + part.shape[2]]
+            history = model.append(history, part, part.new_zeros(len(part)), done)
+            at += part.shape[2]
     return RolloutState(history, None, tuple(generator.get_state() for generator in generators))
 
 
@@ -60,26 +73,29 @@ def advance(
     sampling: SamplingConfig,
     device: torch.device | str = "cpu",
     draft: Draft | None = None,
+    actions: Tensor | None = None,
 ) -> RolloutState:
     """Make one block: the one loop body of clips, longer videos and streams.
 
     Args:
         shape: (c, f, h, w) of the block, f being its own choice each time.
         draft: what it starts from, None = noise alone.
+        actions: (b, f, n) that lead to its frames; None = nothing is known of that.
     Returns: the state after it, whose `block` it is.
     """
     generators = [torch.Generator(device) for _ in state.randomness]
     for generator, randomness in zip(generators, state.randomness):
         generator.set_state(randomness)
     history = _history(model, state, diffusion, sampling.history_noise, generators)
-    denoiser: Denoiser = GuidedDenoiser(model, history, sampling, diffusion)
+    acting = model if actions is None else model.doing(actions)
+    denoiser: Denoiser = GuidedDenoiser(acting, history, sampling, diffusion)
     first = state.history is None and state.block is None
     times = timesteps(sampling.steps_of(first), sampling.shift).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
         noisy, times = draft.start(noisy, diffusion), draft.times(times)
     block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators, sampling.noise_scale)
-    return RolloutState(history, block, tuple(generator.get_state() for generator in generators))
+    return RolloutState(history, block, tuple(generator.get_state() for generator in generators), actions)
 
 
 def _history(
@@ -96,4 +112,4 @@ def _history(
     t = latents.new_full((len(latents),), noise_time if state.history is not None else 0.0)
     if noise_time and state.history is not None:
         latents = diffusion.add_noise(latents, sample_noise(latents.shape, generators), t)
-    return model.append(state.history, latents, t)
+    return model.append(state.history, latents, t, state.actions)

@@ -72,6 +72,8 @@ def save_state(state: StreamState, path: str | Path, model: VideoModel) -> None:
         tensors |= {f"decoder.{tile}.{i}": x for i, x in enumerate(cache)}
     if rollout.block is not None:
         tensors["block"] = rollout.block
+    if rollout.actions is not None:
+        tensors["actions"] = rollout.actions
     if rollout.history is not None:
         for i, (k, v) in enumerate(rollout.history.layers):
             tensors |= {f"history.{i}.k": k, f"history.{i}.v": v}
@@ -97,12 +99,12 @@ def load_state(path: str | Path, model: VideoModel) -> StreamState:
         if f"history.{i}.k" in tensors
     ]
     history = History(tuple(layers), layers[0].k.shape[2]) if layers else None
-    block = tensors["block"].to(model.device) if "block" in tensors else None
+    block, actions = (tensors[name].to(model.device) if name in tensors else None for name in ("block", "actions"))
     decoder: list[Cache] = []
     while cache := _numbered(tensors, f"decoder.{len(decoder)}"):
         on_device = (x.to(model.device) for x in cache)
         decoder.append(tuple(x.contiguous(memory_format=torch.channels_last_3d) for x in on_device))
-    rollout = RolloutState(history, block, tuple(_numbered(tensors, "randomness")))
+    rollout = RolloutState(history, block, tuple(_numbered(tensors, "randomness")), actions)
     return StreamState(
         rollout, tuple(decoder) or None, header.steering, header.block_frames, header.speed, header.seconds
     )

@@ -2,14 +2,25 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from video_gen.data.actions import FILE
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.data.folder import media_files, quarantined, scan
-from video_gen.data.latents import ENDED, Latent, LatentSet, encode_clips, fingerprint, known_latents, stamp_of
+from video_gen.data.latents import (
+    ENDED,
+    Latent,
+    LatentSet,
+    encode_clips,
+    fingerprint,
+    known_latents,
+    known_vocabulary,
+    stamp_of,
+)
 from video_gen.data.store import fill, unit_name
 from video_gen.errors import ConfigError, DataError
 from video_gen.model.pretrained import local_folder
@@ -134,6 +145,17 @@ def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer,
         _load(folder / "text", text, ByteTextEncoder.from_pretrained(folder / "text"), "text")
 
 
+def action_sizes(run: DiffusionRun, latents: LatentSet, vae: VideoVAE) -> dict[str, Any]:
+    """What a transformer's config says of actions, from the data. Raises: ConfigError if the run was told of others."""
+    told, found = run.transformer.actions, latents.vocabulary
+    if told is not None and (found is None or not told.same_actions(found)):
+        raise ConfigError(
+            f"transformer.actions names {', '.join(told.names)}, and {run.data.folder} has "
+            f"{', '.join(found.names) if found else f'no {FILE}'}; leave transformer.actions out: it is taken from the data"
+        )
+    return {"actions": found, "action_frames": found and vae.config.temporal_stride}
+
+
 def load_vae_weights(run: VAERun, folder: Path, vae: VideoVAE) -> None:
     """Fill a VAE with the weights of another, its linear path included. Its latents' statistics are measured anew at the end.
 
@@ -189,20 +211,29 @@ def _encoder(run: DiffusionRun, vae: VideoVAE) -> Callable[[Tensor], Tensor]:
 
 
 def _part(run: DiffusionRun, folder: Path, entries: list[Latent], part: str) -> LatentSet:
-    chosen = [entry for entry in entries if entry.part == part]
+    chosen, vocabulary = [entry for entry in entries if entry.part == part], known_vocabulary(folder, run.data)
     if not chosen and part == "train":
         raise DataError(f"{run.data.folder}: no clip to train on; add files, or lower data.validation_fraction")
-    return LatentSet(folder, chosen)
+    return LatentSet(folder, chosen, vocabulary)
 
 
 def _load(
     folder: Path, model: VideoTransformer | ByteTextEncoder, start: VideoTransformer | ByteTextEncoder, name: str
 ):
-    wanted, found = ({key: x.shape for key, x in m.state_dict().items()} for m in (model, start))
-    if wanted != found:
+    found, fresh = start.state_dict(), model.state_dict()
+    if isinstance(model, VideoTransformer) and isinstance(start, VideoTransformer):
+        ours, theirs = model.config.actions, start.config.actions
+        if theirs is not None and (ours is None or not ours.same_actions(theirs)):
+            raise ConfigError(
+                f"{folder}: was trained for other actions ({', '.join(theirs.names)}) than the data has "
+                f"({', '.join(ours.names) if ours else 'none'}); take data with the same {FILE}"
+            )
+        if theirs is None and ours is not None:  # it learns of actions now; nothing that it makes changes yet
+            found |= {key: x for key, x in fresh.items() if key.startswith("embed_actions.")}
+    if {key: x.shape for key, x in fresh.items()} != {key: x.shape for key, x in found.items()}:
         pairs = ((key, value, getattr(model.config, key)) for key, value in start.config.model_dump().items())
         key, theirs, ours = next((pair for pair in pairs if pair[1] != pair[2]), ("sizes", "others", "these"))
         raise ConfigError(
             f"{name}.{key} is {ours}, and {theirs} in init; set {name} to what {folder / 'config.json'} says"
         )
-    model.load_state_dict(start.state_dict())
+    model.load_state_dict(found)

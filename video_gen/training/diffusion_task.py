@@ -15,6 +15,7 @@ from video_gen.data.latents import LatentSet
 from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.data.worlds import world_of
 from video_gen.errors import ConfigError
+from video_gen.model.actions import Actions, latent_actions
 from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.flops import BACKWARD, text_flops, transformer_flops
 from video_gen.model.keys import Context
@@ -47,9 +48,13 @@ def block_sizes(frames: int, size: int) -> tuple[int, ...]:
     return (1, *(min(size, rest - start) for start in range(0, rest, size)))
 
 
-def ending_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What of a batch says where its clips lead: `ending` and `ending_visible` of `VideoTransformer.forward`, if it does."""
-    return {name: batch[name] for name in ("ending", "ending_visible") if name in batch}
+def told(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a batch says what was done, and where its clips lead: arguments of `VideoTransformer.forward`, if it does."""
+    found: dict[str, Any] = {name: batch[name] for name in ("ending", "ending_visible") if name in batch}
+    if "actions" in batch:
+        found["actions"] = Actions(batch["actions"], batch.get("actions_known"))
+        found["clean_actions"] = Actions(batch["actions"], batch.get("past_known"))
+    return found
 
 
 def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
@@ -130,11 +135,21 @@ class DiffusionTask:
         }
         if not all(shown.all() for _, shown in said):
             batch["shown"] = torch.from_numpy(np.stack([shown for _, shown in said]))
+        if self.train.vocabulary is not None:
+            batch["actions"] = self._actions(self.train, indices)
+            for name in ("actions_known", "past_known"):
+                dropped = rng.random(size)[self.mesh.share(size)] < self.run.modes.action_dropout
+                batch[name] = torch.from_numpy(~dropped)
         if self.run.modes.endings and batch["latents"].shape[2] > 1:
             batch["ending"] = torch.stack([self.train.ending(i) for i in indices])
             drawn = rng.random(size)[self.mesh.share(size)] < self.run.modes.endings
             batch["ending_visible"] = torch.tensor([self.train.led(i) or bool(d) for i, d in zip(indices, drawn)])
         return batch
+
+    def _actions(self, clips: LatentSet, indices: Sequence[int]) -> Tensor:
+        """(b, f, n), what led to the latent frames of clips."""
+        rows = torch.stack([clips.actions(i) for i in indices])
+        return latent_actions(rows, self.transformer.config.action_frames or 1)
 
     def _said(self, clips: LatentSet, index: int, keep: bool, choice: float) -> tuple[str, np.ndarray]:
         """One of a clip's captions, or none, and at which latent frames (f,) it is what is seen.
@@ -216,36 +231,10 @@ class DiffusionTask:
         noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
         text, visible = self.text(batch["text"])
-        extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context} | ending_of(batch)
+        extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context} | told(batch)
         extra |= self._history(batch, blocks, generators) if history else {}
         output = self.transformer(noisy, t, text, visible, **extra)
         return self.diffusion.loss(output, latents, noise, noisy, t, counted(batch, blocks))
-
-    def _predict(
-        self,
-        noisy: Tensor,
-        t: Tensor,
-        text: Tensor,
-        visible: Tensor,
-        blocks: tuple[int, ...],
-        ending: Tensor | None,
-        extra: dict[str, Any],
-    ) -> Tensor:
-        """The network's output; an `ending` (b, c, 1, h, w) is one more frame of the last block, without noise."""
-        if ending is None:
-            return self.transformer(noisy, t, text, visible, blocks=blocks, **extra)
-        noisy, t = torch.cat([noisy, ending], dim=2), F.pad(t, (0, 1))
-        blocks = (*blocks[:-1], blocks[-1] + 1)
-        return self.transformer(noisy, t, text, visible, blocks=blocks, **extra)[:, :, :-1]
-
-    def _counted(self, batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
-        """(b, f), which frames count: those that show what the caption says, of blocks that begin with such a frame, as a
-        caption that changes does so between blocks. None = all."""
-        shown = batch.get("shown")
-        if shown is None:
-            return None
-        starts = [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
-        return shown & shown[:, starts]
 
     def _history(
         self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator]
@@ -265,7 +254,8 @@ class DiffusionTask:
             )
             start = start.clamp(min=EPSILON).expand(-1, f)
             noisy = self.diffusion.add_noise(latents, normal(generators, *shape), start)
-            made = self._resample(noisy, start, batch, {"blocks": blocks, "clean": clean, "clean_t": t})
+            known = {name: done for name, done in told(batch).items() if name.endswith("actions")}
+            made = self._resample(noisy, start, batch, {"blocks": blocks, "clean": clean, "clean_t": t} | known)
             clean, t = torch.where(chosen[:, None, :, None, None], made, clean), torch.where(chosen, 0.0, t)
         return {"clean": clean, "clean_t": t, "history_visible": visible}
 
@@ -284,7 +274,10 @@ class DiffusionTask:
         return noisy
 
     def validate(self, step: int) -> dict[str, float]:
-        """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block."""
+        """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block.
+
+        With actions also how much larger the latter is with those of other clips: 1 = they are ignored.
+        """
         longest = max(self.validation.buckets, default=None)
         indices = [i for i, bucket in enumerate(self.validation.buckets) if bucket == longest]
         own = indices[:VALIDATION_CLIPS][self.mesh.data_rank :: self.mesh.data_ranks]
@@ -296,6 +289,8 @@ class DiffusionTask:
         every = self.mesh.gather(figures)
         names = {name for found in every for name in found}
         means = {n: float(np.mean(np.concatenate([found.get(n, []) for found in every]))) for n in sorted(names)}
+        if "loss_shuffled" in means:
+            means["shuffle_ratio"] = means.pop("loss_shuffled") / means["loss_causal"]
         return ({"loss": self._as_trained(means)} if means else {}) | means
 
     def _as_trained(self, figures: Mapping[str, float]) -> float:
@@ -309,7 +304,7 @@ class DiffusionTask:
         batch = self._held_out(clips)
         f, device = batch["latents"].shape[2], batch["latents"].device
         blocks = block_sizes(f, min(self.run.modes.block_sizes))
-        figures, causal = {}, []
+        figures, causal, shuffled = {}, [], []
         for band in range(BANDS):
             generators = [sample_generators(band, 0, range(i, i + 1), device)[0] for i in clips]
             t = ((band + uniform(generators, 1)) / BANDS).expand(-1, f)
@@ -317,7 +312,15 @@ class DiffusionTask:
             figures[f"loss_t{low:.2f}-{high:.2f}"] = self._losses_at(batch, t, (f,), generators, history=False)
             if f > 1:
                 causal.append(self._losses_at(batch, t, blocks, generators, history=True))
-        return figures | ({"loss_causal": torch.stack(causal).mean(0)} if causal else {})
+            if f > 1 and "actions" in batch and len(clips) > 1:
+                others = batch | {"actions": batch["actions"].roll(len(clips) // 2, dims=0)}
+                again = [sample_generators(band, 0, range(i, i + 1), device)[0] for i in clips]
+                uniform(again, 1)
+                normal(again, *batch["latents"].shape[1:])
+                shuffled.append(self._losses_at(others, t, blocks, again, history=True))
+        for name, losses in (("loss_causal", causal), ("loss_shuffled", shuffled)):
+            figures |= {name: torch.stack(losses).mean(0)} if losses else {}
+        return figures
 
     def _held_out(self, clips: list[int]) -> dict[str, Tensor]:
         """A batch of held-out clips."""
@@ -327,6 +330,7 @@ class DiffusionTask:
             "latents": torch.stack([self.validation[i] for i in clips]).to(device),
             "text": self.text.tokenise([caption for caption, _ in said]).to(device),
             "shown": torch.from_numpy(np.stack([shown for _, shown in said])).to(device),
+            **({"actions": self._actions(self.validation, clips).to(device)} if self.validation.vocabulary else {}),
             **self._led(clips, device),
         }
 

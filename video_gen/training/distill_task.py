@@ -23,7 +23,7 @@ from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.best import Judge
-from video_gen.training.diffusion_task import DiffusionTask, counted, ending_of
+from video_gen.training.diffusion_task import DiffusionTask, counted, told
 from video_gen.training.recipes import DiffusionRun, DistillConfig
 from video_gen.training.task import normal
 
@@ -57,7 +57,7 @@ class DistillTask(DiffusionTask):
     def _answer(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
         """The student's estimate of where the trajectory ends."""
         text, visible = self.text(batch["text"])
-        output = self.transformer(noisy, t, text, visible, **ending_of(batch), **extra)
+        output = self.transformer(noisy, t, text, visible, **told(batch), **extra)
         return self.diffusion.to_denoised(output.float(), noisy, t)
 
     def _guided(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
@@ -67,7 +67,7 @@ class DistillTask(DiffusionTask):
 
         def estimate(texts: Tensor) -> Tensor:
             text, visible = teacher.text(texts)
-            output = teacher.transformer(noisy, t, text, visible, **ending_of(batch), **extra)
+            output = teacher.transformer(noisy, t, text, visible, **told(batch), **extra)
             return self.diffusion.to_denoised(output.float(), noisy, t)
 
         full = estimate(batch["text"])

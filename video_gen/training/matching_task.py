@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from video_gen.data.latents import LatentSet
+from video_gen.model.actions import of_frames
 from video_gen.model.diffusion import along
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.solvers import timesteps
+from video_gen.training.diffusion_task import told
 from video_gen.training.distill_task import DistillTask
 from video_gen.training.recipes import DiffusionRun, DistillConfig
 from video_gen.training.task import normal, sample_generators, uniform
@@ -84,15 +86,17 @@ class MatchingTask(DistillTask):
         b, c, _, h, w = batch["latents"].shape
         sampling, student = self.run.sampling, self.transformer
         memory, history = student.encode_text(*self.text(batch["text"])), None
-        inputs, chosen_times, made = [], [], []
+        inputs, chosen_times, made, at = [], [], [], 0
         for size in blocks:
             num_steps = sampling.steps_of(first=not made)
             times = timesteps(num_steps, sampling.shift).to(batch["latents"].device)
             chosen = (uniform(generators, 1) * num_steps).long()
             x = before = normal(generators, c, size, h, w)
+            actions, past = (of_frames(told(batch).get(name), at, size) for name in ("actions", "clean_actions"))
+            at += size
             for index, (now, then) in enumerate(pairwise(times)):
                 before = torch.where(along(chosen == index, x), x, before)
-                output = student.denoise(x, now.expand(b), memory, history)
+                output = student.denoise(x, now.expand(b), memory, history, actions=actions)
                 x = self.diffusion.to_denoised(output, x, now.expand(b))
                 if index < num_steps - 1:  # as the solver `renoise` does
                     noise = sampling.noise_scale * normal(generators, c, size, h, w)
@@ -100,7 +104,7 @@ class MatchingTask(DistillTask):
             inputs.append(before)
             chosen_times.append(times[chosen].expand(-1, size))
             made.append(x)
-            history = student.encode_history(x, history=history)
+            history = student.encode_history(x, history=history, actions=past)
         return torch.cat(inputs, dim=2), torch.cat(chosen_times, dim=1), torch.cat(made, dim=2)
 
     @torch.no_grad()
@@ -136,7 +140,7 @@ class MatchingTask(DistillTask):
         """The critic's prediction, and the latents for which it stands."""
         with torch.no_grad():
             text, visible = self.teacher.text(batch["text"])
-        output = self.critic(noisy, t, text, visible, **extra)
+        output = self.critic(noisy, t, text, visible, **told(batch), **extra)
         return output, self.diffusion.to_denoised(output.float(), noisy, t)
 
     def _held_out_losses(self, clips: list[int]) -> dict[str, Tensor]:

@@ -93,6 +93,9 @@ class ModeConfig(Config):
     """Latent frames per block, drawn per step; the first frame of a video is always a block of its own."""
     text_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without caption, for guidance."""
+    action_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Of data with actions: share of samples that are not told what leads to the frames they make, for guidance by it; and, drawn
+    apart, of those that are not told what led to their history, as where a video without actions is gone on with."""
     history_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of samples that see no history."""
     noisy_history: float = Field(default=0.5, ge=0, le=1)
@@ -146,7 +149,7 @@ class DiffusionRun(Config):
     latents: Path = Path("runs/latents")
     """Where latents are kept; what is missing is encoded first."""
     transformer: TransformerConfig = TransformerConfig()
-    """latent_channels and text_width are taken from the VAE and the text encoder."""
+    """latent_channels, text_width and actions are taken from the VAE, the text encoder and the data."""
     text: TextConfig = TextConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     modes: ModeConfig = ModeConfig()

@@ -1,0 +1,113 @@
+"""`video-gen play`: a model's world in the browser, or what is refused before the page is there."""
+
+import secrets
+import socket
+import sys
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from video_gen.errors import ConfigError, VideoGenError
+from video_gen.files import check_folder
+from video_gen.sample import read_given
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.sampling.play import vocabulary_of
+from video_gen.shipped import OWN_MODELS, model_names
+from video_gen.training.parallel import pick_device
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def play(
+    model: Path,
+    folder: Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    browser: bool = True,
+    device: str = "auto",
+    image: Path | None = None,
+    video: Path | None = None,
+    prompt: str = "",
+    seed: int = 0,
+    **sampling: Any,
+) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        folder: for recordings and saved states.
+        host: an address of this machine; any other than loopback asks for a token, which is printed.
+        sampling: fields of SamplingConfig; None = as the model has it.
+    Raises: ConfigError if the model knows no actions, the port is taken or the web part is not installed; DataError.
+    """
+    try:
+        import uvicorn
+
+        from video_gen.web.player import Player
+        from video_gen.web.server import MESSAGE_BYTES, Outlet, make_app
+    except ImportError as error:
+        raise ConfigError(f"play: {error.name} is not installed; pip install 'video-gen[web]'") from None
+    check_folder(folder)
+    listener = listen(host, port)
+    with listener:
+        on = pick_device(device)
+        settings = {name: value for name, value in sampling.items() if value is not None}
+
+        def load(name: str) -> VideoPipeline:
+            pipeline = VideoPipeline.from_pretrained(name, on)
+            vocabulary_of(pipeline)
+            return pipeline
+
+        first = load(str(model))
+        start = read_given(first, image, video) | settings | {"prompt": prompt, "seed": seed}
+        outlet = Outlet()
+        print(f"warming up {model}", file=sys.stderr)
+        loaded = {str(model): first}
+        player = Player(lambda name: loaded.pop(name, None) or load(name), str(model), folder, start, outlet.show, outlet.tell)
+        token = None if host in LOCAL else secrets.token_urlsafe(16)
+        app = make_app(player, outlet, playable, token)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        address += f"?token={token}" if token else ""
+        print(f"play at {address}   (Ctrl-C ends)", flush=True)
+        if browser and token is None:
+            with suppress(webbrowser.Error):
+                webbrowser.open(address)
+        config = uvicorn.Config(app, log_level="warning", ws_max_size=MESSAGE_BYTES, ws_ping_interval=20)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            player.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. Raises: ConfigError if it cannot, which says why."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let two servers have one port
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(64)
+    except OSError as error:
+        found.close()
+        raise ConfigError(
+            f"play: {host}, port {port}: {error.strerror or error}; give another --port (0 = a free one), or --host"
+        ) from None
+    return found
+
+
+def playable(own: tuple[str, ...] = OWN_MODELS) -> list[str]:
+    """Names of models that can be played: those that ship and those of one's own runs."""
+    from video_gen.model.pretrained import local_folder, read_config
+    from video_gen.model.transformer_config import TransformerConfig
+
+    names = [*model_names(), *sorted(str(path) for pattern in own for path in Path().glob(pattern))]
+
+    def can(name: str) -> bool:
+        try:
+            return read_config(TransformerConfig, local_folder(name) / "transformer" / "config.json").actions is not None
+        except VideoGenError:
+            return False
+
+    return [name for name in names if can(name)]
+

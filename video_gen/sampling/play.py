@@ -1,0 +1,181 @@
+"""Worlds that are played: a stream of one latent frame a block, none of which is made before it is said what is done.
+
+The state is that of a stream, a value that can be saved. What led to a frame goes into the history with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_gen.data.actions import scaled
+from video_gen.errors import ConfigError, DataError, ShapeError
+from video_gen.model.actions import latent_actions
+from video_gen.sampling.config import SamplingSettings, Steering
+from video_gen.sampling.model import VideoModel
+from video_gen.sampling.rollout import advance
+from video_gen.sampling.stream_state import StreamState, load_state, save_state
+from video_gen.vocabulary import Action, Vocabulary, parse_action
+
+
+class Plays:
+    """Several worlds that are played together.
+
+    Args: state, frames: from `VideoPipeline.plays`, or another one's `state()`.
+    """
+
+    def __init__(self, pipeline: VideoModel, state: StreamState, frames: np.ndarray | None = None):
+        self.frames = frames
+        """uint8 (n, f, h, w, 3), the frames made or given last; None = none since the state was loaded."""
+        self.vocabulary = vocabulary_of(pipeline)
+        """What can be done."""
+        self._pipeline, self._state = pipeline, state
+        with pipeline.inference():
+            self._model = pipeline.block_model(state.steering.prompts, state.steering.sampling, 1)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second at which the world is as fast as it was in training."""
+        return self._pipeline.config.clip.fps
+
+    @property
+    def frames_per_step(self) -> int:
+        return self._pipeline.vae.config.temporal_stride
+
+    @property
+    def seconds(self) -> float:
+        """Length of what was shown so far."""
+        return self._state.seconds
+
+    @property
+    def steering(self) -> Steering:
+        return self._state.steering
+
+    def step_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The next frames.
+
+        Args: rows: (n, frames_per_step, a) what is done before each of them, as `Vocabulary.row` has it.
+        Returns: uint8 (n, frames_per_step, h, w, 3).
+        Raises: ShapeError if there are others.
+        """
+        pipeline, state = self._pipeline, self._state
+        wanted = (len(state.steering.prompts), self.frames_per_step, self.vocabulary.size)
+        if rows.shape != wanted:
+            raise ShapeError(
+                f"actions are {rows.shape}; give {wanted}: worlds, frames of a step, and {', '.join(self.vocabulary.names)}"
+            )
+        values = torch.from_numpy(scaled(rows, self.vocabulary)).flatten(1)[:, None].to(pipeline.device)
+        c, h, w = pipeline.latent_frame()
+        with pipeline.inference():
+            made = advance(
+                self._model,
+                state.rollout,
+                (c, 1, h, w),
+                pipeline.diffusion,
+                state.steering.sampling,
+                pipeline.device,
+                actions=values,
+            )
+            assert made.block is not None
+            self.frames, decoder = pipeline.decode(made.block, state.decoder)
+        seconds = state.seconds + self.frames.shape[1] / self.fps
+        self._state = StreamState(made, decoder, state.steering, 1, seconds=seconds)
+        return self.frames
+
+    def steer(self, prompt: str | None = None, **settings: Unpack[SamplingSettings]) -> None:
+        """Another prompt, or settings of sampling, from the next step on.
+
+        Raises: ConfigError for an unknown setting, DataError for a text that is too long; the world is then as before.
+        """
+        state, now = self._state, self._state.steering
+        prompts = now.prompts if prompt is None else (prompt,) * len(now.prompts)
+        new = now.replace(prompts=prompts, sampling=now.sampling.replace(**settings))
+        with self._pipeline.inference():
+            self._model = self._pipeline.block_model(new.prompts, new.sampling, 1)
+        self._state = StreamState(state.rollout, state.decoder, new, 1, seconds=state.seconds)
+
+    def state(self) -> StreamState:
+        """All that is needed to go on."""
+        return self._state
+
+    def save(self, path: str | Path) -> None:
+        """Write the state as safetensors with JSON in its header; the file appears whole or not at all."""
+        save_state(self._state, path, self._pipeline)
+
+    @classmethod
+    def load(cls, path: str | Path, pipeline: VideoModel) -> Self:
+        """Go on from what `save` wrote, with the same model. Raises: DataError if it is damaged, or of another model."""
+        vocabulary_of(pipeline)
+        state = load_state(path, pipeline)
+        if state.block_frames != 1 or state.rollout.actions is None and state.rollout.block is not None:
+            raise DataError(f"{path}: holds a stream, and no world that was played; give a file that `play` saved")
+        return cls(pipeline, state)
+
+
+class Play(Plays):
+    """One world that is played: `frames = world.step(actions)`."""
+
+    def step(self, actions: Any = None) -> np.ndarray:
+        """The next frames, uint8 (frames_per_step, h, w, 3).
+
+        Args: actions: what is done before each of them: an `Action` or its plain values, `{"keys": ["forward"], "axes": {"turn": 2}}`,
+            for all of them, where changes are shared out; or a list of one each; None = nothing.
+        Raises: DataError that names what the vocabulary has not.
+        """
+        return self.step_rows(rows_of(actions, self.vocabulary, self.frames_per_step)[None])[0]
+
+
+def rows_of(actions: Any, vocabulary: Vocabulary, count: int) -> np.ndarray:
+    """(count, a) of what `Play.step` is given. Raises: DataError."""
+    said = list(actions) if isinstance(actions, Sequence) and not isinstance(actions, str) else None
+    if said is not None and len(said) != count:
+        raise DataError(f"{len(said)} actions for {count} frames; give one for each, or a single one for all")
+    try:
+        each = [_action(one) for one in (said if said is not None else [actions] * count)]
+        rows = np.array([vocabulary.row(action) for action in each])
+    except ValueError as error:
+        raise DataError(f"actions: {error}") from None
+    if said is None:
+        for index, axis in enumerate(vocabulary.axes, len(vocabulary.keys)):
+            if axis.kind == "delta":
+                rows[:, index] /= count
+    return rows
+
+
+def _action(said: Any) -> Action:
+    if said is None:
+        return Action()
+    return said if isinstance(said, Action) else parse_action(said if isinstance(said, Mapping) else [said])
+
+
+def vocabulary_of(pipeline: VideoModel) -> Vocabulary:
+    """What can be done in a model's world. Raises: ConfigError if nothing can."""
+    found = pipeline.transformer.config.actions
+    if found is None:
+        raise ConfigError(
+            f"model {pipeline.origin or '(not saved)'}: was trained without actions and cannot be played; take one that was, such "
+            "as maze, or train one on clips with actions (docs/worlds.md)"
+        )
+    return found
+
+
+def actions_before(
+    pipeline: VideoModel, given: np.ndarray | None, actions: np.ndarray | None, count: int
+) -> Tensor | None:
+    """(n, f', size) that led to the latent frames a world begins with: of a still one none did, of a video those said, or None."""
+    vocabulary, stride = vocabulary_of(pipeline), pipeline.vae.config.temporal_stride
+    frames = 1 if given is None else given.shape[1]
+    if frames == 1:
+        rows = np.zeros((1, 1, vocabulary.size), np.float32)
+    elif actions is None:
+        return None
+    else:
+        rows = scaled(actions if actions.ndim == 3 else actions[None], vocabulary)
+        if rows.shape[1] < frames:
+            raise ShapeError(f"{rows.shape[1]} actions for {frames} frames of video; give a row for each frame")
+        rows = rows[:, rows.shape[1] - frames :]
+    led = latent_actions(torch.from_numpy(rows), stride).to(pipeline.device)
+    return led.expand(count, -1, -1)

@@ -1,0 +1,1 @@
+"""The server of `video-gen play`: thin, with nothing that the command line cannot do."""
