@@ -120,9 +120,9 @@ class DataCheck(Config):
     """Read a folder, and tell what is in it and what is wrong. Reads every frame, and writes its quarantine.jsonl."""
 
     data: Annotated[ClipConfig, FLAT] = ClipConfig()
-    quarantine: tuple[Literal["unreadable", "caption too long", "too short", "near-duplicate", "still"], ...] = (
-        "unreadable",
-    )
+    quarantine: tuple[
+        Literal["unreadable", "bad actions", "caption too long", "too short", "near-duplicate", "still"], ...
+    ] = ("unreadable",)
     """Kinds of trouble that training is to skip."""
     max_tokens: int = Field(default=TextConfig().max_tokens, ge=2, le=100_000)
     """What the text encoder of the training takes: its `text.max_tokens`. Longer captions are named."""

@@ -48,8 +48,8 @@ def evaluate_control(
     """Measure one model on episodes that it was not trained on.
 
     Args:
-        folder: clips with actions, of which the held-out ones are measured; None = those of its training or, for a model of the built-in
-            maze, walks in the same layouts that are in no data set.
+        folder: clips with actions, of which the held-out ones are measured; None = those of its training or, for a model of the
+            built-in maze, walks in the same layouts that are in no data set.
         frames: of a rollout; as many as the clips have, if these are shorter.
         output: folder for `control.json`, `control.html` and some of the videos.
         settings: fields of SamplingConfig.
@@ -68,7 +68,10 @@ def evaluate_control(
     notes = []
     if world is not None:
         notes.append(f"the built-in maze: walks from number {control.HELD_OUT:,} on, in the layouts of the training")
-        short, long = world.episodes(episodes, clip.num_frames), world.episodes(episodes, frames, control.HELD_OUT + 10_000)
+        short, long = (
+            world.episodes(episodes, clip.num_frames),
+            world.episodes(episodes, frames, control.HELD_OUT + 10_000),
+        )
         taught = world.episodes(min(TAUGHT, 200), 65, 2 * control.HELD_OUT)
     else:
         short, long, taught = _of_folder(pipeline, vocabulary, folder, data, frames, episodes)
@@ -151,17 +154,23 @@ def _of_folder(
 ) -> tuple[Episodes, Episodes, Episodes]:
     """Held-out clips as short as those of training, held-out ones as long as can be had, and others to learn from."""
     if folder is None:
-        raise DataError("nobody wrote down on which clips the model was trained, or they are not there; give them as --folder")
+        raise DataError(
+            "nobody wrote down on which clips the model was trained, or they are not there; give them as --folder"
+        )
     clip, stride = pipeline.config.clip, pipeline.vae.config.temporal_stride
     size = {"folder": folder, "fps": clip.fps, "height": clip.height, "width": clip.width, "buckets": ()}
     config = (data or ClipConfig()).replace(num_frames=clip.num_frames, stride=None, **size)
     clips = Clips(config)
     if clips.vocabulary is None or not vocabulary.same_actions(clips.vocabulary):
         names = ", ".join(clips.vocabulary.names) if clips.vocabulary else "no actions"
-        raise ConfigError(f"{folder}: has {names}, and the model knows {', '.join(vocabulary.names)}; give clips with the same")
+        raise ConfigError(
+            f"{folder}: has {names}, and the model knows {', '.join(vocabulary.names)}; give clips with the same"
+        )
     held = clips.only("validation")
     if not len(held):
-        raise DataError(f"{folder}: nothing of it is held out (validation_fraction {config.validation_fraction:g}); raise that")
+        raise DataError(
+            f"{folder}: nothing of it is held out (validation_fraction {config.validation_fraction:g}); raise that"
+        )
     short = _episodes(held, count)
     longest = frames
     while longest > clip.num_frames:

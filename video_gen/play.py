@@ -63,7 +63,9 @@ def play(
         outlet = Outlet()
         print(f"warming up {model}", file=sys.stderr)
         loaded = {str(model): first}
-        player = Player(lambda name: loaded.pop(name, None) or load(name), str(model), folder, start, outlet.show, outlet.tell)
+        player = Player(
+            lambda name: loaded.pop(name, None) or load(name), str(model), folder, start, outlet.show, outlet.tell
+        )
         token = None if host in LOCAL else secrets.token_urlsafe(16)
         app = make_app(player, outlet, playable, token)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
@@ -105,9 +107,10 @@ def playable(own: tuple[str, ...] = OWN_MODELS) -> list[str]:
 
     def can(name: str) -> bool:
         try:
-            return read_config(TransformerConfig, local_folder(name) / "transformer" / "config.json").actions is not None
+            return (
+                read_config(TransformerConfig, local_folder(name) / "transformer" / "config.json").actions is not None
+            )
         except VideoGenError:
             return False
 
     return [name for name in names if can(name)]
-

@@ -33,7 +33,9 @@ class Axis(Config):
     @model_validator(mode="after")
     def _range(self):
         if not self.low < self.high:
-            raise ValueError(f"axis '{self.name}' goes from low {self.low:g} to high {self.high:g}; low must be below high")
+            raise ValueError(
+                f"axis '{self.name}' goes from low {self.low:g} to high {self.high:g}; low must be below high"
+            )
         return self
 
 

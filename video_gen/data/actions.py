@@ -1,4 +1,4 @@
-"""Actions beside clips: `a.actions.jsonl` stands beside `a.mp4`, a line a frame, and `actions.json` in the folder says what there is.
+"""Actions beside clips: `a.actions.jsonl` stands beside `a.mp4`, a line a frame; `actions.json` in the folder says what there is.
 
 Line t is what was done between frame t and frame t + 1; that of the last frame counts for nothing. No torch.
 """
@@ -162,5 +162,8 @@ def usage(held: Sequence[np.ndarray]) -> Usage:
         lengths += (edges[1::2] - edges[::2]).tolist()
     frames = sum(len(each) for each in held)
     return Usage(
-        sum(lengths) / max(1, frames), len(lengths), max(lengths, default=0), float(np.mean(lengths)) if lengths else 0.0
+        sum(lengths) / max(1, frames),
+        len(lengths),
+        max(lengths, default=0),
+        float(np.mean(lengths)) if lengths else 0.0,
     )

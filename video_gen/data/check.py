@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from video_gen.data.actions import actions_of, usage
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.duplicates import SIDE, near_duplicates
 from video_gen.data.folder import QUARANTINE, Source, content_hash, look, split
@@ -21,6 +22,7 @@ from video_gen.data.video_file import VideoInfo, all_frames, probe
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError
 from video_gen.files import write_text
+from video_gen.vocabulary import Vocabulary
 
 STILL = 0.5
 """Mean difference of successive looked-at frames, in grey levels of 255, below which nothing moves."""
@@ -33,7 +35,7 @@ BLACK = 20
 """Grey levels up to which a border counts as black."""
 LEAST_BAR = 0.03
 """Share of the picture that a black bar takes on each of two sides to be named."""
-PROBLEMS = ("unreadable", "caption too long", "too short", "near-duplicate", "still")
+PROBLEMS = ("unreadable", "bad actions", "caption too long", "too short", "near-duplicate", "still")
 SHOWN = 20
 """Lines of a kind that are printed."""
 
@@ -59,6 +61,10 @@ class FileReport:
     """What is worth a word and no trouble: how it is read, cuts, black bars."""
     pictures: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), np.uint8), compare=False, repr=False)
     """(k, SIDE, SIDE) uint8, grey, of the looked-at frames."""
+    actions: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """(f, a) what is done in it; None = nothing, or it does not fit."""
+    bad_actions: str | None = None
+    """What does not fit."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class CheckReport:
     """What does not fit in metadata and captions: training refuses the folder until it does."""
     unwritten: str | None = None
     """Why quarantine.jsonl could not be written."""
+    vocabulary: Vocabulary | None = None
+    """What can be done in the folder's videos."""
 
     @property
     def folder(self) -> Path:
@@ -101,7 +109,9 @@ def check(
     found = look(config.folder)
     files: dict[str, FileReport] = {}
     count = min(workers or os.cpu_count() or 1, len(found.sources))
-    for source, report in in_processes(partial(_read, config=config), found.sources, count):
+    for source, report in in_processes(
+        partial(_read, config=config, vocabulary=found.vocabulary), found.sources, count
+    ):
         files[source.name] = report
         if progress:
             progress(len(files), len(found.sources))
@@ -117,7 +127,7 @@ def check(
             clips[file.bucket] = clips.get(file.bucket, 0) + file.clips
     unwritten = _write_quarantine(config.folder / QUARANTINE, rows)
     sides = (len(out), sum(file.clips for file in out))
-    return CheckReport(config, ordered, problems, clips, sides, found.notes, found.faults, unwritten)
+    return CheckReport(config, ordered, problems, clips, sides, found.notes, found.faults, unwritten, found.vocabulary)
 
 
 def _problems(
@@ -130,6 +140,8 @@ def _problems(
         elif file.bucket is None:
             frames = min(size[0] for size in config.sizes)
             problems["too short"].append((file.name, f"fewer than {frames} frames at {config.fps:g} fps"))
+        if file.bad_actions is not None:
+            problems["bad actions"].append((file.name, file.bad_actions))
         if file.still:
             problems["still"].append((file.name, "nothing moves"))
         try:
@@ -184,6 +196,10 @@ def render(report: CheckReport, most: int = SHOWN) -> None:
         table.add_row(kind, str(len(report.problems[kind])))
     table.add_row("faults in metadata", str(len(report.faults)))
     console.print(table)
+    if report.vocabulary is not None:
+        table, lines = _actions_table(report.files, report.vocabulary)
+        console.print(table)
+        _print(console, lines, len(lines))
     _print(console, [f"metadata: {fault}" for fault in report.faults], most)
     for kind in PROBLEMS:
         _print(console, [f"{kind}: {name}: {why}" for name, why in report.problems[kind]], most)
@@ -193,6 +209,28 @@ def render(report: CheckReport, most: int = SHOWN) -> None:
         _print(console, [f"quarantine.jsonl was not written: {report.unwritten}"], most)
 
 
+def _actions_table(files: list[FileReport], vocabulary: Vocabulary) -> tuple[Any, list[str]]:
+    """How each key is used, and how long nothing is done; and a line for what of its range each axis has."""
+    from rich.table import Table
+
+    rows = [file.actions[:-1] for file in files if file.actions is not None and len(file.actions) > 1]
+    table = Table(
+        "action", "share of frames", "times", "longest", "mean", title=f"actions at {vocabulary.fps:g} a second"
+    )
+    idle = np.array(vocabulary.row(vocabulary.action([0.0] * vocabulary.size)))
+    held = [(key, [each[:, i] > 0 for each in rows]) for i, key in enumerate(vocabulary.keys)]
+    for name, frames in [*held, ("nothing is done", [(each == idle).all(1) for each in rows])]:
+        found = usage(frames)
+        lengths = (f"{found.longest} frames", f"{found.mean:.1f} frames")
+        table.add_row(name, f"{100 * found.share:.1f}%", f"{found.presses:,}", *lengths)
+    lines = []
+    for index, axis in enumerate(vocabulary.axes, len(vocabulary.keys)):
+        values = np.concatenate([each[:, index] for each in rows]) if rows else np.zeros(0)
+        seen = f"{values.min():.4g} to {values.max():.4g}" if len(values) else "nothing"
+        lines.append(f"{axis.name}: {seen}, of {axis.low:g} to {axis.high:g} {axis.unit}".rstrip() + f" ({axis.kind})")
+    return table, lines
+
+
 def _print(console: Any, lines: list[str], most: int) -> None:
     for line in lines[:most]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -200,7 +238,7 @@ def _print(console: Any, lines: list[str], most: int) -> None:
         console.print(f"... and {len(lines) - most} more such lines (--lines)", markup=False, highlight=False)
 
 
-def _read(source: Source, config: ClipConfig) -> FileReport:
+def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> FileReport:
     caption, later = source.caption, tuple(text for _, text in source.changes)
     try:
         size, digest = source.path.stat().st_size, content_hash(source.path)
@@ -228,6 +266,12 @@ def _read(source: Source, config: ClipConfig) -> FileReport:
         return FileReport(source.name, size, caption, later, digest, error=str(error))
     moved = max((float(np.abs(a.astype(float) - b).mean()) for a, b in pairwise(pictures)), default=0.0)
     bucket = best_bucket(info, config)
+    rows, bad = None, None
+    if source.actions is not None and vocabulary is not None:
+        try:
+            rows = actions_of(source.path, vocabulary, info.num_frames, info.fps)
+        except DataError as error:
+            bad = str(error)
     return FileReport(
         source.name,
         size,
@@ -240,6 +284,8 @@ def _read(source: Source, config: ClipConfig) -> FileReport:
         still=info.kind == "video" and moved < STILL,
         remarks=(*info.notes, *_cuts(steps, times), *_bars(lit)),
         pictures=np.stack(pictures),
+        actions=rows,
+        bad_actions=bad,
     )
 
 

@@ -183,7 +183,6 @@ class Clips:
             self.parts.append(part)
             self.buckets.append(bucket)
 
-
     def _window(self, rows: np.ndarray | None, start: float, frames: int) -> Rows:
         """The actions of a clip; of a still picture nothing is done."""
         if self._vocabulary is None:

@@ -120,7 +120,9 @@ class WorldConfig(Config):
                 )
         if self.kind == "maze":
             if self.fps != MAZE["fps"]:
-                raise ValueError(f"fps is {self.fps:g}, but the world 'maze' is walked at {MAZE['fps']:g}; leave fps out")
+                raise ValueError(
+                    f"fps is {self.fps:g}, but the world 'maze' is walked at {MAZE['fps']:g}; leave fps out"
+                )
             if self.num_images:
                 raise ValueError(f"num_images is {self.num_images}, but the world 'maze' has clips only; leave it out")
         return self

@@ -70,7 +70,9 @@ def import_folder(
             from video_gen.data.minari import read
         found = read(folder, camera, episodes, fps)
     except ImportError as error:
-        raise ConfigError(f"data import {kind}: {error.name} is not installed; pip install 'video-gen[robots]'") from None
+        raise ConfigError(
+            f"data import {kind}: {error.name} is not installed; pip install 'video-gen[robots]'"
+        ) from None
     with explained(output):
         output.mkdir(parents=True, exist_ok=True)
     write_vocabulary(output, found.vocabulary)
@@ -94,8 +96,8 @@ def _write(video: Path, episode: Episode, vocabulary: Vocabulary, height: int | 
             frames.append(fit(picture, h, w))
     if len(frames) != len(episode.rows):
         raise DataError(
-            f"{episode.name}: has {len(frames)} pictures and {len(episode.rows)} rows of actions; the data set is damaged, or still "
-            "being written: copy it again"
+            f"{episode.name}: has {len(frames)} pictures and {len(episode.rows)} rows of actions; the data set is damaged, or "
+            "still being written: copy it again"
         )
     if episode.state:
         state = video.parent / "state" / f"{video.stem}.npz"
@@ -109,7 +111,10 @@ def axes_of(names: Sequence[str], rows: Sequence[np.ndarray]) -> tuple[Axis, ...
     """Levels whose ranges are those of all rows (f, a). Raises: DataError if there is a number that is none."""
     every = np.concatenate([np.asarray(each, dtype=np.float64) for each in rows])
     if not np.isfinite(every).all():
-        raise DataError(f"actions hold numbers that are not finite, such as of '{names[int(np.argwhere(~np.isfinite(every))[0][1])]}'")
+        column = int(np.argwhere(~np.isfinite(every))[0][1])
+        raise DataError(
+            f"actions of '{names[column]}' hold numbers that are not finite; mend or leave out that episode"
+        )
     low, high = every.min(0), every.max(0)
     still = high <= low
     low, high = np.where(still, low - 1, low), np.where(still, high + 1, high)

@@ -3,8 +3,8 @@
 A latent folder, one per VAE, is a `Store` of tensors (c, f, h, w) float16 by clip id (content hash, window, size), in one whose
 name ends in `-ended` with one frame more, the clip's last frame encoded as a still picture; and an
 index per data configuration, `index-<its hash>.jsonl`: a first line with the configuration and a stamp of the folder's files,
-then a line per clip with its caption, actions, bucket, side of the split and shard. While the stamp fits, or when the files are gone,
-the index is all that training reads besides its latents; a file, caption or action that has changed costs no more than itself.
+then a line per clip with its caption, actions, bucket, side of the split and shard. While the stamp fits, or when the files are
+gone, the index is all that training reads besides its latents; a file, caption or action that has changed costs but itself.
 """
 
 import hashlib

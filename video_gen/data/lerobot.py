@@ -27,7 +27,9 @@ def read(folder: Path, camera: str | None, episodes: int | None, fps: float | No
     info = _info(folder)
     version, notes = str(info.get("codebase_version", "")), []
     if not version.startswith(("v2", "v3")):
-        raise DataError(f"{folder / INFO}: codebase_version is '{version}'; versions 2 and 3 are read: convert it with LeRobot")
+        raise DataError(
+            f"{folder / INFO}: codebase_version is '{version}'; versions 2 and 3 are read: convert it with LeRobot"
+        )
     features = info.get("features", {})
     if ACTION not in features:
         raise DataError(f"{folder / INFO}: has no feature '{ACTION}'; it holds {', '.join(features)}")
@@ -51,7 +53,11 @@ def _version_2(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
     found, missing = [], []
     for row in _lines(folder / "meta/episodes.jsonl"):
         index = int(row["episode_index"])
-        place = {"episode_chunk": index // int(info.get("chunks_size", 1000)), "episode_index": index, "video_key": camera}
+        place = {
+            "episode_chunk": index // int(info.get("chunks_size", 1000)),
+            "episode_index": index,
+            "video_key": camera,
+        }
         table, video = folder / info["data_path"].format(**place), folder / info["video_path"].format(**place)
         if not (table.is_file() and video.is_file()):
             missing.append(index)
@@ -72,7 +78,9 @@ def _version_3(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
         raise DataError(f"{folder / 'meta/episodes'}: holds no tables of episodes; copy meta/ as a whole")
     for row in (row for file in files for row in _rows(file)):
         index = int(row["episode_index"])
-        table = folder / info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        table = folder / info["data_path"].format(
+            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
+        )
         place = {part: row[f"videos/{camera}/{part}"] for part in ("chunk_index", "file_index")}
         video = folder / info["video_path"].format(video_key=camera, **place)
         if not (table.is_file() and video.is_file()):
@@ -92,7 +100,9 @@ def _episode(
 ) -> Episode:
     own = own[np.argsort(columns["frame_index"][own], kind="stable")]
     if not np.array_equal(columns["frame_index"][own], np.arange(len(own))):
-        raise DataError(f"{name}: its frame_index does not count from 0 without a gap; the table is damaged: copy it again")
+        raise DataError(
+            f"{name}: its frame_index does not count from 0 without a gap; the table is damaged: copy it again"
+        )
     rows = np.stack(columns[ACTION][own]).astype(np.float64).reshape(len(own), -1)
     state = {STATE: np.stack(columns[STATE][own])} if STATE in columns else {}
     caption = tasks.get(int(columns["task_index"][own[0]]), "") if "task_index" in columns else ""
@@ -148,7 +158,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
     table = _table(path)
-    wanted = [name for name in (ACTION, STATE, "frame_index", "episode_index", "task_index") if name in table.column_names]
+    wanted = [
+        name for name in (ACTION, STATE, "frame_index", "episode_index", "task_index") if name in table.column_names
+    ]
     if missing := {ACTION, "frame_index"} - set(wanted):
         raise DataError(f"{path}: has no column {sorted(missing)[0]}; it is no table of LeRobot's, or damaged")
     found: dict[str, np.ndarray] = {}

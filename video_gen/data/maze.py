@@ -192,9 +192,9 @@ def advance(layout: Layout, pose: Pose, keys: set[str]) -> Pose:
     x, y = pose.x, pose.y
     if along:
         dx, dy = along * float(np.cos(angle)), along * float(np.sin(angle))
-        if _is_free(layout, pose, x + dx, y):
+        if can_stand(layout, x + dx, y, pose.doors):
             x += dx
-        if _is_free(layout, pose, x, y + dy):
+        if can_stand(layout, x, y + dy, pose.doors):
             y += dy
     doors, timers = list(pose.doors), list(pose.timers)
     faced = _faced(layout, x, y, heading) if "open" in keys else None
@@ -208,16 +208,15 @@ def advance(layout: Layout, pose: Pose, keys: set[str]) -> Pose:
     return Pose(x, y, heading, tuple(doors), tuple(timers), pose.time + 1)
 
 
-def _is_free(layout: Layout, pose: Pose, x: float, y: float) -> bool:
+def can_stand(layout: Layout, x: float, y: float, doors: tuple[float, ...] | None = None) -> bool:
+    """Whether there is room at a place; `doors`: how far each is open, None = all are closed."""
     known = layout.door_at
     for cy in range(int(np.floor(y - RADIUS)), int(np.floor(y + RADIUS)) + 1):
         for cx in range(int(np.floor(x - RADIUS)), int(np.floor(x + RADIUS)) + 1):
             cell = layout.cells[cy, cx]
-            if cell == WALL or (cell == DOOR and pose.doors[known[cx, cy]] < PASSABLE):
+            if cell == WALL or (cell == DOOR and (doors is None or doors[known[cx, cy]] < PASSABLE)):
                 return False
-    return all(
-        (x - t.place[0]) ** 2 + (y - t.place[1]) ** 2 > (RADIUS + 0.2) ** 2 for t in layout.things if t.solid
-    )
+    return all((x - t.place[0]) ** 2 + (y - t.place[1]) ** 2 > (RADIUS + 0.2) ** 2 for t in layout.things if t.solid)
 
 
 def _faced(layout: Layout, x: float, y: float, heading: float) -> int | None:
@@ -238,13 +237,13 @@ def _faced(layout: Layout, x: float, y: float, heading: float) -> int | None:
 def start(layout: Layout, rng: np.random.Generator) -> Pose:
     """Somewhere in a room, looking somewhere, at some time."""
     places = np.argwhere(layout.cells == FREE)
-    closed = Pose(0, 0, 0, (0.0,) * len(layout.doors), (0,) * len(layout.doors))
+    doors, timers = (0.0,) * len(layout.doors), (0,) * len(layout.doors)
     while True:
         cy, cx = places[int(rng.integers(len(places)))]
         x, y = cx + rng.uniform(RADIUS, 1 - RADIUS), cy + rng.uniform(RADIUS, 1 - RADIUS)
-        if _is_free(layout, closed, x, y):
+        if can_stand(layout, x, y):
             heading = TURN * int(rng.integers(round(360 / TURN)))
-            return Pose(float(x), float(y), heading, closed.doors, closed.timers, int(rng.integers(10_000)))
+            return Pose(float(x), float(y), heading, doors, timers, int(rng.integers(10_000)))
 
 
 def walk(seed: int, layouts: int, index: int, num_frames: int) -> Walk:

@@ -165,4 +165,6 @@ def sprite(kind: str, hue: float) -> np.ndarray:
         covered = (np.hypot(x, y + 0.2) < 0.5) | ((abs(x) < 0.5) & (y > -0.2) & (y < 0.6 + 0.12 * np.cos(14 * x)))
         eyes = np.hypot(abs(x) - 0.2, y + 0.2) < 0.12
         colour = np.where(eyes[..., None], np.array([25.0, 25.0, 45.0]), _colour(hue, 0.25, 1.0))
-    return np.concatenate([np.clip(colour * light, 0, 255), covered[..., None].astype(float)], axis=-1).astype(np.float32)
+    return np.concatenate([np.clip(colour * light, 0, 255), covered[..., None].astype(float)], axis=-1).astype(
+        np.float32
+    )

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from video_gen.data.maze import DOOR, WALL, Layout, Thing, Walk, make_layout
-from video_gen.data.maze_textures import LEVELS, SIZE, VARIANTS, Textures, door_of, floor_of, make_textures, sprite, wall_of
+from video_gen.data.maze_textures import (
+    LEVELS,
+    SIZE,
+    VARIANTS,
+    Textures,
+    door_of,
+    floor_of,
+    make_textures,
+    sprite,
+    wall_of,
+)
 
 FINER = 2
 """Pixels are averages of so many squared."""
@@ -69,7 +79,9 @@ def _draw(
     focal = w / 2 / HALF_VIEW
     rows = np.arange(h, dtype=np.float32) + 0.5 - h / 2
     half = focal * 0.5 / hits.distance
-    above = (rows[None, :, None] + half[:, None]) / (2 * half[:, None])  # 0 at a wall's upper edge and 1 at its lower one
+    above = (rows[None, :, None] + half[:, None]) / (
+        2 * half[:, None]
+    )  # 0 at a wall's upper edge and 1 at its lower one
     is_wall = (above >= 0) & (above < 1)
     picture = np.empty((len(half), h, w, 3), np.float32)
     picture[:] = CEILING * (0.35 + 0.65 * np.abs(rows[:, None, None]) / (h / 2))

@@ -23,7 +23,9 @@ def read(folder: Path, camera: str | None, episodes: int | None, fps: float | No
         raise DataError(f"{folder}: has no data/{METADATA}; give the folder of a Minari data set")
     metadata = json.loads(read_text(place / METADATA))
     if fps is None:
-        raise ConfigError(f"{folder}: Minari's data say no frames a second; give --fps, such as that of the environment")
+        raise ConfigError(
+            f"{folder}: Minari's data say no frames a second; give --fps, such as that of the environment"
+        )
     notes: list[str] = []
     spaces = {name: _space(metadata.get(name)) for name in ("observation_space", "action_space")}
     if (place / HDF5).is_file():
@@ -53,7 +55,9 @@ def _hdf5(path: Path, camera: str | None, episodes: int | None, notes: list[str]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); copy it again") from None
     with file:
-        groups = sorted((name for name in file if name.startswith("episode_")), key=lambda name: int(name[8:]))[:episodes]
+        groups = sorted((name for name in file if name.startswith("episode_")), key=lambda name: int(name[8:]))[
+            :episodes
+        ]
         found: Found = []
         cameras: list[str] = []
         for name in groups:
@@ -71,7 +75,9 @@ def _hdf5(path: Path, camera: str | None, episodes: int | None, notes: list[str]
             cameras = sorted(pictures)
             chosen = choose_camera(cameras, camera, path, notes if not found else [])
             if not isinstance(group["actions"], h5py.Dataset):
-                raise DataError(f"{path}: the actions of {name} are a {type(group['actions']).__name__}; flat ones are read")
+                raise DataError(
+                    f"{path}: the actions of {name} are a {type(group['actions']).__name__}; flat ones are read"
+                )
             actions = group["actions"][()]
             count = len(pictures[chosen])
             if len(actions) == count:  # padded
@@ -99,11 +105,15 @@ def _arrow(
     shapes = dict(_pictures_in(space))
     chosen = choose_camera(list(shapes), camera, place, notes)
     found: Found = []
-    folders = sorted((path for path in place.iterdir() if path.is_dir() and path.name.isdecimal()), key=lambda p: int(p.name))
+    folders = sorted(
+        (path for path in place.iterdir() if path.is_dir() and path.name.isdecimal()), key=lambda p: int(p.name)
+    )
     for folder in folders[:episodes]:
         table = arrow.dataset(folder, format="arrow", ignore_prefixes=["_", ".", METADATA]).to_table()
         batch = table.combine_chunks()
-        actions = np.stack([np.asarray(value) for value in batch["actions"].to_pylist()[:-1]])  # the last row is padding
+        actions = np.stack(
+            [np.asarray(value) for value in batch["actions"].to_pylist()[:-1]]
+        )  # the last row is padding
         frames = partial(_arrow_frames, folder, chosen, shapes[chosen])
         found.append((f"episode_{int(folder.name):06d}", actions, frames))
     return list(shapes), found
@@ -123,7 +133,9 @@ def _pictures_in(space: dict[str, Any], path: str = "observations") -> Iterator[
     if space.get("type") == "Dict":
         for name, inner in space.get("subspaces", {}).items():
             yield from _pictures_in(inner, f"{path}/{name}")
-    elif space.get("type") == "Box" and _is_picture(np.dtype(space.get("dtype", "float32")), tuple(space.get("shape", ()))):
+    elif space.get("type") == "Box" and _is_picture(
+        np.dtype(space.get("dtype", "float32")), tuple(space.get("shape", ()))
+    ):
         yield path, tuple(space["shape"])
 
 

@@ -74,9 +74,7 @@ class Policy:
         return row, length
 
 
-def record(
-    config: RecordConfig, folder: Path, progress: Callable[[int, int], None] | None = None
-) -> tuple[int, int]:
+def record(config: RecordConfig, folder: Path, progress: Callable[[int, int], None] | None = None) -> tuple[int, int]:
     """Record the clips that the folder does not have yet.
 
     Returns: clips there are, and those of them that were there before.

@@ -84,7 +84,9 @@ class Maze:
         here = [t for t in layout.things if not t.solid and layout.rooms[int(t.place[1]), int(t.place[0])] == room]
         angle = np.deg2rad(pose.heading)
         ahead = [
-            (t.place[0] - pose.x) * np.cos(angle) + (t.place[1] - pose.y) * np.sin(angle) > 0 for t in layout.things if not t.solid
+            (t.place[0] - pose.x) * np.cos(angle) + (t.place[1] - pose.y) * np.sin(angle) > 0
+            for t in layout.things
+            if not t.solid
         ]
         return bool(here) or any(ahead)
 
@@ -178,7 +180,9 @@ def at_frames(values: np.ndarray) -> dict[str, float]:
     return {str(at): round(float(values[:, at].mean()), 3) for at in AT if at < values.shape[1]}
 
 
-def pose_errors(poses: Mapping[int, Poses], videos: np.ndarray, walks: Sequence[maze.Walk]) -> dict[str, dict[str, float]]:
+def pose_errors(
+    poses: Mapping[int, Poses], videos: np.ndarray, walks: Sequence[maze.Walk]
+) -> dict[str, dict[str, float]]:
     """How far from the true pose the nearest known view was taken, at the frames `AT`: `cells`, `degrees` and `room`, the share in
     the right room."""
     found: dict[str, dict[str, float]] = {"cells": {}, "degrees": {}, "room": {}}
@@ -217,7 +221,9 @@ CHOICES: Sequence[set[str]] = ({"forward"}, {"back"}, {"left"}, {"right"}, set()
 """What one could do instead."""
 
 
-def choices(pipeline: VideoPipeline, world: Maze, count: int, frames: int, seed: int, **settings: Any) -> dict[str, Any]:
+def choices(
+    pipeline: VideoPipeline, world: Maze, count: int, frames: int, seed: int, **settings: Any
+) -> dict[str, Any]:
     """From each of `count` places each thing that one could do: is what is made nearest to what it leads to, of all of them?
 
     Returns: `told_apart`, the share; and the videos, true and made, (count, choices, f, h, w, 3).

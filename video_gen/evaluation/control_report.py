@@ -13,7 +13,12 @@ from video_gen.evaluation.chart import chart
 from video_gen.evaluation.words import Words, words_of
 
 SHOWN = 6
-NAMES = {"made": "made", "vae": "true frames after the VAE", "still": "the first frame, repeated", "true": "true frames"}
+NAMES = {
+    "made": "made",
+    "vae": "true frames after the VAE",
+    "still": "the first frame, repeated",
+    "true": "true frames",
+}
 GAP = 4
 """Pixels between two pictures side by side."""
 
@@ -35,10 +40,17 @@ def write_control_report(
             for i in range(min(SHOWN, len(shown["choices_true"])))
         ]
         note = "From one place: forward, back, left, right, nothing. Above as it is, below as it is made."
-        sections.append(report.Section("What else could be done", _videos(folder, "choices", rows, [""] * SHOWN, fps), note))
+        sections.append(
+            report.Section("What else could be done", _videos(folder, "choices", rows, [""] * SHOWN, fps), note)
+        )
     if "circle_true" in shown:
-        rows = [beside([shown["circle_true"][i], shown["circle_made"][i]]) for i in range(min(SHOWN, len(shown["circle_true"])))]
-        sections.append(report.Section("Once round", _videos(folder, "circle", rows, [""] * SHOWN, fps), "Left true, right made."))
+        rows = [
+            beside([shown["circle_true"][i], shown["circle_made"][i]])
+            for i in range(min(SHOWN, len(shown["circle_true"])))
+        ]
+        sections.append(
+            report.Section("Once round", _videos(folder, "circle", rows, [""] * SHOWN, fps), "Left true, right made.")
+        )
     idle = [shown["idle"][i, :: max(1, round(fps))] for i in range(min(SHOWN, len(shown["idle"])))]
     note = f"{shown['idle'].shape[1] / fps:.0f} seconds in which nothing is done, a frame a second."
     sections.append(report.Section("Standing still", _videos(folder, "idle", idle, [""] * SHOWN, 12.0), note))
@@ -53,7 +65,13 @@ def write_control_report(
         head = ["full turns", "same room", "same view", "PSNR", "true frames: same room"]
         share = Words("", kind="share")
         rows = [
-            [turns, share.say(c["same_room"]), share.say(c["same_view"]), f"{c['psnr']:.1f} dB", share.say(c["true_room"])]
+            [
+                turns,
+                share.say(c["same_room"]),
+                share.say(c["same_view"]),
+                f"{c['psnr']:.1f} dB",
+                share.say(c["true_room"]),
+            ]
             for turns, c in found["circles"].items()
         ]
         sections.append(report.Section("Turned round and back", report.table(head, rows)))

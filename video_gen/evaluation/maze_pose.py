@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from video_gen.data.maze import FREE, TURN, Layout, Pose, Walk, gather, make_layout
+from video_gen.data.maze import FREE, TURN, Layout, Pose, Walk, can_stand, gather, make_layout
 from video_gen.data.maze_view import draw_walk
 
 GRID = 3
@@ -34,8 +34,8 @@ class Poses:
         return self.layout.rooms[y.astype(int), x.astype(int)]
 
 
-def known_poses(seed: int, layouts: int, number: int, height: int, width: int) -> Poses:
-    """All poses of a layout's rooms on a grid, doors closed."""
+def known_poses(seed: int, layouts: int, number: int, height: int, width: int, room: int | None = None) -> Poses:
+    """All poses on a grid where one can stand in a layout's rooms, or in one of them, doors closed."""
     layout = make_layout(seed, number)
     closed = (0.0,) * len(layout.doors), (0,) * len(layout.doors)
     turns = range(round(360 / TURN))
@@ -43,8 +43,10 @@ def known_poses(seed: int, layouts: int, number: int, height: int, width: int) -
     poses = [
         Pose(cx + ox, cy + oy, TURN * turn, *closed)
         for cy, cx in np.argwhere(layout.cells == FREE)
+        if room is None or layout.rooms[cy, cx] == room
         for oy in offsets
         for ox in offsets
+        if can_stand(layout, cx + ox, cy + oy)
         for turn in turns
     ]
     walk: Walk = gather(number, poses, np.zeros((len(poses), 0)))

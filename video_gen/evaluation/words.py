@@ -118,7 +118,9 @@ FIGURES: Mapping[str, Words] = {
     "read_off_vae": Words("The same after the VAE", kind="share"),
     "read_off_made": Words("Actions read off made frames", "played with true actions", "share"),
     "read_off_share": Words("Does what it is told", "made over true after the VAE", "share", 0.9, "higher"),
-    "idle_psnr": Words("Stays while nothing is done", "last frame against the first made; median", "decibels", 25, "higher"),
+    "idle_psnr": Words(
+        "Stays while nothing is done", "last frame against the first made; median", "decibels", 25, "higher"
+    ),
     "idle_psnr_worst": Words("The same, worst video", kind="decibels"),
     "idle_sharpness": Words("Change of sharpness meanwhile", "of edges; median", "change"),
     "told_apart": Words("What was done can be told", "made frames nearest to what it truly leads to, of five", "share"),

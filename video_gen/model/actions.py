@@ -51,7 +51,9 @@ def latent_actions(rows: Tensor, temporal_stride: int) -> Tensor:
     """
     b, f, a = rows.shape
     if (f - 1) % temporal_stride:
-        raise ShapeError(f"{f} actions for latent frames of {temporal_stride}; give 1 + a multiple of {temporal_stride}")
+        raise ShapeError(
+            f"{f} actions for latent frames of {temporal_stride}; give 1 + a multiple of {temporal_stride}"
+        )
     led = rows[:, :-1].reshape(b, (f - 1) // temporal_stride, temporal_stride * a)
     return F.pad(led, (0, 0, 1, 0))
 

@@ -89,9 +89,7 @@ class TextConditioned:
 
         return denoise
 
-    def append(
-        self, history: History | None, latents: Tensor, t: Tensor, actions: Tensor | None = None
-    ) -> History:
+    def append(self, history: History | None, latents: Tensor, t: Tensor, actions: Tensor | None = None) -> History:
         done = None if actions is None else Actions(actions)
         kept = self.transformer.encode_history(latents, t, history, actions=done)
         return kept.last(self.transformer.config.sink, self.window)

@@ -48,7 +48,8 @@ class StreamOptions(SamplingSettings, total=False):
 
 
 class PlayOptions(SamplingSettings, total=False):
-    """What can be said of a world that is played; `VideoPipeline.plays` says what it means. Besides, each field of `SamplingConfig`."""
+    """What can be said of a world that is played; `VideoPipeline.plays` says what it means. Besides, each field of
+    `SamplingConfig`."""
 
     image: np.ndarray | None
     video: np.ndarray | None
@@ -206,7 +207,7 @@ class VideoPipeline(VideoModel):
         return Streams(self, *self._start(prompts, seeds, **options))
 
     def play(self, prompt: str = "", *, seed: int = 0, **options: Unpack[PlayOptions]) -> Play:
-        """A world to be played: `frames = world.step({"keys": ["forward"]})`, uint8 (f, h, w, 3), as many as a latent frame stands for.
+        """A world to be played: `frames = world.step({"keys": ["forward"]})`, uint8 (f, h, w, 3), those of a latent frame.
 
         Args: options: what `PlayOptions` says, such as `image=picture`, `num_steps=2`; see `plays`.
         Raises: as `plays`.

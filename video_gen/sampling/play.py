@@ -110,7 +110,7 @@ class Plays:
         """Go on from what `save` wrote, with the same model. Raises: DataError if it is damaged, or of another model."""
         vocabulary_of(pipeline)
         state = load_state(path, pipeline)
-        if state.block_frames != 1 or state.rollout.actions is None and state.rollout.block is not None:
+        if state.block_frames != 1 or (state.rollout.actions is None and state.rollout.block is not None):
             raise DataError(f"{path}: holds a stream, and no world that was played; give a file that `play` saved")
         return cls(pipeline, state)
 
@@ -121,7 +121,7 @@ class Play(Plays):
     def step(self, actions: Any = None) -> np.ndarray:
         """The next frames, uint8 (frames_per_step, h, w, 3).
 
-        Args: actions: what is done before each of them: an `Action` or its plain values, `{"keys": ["forward"], "axes": {"turn": 2}}`,
+        Args: actions: what is done before each of them: an `Action` or plain values such as `{"keys": ["forward"], "axes": {}}`,
             for all of them, where changes are shared out; or a list of one each; None = nothing.
         Raises: DataError that names what the vocabulary has not.
         """

@@ -297,7 +297,9 @@ class Player:
 
     def _begin_recording(self) -> None:
         if self._recording is None:
-            self._recording = Recording(self.folder / "recordings", self.vocabulary, self.fps, self._world.steering.prompts[0])
+            self._recording = Recording(
+                self.folder / "recordings", self.vocabulary, self.fps, self._world.steering.prompts[0]
+            )
             if self._world.frames is not None:
                 self._recording.begin(self._world.frames[0, -1])
         self._tell({"kind": "recording", "on": True})

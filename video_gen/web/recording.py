@@ -54,6 +54,9 @@ class Recording:
         video = self.folder / f"{name}.mp4"
         write_actions(video, [*self.rows, self.vocabulary.row(Action())], self.vocabulary)
         write_video(video, np.stack(self.frames), self.fps, crf=4, metadata={"prompt": self.caption})
-        with explained(self.folder / "metadata.jsonl"), (self.folder / "metadata.jsonl").open("a", encoding="utf-8") as file:
+        with (
+            explained(self.folder / "metadata.jsonl"),
+            (self.folder / "metadata.jsonl").open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps({"file_name": video.name, "text": self.caption}) + "\n")
         return video

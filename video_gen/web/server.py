@@ -30,7 +30,11 @@ PATIENCE = 32
 """Messages that make no sense, after which a connection is closed."""
 BUSY, REFUSED = 4409, 4403
 """Codes with which a socket is closed."""
-FILES = {"/": ("play.html", "text/html"), "/play.css": ("play.css", "text/css"), "/play.js": ("play.js", "text/javascript")}
+FILES = {
+    "/": ("play.html", "text/html"),
+    "/play.css": ("play.css", "text/css"),
+    "/play.js": ("play.js", "text/javascript"),
+}
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 SAFE = {
     "Cache-Control": "no-store",
@@ -65,9 +69,7 @@ class Outlet:
                 self.loop.call_soon_threadsafe(apply)
 
 
-def make_app(
-    player: Player, outlet: Outlet, models: Callable[[], list[str]], token: str | None = None
-) -> FastAPI:
+def make_app(player: Player, outlet: Outlet, models: Callable[[], list[str]], token: str | None = None) -> FastAPI:
     """The server's application.
 
     Args: models: names that can be picked; `token`: what whoever comes has to know; None = whoever is on this machine may come.
