@@ -121,7 +121,7 @@ def open_env(config: RecordConfig) -> tuple[Any, float]:
     if not config.env:
         raise ConfigError("env is empty; name an environment of gymnasium, such as --env CarRacing-v3")
     try:
-        env = gymnasium.make(config.env, render_mode="rgb_array", **options)
+        env = gymnasium.make(config.env, render_mode="rgb_array", disable_env_checker=True, **options)
     except Exception as error:  # whatever an environment of somebody else's raises
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"env '{config.env}': cannot be made: {type(error).__name__}: {reason}") from None
