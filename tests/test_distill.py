@@ -26,6 +26,8 @@ DEVIATION = 0.5
 class Latents:
     """A latent set of Gaussian clips."""
 
+    vocabulary = None
+
     def __init__(self, frames=3, size=4):
         self.shape = (4, frames, size, size)
         self.buckets = [(frames, size, size)] * 8

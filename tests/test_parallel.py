@@ -41,7 +41,7 @@ class Latents:
     """In place of a LatentSet: moving dots."""
 
     buckets = [(FRAMES, *SIZE)] * 12
-    entries, folder = (), Path("latents")
+    entries, folder, vocabulary = (), Path("latents"), None
 
     def __len__(self):
         return len(self.buckets)

@@ -296,6 +296,7 @@ class RandomLatents:
 
     entries: tuple[Any, ...] = ()
     folder = Path("noise")
+    vocabulary = None
 
     def __init__(self, shape: tuple[int, int, int, int], caption: str):
         self.shape, self.text, self.buckets = shape, caption, [shape[1:]]

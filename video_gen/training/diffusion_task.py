@@ -289,9 +289,11 @@ class DiffusionTask:
         every = self.mesh.gather(figures)
         names = {name for found in every for name in found}
         means = {n: float(np.mean(np.concatenate([found.get(n, []) for found in every]))) for n in sorted(names)}
-        if "loss_shuffled" in means:
-            means["shuffle_ratio"] = means.pop("loss_shuffled") / means["loss_causal"]
-        return ({"loss": self._as_trained(means)} if means else {}) | means
+        shuffled = means.pop("loss_shuffled", None)
+        if shuffled and means["loss_causal"]:
+            means["shuffle_ratio"] = shuffled / means["loss_causal"]
+        whole = any(name.startswith("loss_t") for name in means)
+        return ({"loss": self._as_trained(means)} if whole else {}) | means
 
     def _as_trained(self, figures: Mapping[str, float]) -> float:
         """The mean of the held-out losses, weighted as training has both uses of the model."""

@@ -1,0 +1,164 @@
+"""Training on clips with actions, end to end at tiny sizes: from a world to one that can be played."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_training import stop_after
+
+from video_gen.data.actions import write_vocabulary
+from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.data.worlds import render_world
+from video_gen.errors import ConfigError, DataError
+from video_gen.evaluation.control import Episodes, Maze, roll_out, shuffle_ratio
+from video_gen.model.transformer import VideoTransformer
+from video_gen.model.transformer_config import TransformerConfig
+from video_gen.model.vae_config import VAEConfig
+from video_gen.sampling.config import SamplingConfig
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.train import train_diffusion, train_distill, train_vae
+from video_gen.training.config import LoopConfig
+from video_gen.training.loop import TrainingInterrupted
+from video_gen.training.recipes import DiffusionRun, DistillConfig, DistillRun, ModeConfig, VAERun
+from video_gen.vocabulary import Vocabulary
+
+QUIET = dict(log_every=1, checkpoint_every=2, tensorboard=False, sample_every=0, compile="off", device="cpu")
+LOOP = LoopConfig(train_steps=2, batch_size=4, validate_every=2, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A maze, a VAE and a transformer of two steps."""
+    folder = tmp_path_factory.mktemp("actions")
+    render_world(WorldConfig(kind="maze", num_clips=12, num_frames=9, height=16, width=16), folder / "data")
+    data = ClipConfig(folder=folder / "data", num_frames=9, fps=12, height=16, width=16, validation_fraction=0.5)
+    sizes = VAEConfig(spatial_stride=4, temporal_stride=2, latent_channels=4, widths=(16,), stem=4)
+    train_vae(VAERun(data=data, vae=sizes, loop=LOOP), folder / "vae")
+    train_diffusion(run_of(folder, data), folder / "run")
+    return folder, data
+
+
+def run_of(folder, data, **changes):
+    transformer = TransformerConfig(width=32, depth=2, head_dim=16, patch_size=2, window=3)
+    values = dict(
+        data=data,
+        vae=folder / "vae/model/vae",
+        latents=folder / "latents",
+        transformer=transformer,
+        modes=ModeConfig(block_sizes=(1,), teacher_forcing=1.0),
+        sampling=SamplingConfig(num_steps=1, guidance_scale=1.0),
+        loop=LOOP,
+    )
+    return DiffusionRun(**values | changes)
+
+
+def test_the_model_knows_the_actions_of_its_data_and_can_be_played(made):
+    folder, _ = made
+    pipe = VideoPipeline.from_pretrained(folder / "run/model")
+    config = pipe.transformer.config
+    assert config.actions is not None and config.actions.keys == ("forward", "back", "left", "right", "open")
+    assert config.action_frames == 2 and pipe.config.world == "maze"
+    assert pipe.play("maze 1", seed=1).step({"keys": ["forward"]}).shape == (2, 16, 16, 3)
+    rows = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    assert all("shuffle_ratio" in row for row in rows if row["kind"] == "validation")
+
+
+def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch):
+    folder, data = made
+    run = run_of(folder, data, loop=LOOP.replace(train_steps=4, keep="last"))
+    train_diffusion(run, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
+        stop_after(patch, 3)
+        train_diffusion(run, tmp_path / "cut")
+    train_diffusion(run, tmp_path / "cut")
+    first, second = (VideoPipeline.from_pretrained(tmp_path / name / "model").transformer for name in ("whole", "cut"))
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("method", ["consistency", "matching"])
+def test_distillation_takes_actions_along(made, tmp_path, method):
+    folder, data = made
+    run = DistillRun(
+        teacher=folder / "run/model",
+        data=data,
+        latents=folder / "latents",
+        distill=DistillConfig(method=method),
+        modes=ModeConfig(block_sizes=(1,), teacher_forcing=1.0, history_dropout=0.0),
+        loop=LOOP,
+    )
+    train_distill(run, tmp_path / method)
+    pipe = VideoPipeline.from_pretrained(tmp_path / method / "model")
+    assert pipe.transformer.config.actions is not None
+    before = VideoPipeline.from_pretrained(folder / "run/model").transformer.embed_actions
+    after = pipe.transformer.embed_actions
+    assert before is not None and after is not None
+    assert not torch.equal(before.out.weight, after.out.weight)  # it learns from them
+    assert pipe.play(seed=1).step({"keys": ["left"]}).shape == (2, 16, 16, 3)
+
+
+def test_a_model_that_knew_no_actions_can_learn_them_and_one_of_others_is_refused(made, tmp_path):
+    folder, data = made
+    start = VideoPipeline.from_pretrained(folder / "run/model")
+    plain = VideoTransformer(start.transformer.config.replace(actions=None, action_frames=None))
+    torch.nn.init.normal_(plain.unembed.weight, std=0.1)
+    start.transformer = plain.eval()
+    start.save_pretrained(tmp_path / "plain")
+    train_diffusion(run_of(folder, data, init=tmp_path / "plain"), tmp_path / "run")
+    assert VideoPipeline.from_pretrained(tmp_path / "run/model").transformer.config.actions is not None
+    sizes = start.transformer.config.model_dump()
+    others = Vocabulary(keys=("jump", "duck", "a", "b", "c"), fps=12)
+    start.transformer = VideoTransformer(TransformerConfig(**sizes | {"actions": others, "action_frames": 2})).eval()
+    start.save_pretrained(tmp_path / "others")
+    with pytest.raises(ConfigError, match=r"was trained for other actions \(jump, duck"):
+        train_diffusion(run_of(folder, data, init=tmp_path / "others"), tmp_path / "refused")
+    told = run_of(folder, data).transformer.replace(actions=others, action_frames=2)
+    with pytest.raises(ConfigError, match=r"leave transformer\.actions out"):
+        train_diffusion(run_of(folder, data, transformer=told), tmp_path / "refused")
+
+
+def test_without_actions_in_the_data_nothing_is_different(made, tmp_path):
+    """The same seeds draw the same numbers where there are none to drop."""
+    folder, data = made
+    from shutil import copytree, ignore_patterns
+
+    copytree(folder / "data", tmp_path / "data", ignore=ignore_patterns("*actions*", "state"))
+    plain = data.replace(folder=tmp_path / "data")
+    train_diffusion(run_of(folder, plain, latents=tmp_path / "latents"), tmp_path / "run")
+    model = VideoPipeline.from_pretrained(tmp_path / "run/model")
+    assert model.transformer.config.actions is None
+    assert "shuffle_ratio" not in (tmp_path / "run/log.jsonl").read_text()
+    with pytest.raises(ConfigError, match="trained without actions"):
+        model.play()
+
+
+def test_a_model_that_ignores_actions_has_a_ratio_of_one_and_one_that_does_not_has_another(made):
+    folder, _ = made
+    pipe = VideoPipeline.from_pretrained(folder / "run/model")
+    short = Maze(height=16, width=16).episodes(6, 9)
+    assert pipe.transformer.embed_actions is not None
+    torch.nn.init.zeros_(pipe.transformer.embed_actions.out.weight)
+    torch.nn.init.zeros_(pipe.transformer.embed_actions.out.bias)
+    assert shuffle_ratio(pipe, short) == pytest.approx(1, abs=1e-6)
+    torch.nn.init.normal_(pipe.transformer.embed_actions.out.weight, std=3)
+    torch.nn.init.normal_(pipe.transformer.modulation.weight, std=0.3)
+    torch.nn.init.normal_(pipe.transformer.unembed.weight, std=0.3)
+    assert shuffle_ratio(pipe, short) != pytest.approx(1, abs=1e-3)
+
+
+def test_a_rollout_begins_with_what_was_given(made):
+    folder, _ = made
+    pipe = VideoPipeline.from_pretrained(folder / "run/model")
+    found: Episodes = Maze(height=16, width=16).episodes(3, 9)
+    videos = roll_out(pipe, found.videos[:, 0], found.rows, found.captions, seed=0)
+    assert videos.shape == found.videos.shape
+    np.testing.assert_array_equal(videos[:, 0], found.videos[:, 0])
+    again = roll_out(pipe, found.videos[1:, 0], found.rows[1:], found.captions[1:], seed=1)
+    assert np.abs(videos[1:].astype(int) - again).max() <= 2
+
+
+def test_another_vocabulary_beside_the_same_videos_is_refused(made):
+    _, data = made
+    with pytest.raises(DataError, match="other keys, axes or rate"):
+        write_vocabulary(data.folder, Vocabulary(keys=("jump",), fps=12))
