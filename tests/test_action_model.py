@@ -16,20 +16,11 @@ WORDS = Vocabulary(keys=("forward", "left", "right"), fps=12)
 F = 5
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=[False, True], ids=["", "previous"])
+def model(request):
     torch.manual_seed(0)
-    config = TransformerConfig(
-        latent_channels=4,
-        patch_size=1,
-        width=32,
-        depth=3,
-        head_dim=16,
-        text_width=8,
-        window=2,
-        actions=WORDS,
-        action_frames=2,
-    )
+    sizes = dict(latent_channels=4, patch_size=1, width=32, depth=3, head_dim=16, text_width=8, window=2)
+    config = TransformerConfig(**sizes, actions=WORDS, action_frames=2, previous=request.param)
     made = VideoTransformer(config).eval()
     for parameter in made.parameters():  # last layers start at zero, and would hide everything
         torch.nn.init.normal_(parameter, std=0.15)
@@ -99,6 +90,30 @@ def test_the_future_cannot_change_the_past_and_every_action_matters(model, given
         after = full(model, given, acted)
         torch.testing.assert_close(after[:, :, :f], before[:, :, :f], atol=0, rtol=0)
         assert (after[:, :, f] - before[:, :, f]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_tokens_hold_the_frame_before_and_none_where_history_is_hidden(given):
+    torch.manual_seed(0)
+    sizes = dict(latent_channels=4, patch_size=1, width=32, depth=2, head_dim=16, text_width=8, previous=True)
+    held = VideoTransformer(TransformerConfig(**sizes)).eval()
+    torch.nn.init.normal_(held.unembed.weight)
+    for block in held.blocks:  # nothing comes by attention
+        torch.nn.init.zeros_(block.attention.out.weight)
+    visible = torch.ones(2, 3, dtype=torch.bool)
+    sees = torch.tensor([True, False])
+
+    def make(clean):
+        rest = dict(clean=clean, blocks=(1,) * F, history_visible=sees)
+        return held(given["noisy"], given["t"], given["text"], visible, **rest)
+
+    changed = given["clean"].clone()
+    changed[:, :, 1, 1, 2] += 1
+    difference = (make(changed) - make(given["clean"])).abs()
+    assert not difference[1].any() and not difference[0, :, [0, 1, 3, 4]].any()
+    assert difference[0, :, 2, 1, 2].max() > 1e-3
+    difference[0, :, 2, 1, 2] = 0
+    assert not difference.any()
 
 
 @torch.no_grad()

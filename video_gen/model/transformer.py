@@ -81,6 +81,8 @@ class History:
 
     layers: tuple[KeyValue, ...]
     frames: int
+    latest: Tensor | None = None
+    """(b, c, 1, h, w) its last frame as it was given, of a model whose tokens hold that."""
 
     def last(self, sink: int, window: int | None) -> "History":
         """Its first `sink` and last `window` frames. Cloned, or the slices would keep the forgotten ones in memory."""
@@ -88,7 +90,7 @@ class History:
         if count(pieces) == self.frames:
             return self
         layers = tuple(KeyValue(*(x.clone() for x in layer.frames(pieces))) for layer in self.layers)
-        return History(layers, count(pieces))
+        return History(layers, count(pieces), self.latest)
 
 
 class TransformerBlock(nn.Module):
@@ -152,6 +154,7 @@ class VideoTransformer(nn.Module, Pretrained):
         d, patch = config.width, config.latent_channels * config.patch_size**2
         self.embed_text = nn.Linear(config.text_width, d)
         self.embed_patch = nn.Linear(patch, d)
+        self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
@@ -227,7 +230,8 @@ class VideoTransformer(nn.Module, Pretrained):
         t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
         new = self._memories(x, t, plans, history, actions=actions)
         layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
-        return History(layers, kept + f).last(self.config.sink, self.config.window)
+        latest = latents[:, :, -1:] if self.config.previous else None
+        return History(layers, kept + f, latest).last(self.config.sink, self.config.window)
 
     def denoise(
         self,
@@ -243,8 +247,9 @@ class VideoTransformer(nn.Module, Pretrained):
         `history_visible` (b,) is False where a sample is to see no history, as some did not in training; `actions` are those
         that lead to the block's frames.
         """
-        kept = history.frames if history else 0
-        return self._denoise(noisy, t, text, history, (noisy.shape[2],), kept, history_visible, actions=actions)
+        kept, latest = (history.frames, history.latest) if history else (0, None)
+        blocks = (noisy.shape[2],)
+        return self._denoise(noisy, t, text, history, blocks, kept, history_visible, actions=actions, previous=latest)
 
     def forward(
         self,
@@ -299,7 +304,10 @@ class VideoTransformer(nn.Module, Pretrained):
         plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plans, None, route, of_frames(clean_actions, 0, past)), past)
-        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions)
+        before = previous_frames(clean, blocks)
+        return self._denoise(
+            noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, before
+        )
 
     # -------------------- parts
 
@@ -315,8 +323,11 @@ class VideoTransformer(nn.Module, Pretrained):
         route: Route | None = None,
         context: Context | None = None,
         actions: Actions | None = None,
+        previous: Tensor | None = None,
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY, context)
+        if self.embed_previous is not None and previous is not None:
+            x = x + self._previous(previous.expand_as(noisy), history_visible, context)
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
@@ -382,6 +393,15 @@ class VideoTransformer(nn.Module, Pretrained):
         x = self.embed_patch(patches)
         return x + (places + self.stream[stream]).to(x.dtype), h, w
 
+    def _previous(self, frames: Tensor, visible: Tensor | None, context: Context | None) -> Tensor:
+        """What tokens hold of the frames before them, (b, f, s, d); nothing where history is not `visible`."""
+        patches = patchify(frames, self.config.patch_size)
+        if context is not None:
+            patches = context.part(patches, 2)
+        assert self.embed_previous is not None
+        held = self.embed_previous(patches)
+        return held if visible is None else held * visible[:, None, None, None]
+
     def _times(self, t: Tensor, actions: Actions | None) -> tuple[Tensor, Tensor]:
         """`t` (b,) or (b, f), and what was done, to their embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
         embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
@@ -410,6 +430,12 @@ class VideoTransformer(nn.Module, Pretrained):
         options["masks"] = _masks(x, self.config.head_dim, context)
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
+
+
+def previous_frames(clean: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    """For each frame of clips (b, c, f, h, w) the clean one before its block; zeros for the first block."""
+    starts = [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
+    return F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, starts]
 
 
 def _masks(x: Tensor, head_dim: int, context: Context | None) -> Masks:

@@ -65,6 +65,9 @@ class TransformerConfig(Config):
     rope_theta: float = Field(default=1000.0, gt=1, le=1e9)
     """Base of the rotary positions: the slowest turn is about 6 times this, in frames or places."""
 
+    previous: bool = False
+    """Tokens of a frame that is made hold the last frame of its history, too, place by place: what does not move is there from the
+    start. For worlds that go on from frame to frame, in blocks of one."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None
     """What can be done in the world that it shows, at each frame; that of the data. None = it knows of no actions."""
     action_frames: Annotated[int | None, HIDDEN] = Field(default=None, ge=1)

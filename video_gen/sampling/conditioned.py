@@ -118,7 +118,8 @@ def repeat_history(history: History | None, count: int) -> History | None:
     if history is None or count == 1:
         return history
     layers = tuple(KeyValue(repeat(layer.k, count), repeat(layer.v, count)) for layer in history.layers)
-    return History(layers, history.frames)
+    latest = None if history.latest is None else repeat(history.latest, count)
+    return History(layers, history.frames, latest)
 
 
 def repeat(x: Tensor, count: int) -> Tensor:

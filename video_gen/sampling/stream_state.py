@@ -74,6 +74,8 @@ def save_state(state: StreamState, path: str | Path, model: VideoModel) -> None:
         tensors["block"] = rollout.block
     if rollout.actions is not None:
         tensors["actions"] = rollout.actions
+    if rollout.history is not None and rollout.history.latest is not None:
+        tensors["history.latest"] = rollout.history.latest
     if rollout.history is not None:
         for i, (k, v) in enumerate(rollout.history.layers):
             tensors |= {f"history.{i}.k": k, f"history.{i}.v": v}
@@ -98,8 +100,10 @@ def load_state(path: str | Path, model: VideoModel) -> StreamState:
         for i in range(model.transformer.config.depth)
         if f"history.{i}.k" in tensors
     ]
-    history = History(tuple(layers), layers[0].k.shape[2]) if layers else None
-    block, actions = (tensors[name].to(model.device) if name in tensors else None for name in ("block", "actions"))
+    block, actions, latest = (
+        tensors[name].to(model.device) if name in tensors else None for name in ("block", "actions", "history.latest")
+    )
+    history = History(tuple(layers), layers[0].k.shape[2], latest) if layers else None
     decoder: list[Cache] = []
     while cache := _numbered(tensors, f"decoder.{len(decoder)}"):
         on_device = (x.to(model.device) for x in cache)
