@@ -8,7 +8,6 @@ beside that of the clock, since others may use the machine. Without a model: a r
 """
 
 import argparse
-import html
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,9 @@ import numpy as np
 import torch
 
 from video_gen.errors import exit_code
-from video_gen.evaluation.report import chart, table
+from video_gen.evaluation.chart import chart
+from video_gen.evaluation.report import Section, table, write_report
+from video_gen.evaluation.words import Words
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.text import ByteTextEncoder
 from video_gen.model.transformer import VideoTransformer
@@ -102,9 +103,9 @@ def main() -> None:
         f"{rate:.1f} frames/s, {rate / pipeline.config.clip.fps:.2f} x real time, {pipeline.config.clip.width} pixels"
     )
     if args.output:
-        charts = [chart(html.escape(n), {n: [(r[0], r[i]) for r in summary]}) for i, n in enumerate(head) if i]
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(f"<!doctype html><title>soak</title>{''.join(charts)}{table(head, summary)}")
+        charts = [chart(Words(n), {n: [(r[0], r[i]) for r in summary]}, "frame") for i, n in enumerate(head) if i]
+        body = "".join(charts) + table(head, [[f"{value:g}" for value in row] for row in summary])
+        write_report(args.output, "Soak", "One long stream.", [Section("Along the stream", body)])
 
 
 if __name__ == "__main__":

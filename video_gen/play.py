@@ -6,7 +6,7 @@ import sys
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from video_gen.errors import ConfigError, VideoGenError
 from video_gen.files import check_folder
@@ -25,7 +25,7 @@ def play(
     host: str = "127.0.0.1",
     port: int = 8000,
     browser: bool = True,
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     image: Path | None = None,
     video: Path | None = None,
     prompt: str = "",

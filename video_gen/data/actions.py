@@ -118,11 +118,11 @@ def scaled(rows: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     return result.astype(np.float32)
 
 
-def write_actions(video: Path, rows: Iterable[Sequence[float]], vocabulary: Vocabulary) -> Path:
+def write_actions(video: Path, rows: Iterable[Sequence[float] | np.ndarray], vocabulary: Vocabulary) -> Path:
     """Write the actions (f, a) of a video beside it, whole or not at all."""
     lines = []
     for row in rows:
-        action = vocabulary.action(row)
+        action = vocabulary.action(list(row))
         axes = {"axes": action.axes} if vocabulary.axes else {}
         lines.append(json.dumps({"keys": list(action.keys)} | axes))
     write_text(beside(video), "".join(f"{line}\n" for line in lines))

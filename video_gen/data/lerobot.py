@@ -86,7 +86,7 @@ def _version_3(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
         if not (table.is_file() and video.is_file()):
             missing.append(index)
             continue
-        columns = tables.setdefault(table, None) or tables.__setitem__(table, _columns(table)) or tables[table]
+        columns = tables[table] if table in tables else tables.setdefault(table, _columns(table))
         own = np.flatnonzero(columns["episode_index"] == index)
         first = round(float(row[f"videos/{camera}/from_timestamp"]) * fps)  # an index, once and for all
         found.append(_episode(f"episode_{index:06d}", columns, own, tasks, video, first))

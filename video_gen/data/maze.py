@@ -5,7 +5,7 @@ depends on the configuration and the index of the clip alone. `maze_view.py` dra
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -269,9 +269,9 @@ def gather(layout: int, poses: list[Pose], keys: np.ndarray) -> Walk:
     return Walk(layout, x, y, heading, doors, np.array([p.time for p in poses]), keys)
 
 
-def _wander(layout: Layout, rng: np.random.Generator) -> "Iterator[set[str]]":
+def _wander(layout: Layout, rng: np.random.Generator) -> Generator[set[str], Pose, None]:
     """Is sent a pose, and yields the keys held there. Starts with a bare `next`."""
-    pose = yield set()  # type: ignore[misc]
+    pose = yield set()
     while True:
         kind = rng.choice(["hold", "tour", "idle", "spin"], p=[0.45, 0.4, 0.08, 0.07])
         if kind == "tour":

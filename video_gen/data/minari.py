@@ -51,7 +51,7 @@ def _hdf5(path: Path, camera: str | None, episodes: int | None, notes: list[str]
     import h5py
 
     try:
-        file = h5py.File(path, "r")
+        file: Any = h5py.File(path, "r")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); copy it again") from None
     with file:
@@ -93,7 +93,8 @@ def _hdf5_frames(path: Path, name: str) -> Iterator[np.ndarray]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        for picture in file[name]:  # type: ignore[union-attr]
+        pictures: Any = file[name]
+        for picture in pictures:
             yield _rgb(np.asarray(picture))
 
 

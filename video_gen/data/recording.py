@@ -131,7 +131,7 @@ def open_env(config: RecordConfig) -> tuple[Any, float]:
         raise ConfigError(
             f"env '{config.env}': has no pictures: it renders {', '.join(map(str, modes)) or 'nothing'}, and not rgb_array"
         )
-    own = env.metadata.get("render_fps")
+    own: Any = env.metadata.get("render_fps")
     if config.fps is None and not own:
         env.close()
         raise ConfigError(f"env '{config.env}': does not say its frames a second; give --fps")
@@ -172,7 +172,7 @@ def _names(env: Any) -> list[str]:
     inner = env.unwrapped
     if hasattr(inner, "get_action_meanings"):
         return [str(name).lower() for name in inner.get_action_meanings()]
-    game = getattr(inner, "game", None)
+    game: Any = getattr(inner, "game", None)
     if hasattr(game, "get_available_buttons"):  # ViZDoom
         return [button.name.lower() for button in game.get_available_buttons()]
     return []
@@ -206,7 +206,7 @@ def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path
     state = video.parent / "state" / f"{video.stem}.npz"
     if kept:
         with written(state) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **kept)
+            np.savez_compressed(file, **kept)  # type: ignore[arg-type]
     write_actions(video, rows, controls.vocabulary)
     write_video(video, np.stack(frames), fps, crf=8, metadata={"env": config.env, "seed": str(seed)})
 

@@ -23,6 +23,8 @@ function send(what) {
   if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(what));
 }
 
+const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
 function hold() {
   const keys = [...held.keys()];
   pressed += 1;
@@ -118,11 +120,11 @@ function show(buffer) {
     latencies.push(performance.now() - at);
     pressedAt.delete(which);
   }
-  latencies = latencies.slice(-50);
+  latencies = latencies.slice(-500);
   window.shown = { number, answers, latencies };  // for whoever measures
   if (made) $("made").textContent = made.toFixed(0);
   if (rate) $("rate").textContent = rate.toFixed(1);
-  if (latencies.length) $("latency").textContent = [...latencies].sort((a, b) => a - b)[latencies.length >> 1].toFixed(0);
+  if (latencies.length) $("latency").textContent = median(latencies.slice(-30)).toFixed(0);
 }
 
 function greet(said) {

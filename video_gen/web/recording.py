@@ -52,7 +52,7 @@ class Recording:
         taken = {path.stem for path in self.folder.glob("clip_*.mp4")}
         name = next(name for name in (f"clip_{i:04d}" for i in range(10**9)) if name not in taken)
         video = self.folder / f"{name}.mp4"
-        write_actions(video, [*self.rows, self.vocabulary.row(Action())], self.vocabulary)
+        write_actions(video, [*(row.tolist() for row in self.rows), self.vocabulary.row(Action())], self.vocabulary)
         write_video(video, np.stack(self.frames), self.fps, crf=4, metadata={"prompt": self.caption})
         with (
             explained(self.folder / "metadata.jsonl"),
