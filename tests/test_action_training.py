@@ -8,6 +8,7 @@ import torch
 from test_training import stop_after
 
 from video_gen.data.actions import write_vocabulary
+from video_gen.data.clips import to_video
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
 from video_gen.errors import ConfigError, DataError
@@ -15,12 +16,14 @@ from video_gen.evaluation.control import Episodes, Maze, roll_out, shuffle_ratio
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.vae_config import VAEConfig
+from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion, train_distill, train_vae
 from video_gen.training.config import LoopConfig
 from video_gen.training.loop import TrainingInterrupted
 from video_gen.training.recipes import DiffusionRun, DistillConfig, DistillRun, ModeConfig, VAERun
+from video_gen.training.vae_task import channel_gains
 from video_gen.vocabulary import Vocabulary
 
 QUIET = dict(log_every=1, checkpoint_every=2, tensorboard=False, sample_every=0, compile="off", device="cpu")
@@ -162,3 +165,19 @@ def test_another_vocabulary_beside_the_same_videos_is_refused(made):
     _, data = made
     with pytest.raises(DataError, match="other keys, axes or rate"):
         write_vocabulary(data.folder, Vocabulary(keys=("jump",), fps=12))
+
+
+def test_latents_as_large_as_they_change_the_picture(made, tmp_path):
+    """The reconstruction stays; the mean variance is 1; what changes more is larger."""
+    folder, data = made
+    sizes = VAEConfig(spatial_stride=4, temporal_stride=2, latent_channels=4, widths=(16,), stem=4)
+    train_vae(VAERun(data=data, vae=sizes, loop=LOOP, channel_weight=1.0), tmp_path / "vae")
+    plain, weighed = (VideoVAE.from_pretrained(place / "model/vae") for place in (folder / "vae", tmp_path / "vae"))
+    video = to_video(torch.from_numpy(Maze(height=16, width=16).episodes(8, 9).videos))
+    with torch.no_grad():
+        first, second = plain.encode(video).mean, weighed.encode(video).mean
+        torch.testing.assert_close(plain.decode(first), weighed.decode(second), atol=1e-4, rtol=1e-4)
+    ratio = (second.std((0, 2, 3, 4)) / first.std((0, 2, 3, 4))).double()
+    gains = channel_gains(plain, video)
+    assert gains.argsort().tolist() == ratio.argsort().tolist()
+    assert ratio.square().mean().item() == pytest.approx(1, abs=0.05)

@@ -202,6 +202,23 @@ def test_actions_of_a_recording_led_to_its_frames(tmp_path):
     assert Recording(tmp_path, WORDS, 24, "").write() is None
 
 
+def test_a_world_goes_on_from_a_saved_state(pipe, tmp_path):
+    world = pipe.play("a room", seed=3)
+    world.step({"keys": ["forward"]})
+    world.save(tmp_path / "state")
+    expected = world.step()
+    outlet, shown = Outlet(), []
+    start = {"prompt": "", "seed": 0}
+    player = Player(lambda name: pipe, "small", tmp_path, start, shown.append, outlet.tell, tmp_path / "state")
+    assert player.prompt == "a room"
+    player.play(True)
+    end = time.monotonic() + 5
+    while len(shown) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    player.close()
+    np.testing.assert_array_equal(np.stack([frame.frame for frame in shown[:2]]), expected)
+
+
 def test_a_new_beginning_has_its_prompt_and_seed(server):
     client, player = server
     with connect(client) as socket:

@@ -284,6 +284,8 @@ class PlayWorld(Config):
     model: Path = Path("maze")
     """A model folder, a name (maze ships with Video Gen), or OWNER/NAME on the Hub; one that was trained on clips with actions."""
     start: Annotated[StartOptions, FLAT] = StartOptions()
+    resume: Path | None = None
+    """A saved state to go on from, of the same model."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the first frame, where none is given, and of all that is made."""
     output: Annotated[Path, Said(name="output")] = Path("out/play")

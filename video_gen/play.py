@@ -28,6 +28,7 @@ def play(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     image: Path | None = None,
     video: Path | None = None,
+    resume: Path | None = None,
     prompt: str = "",
     seed: int = 0,
     **sampling: Any,
@@ -36,6 +37,7 @@ def play(
 
     Args:
         folder: for recordings and saved states.
+        resume: a saved state to go on from, in place of an image, a video or nothing.
         host: an address of this machine; any other than loopback asks for a token, which is printed.
         sampling: fields of SamplingConfig; None = as the model has it.
     Raises: ConfigError if the model knows no actions, the port is taken or the web part is not installed; DataError.
@@ -60,11 +62,19 @@ def play(
 
         first = load(str(model))
         start = read_given(first, image, video) | settings | {"prompt": prompt, "seed": seed}
+        if resume is not None and (image is not None or video is not None):
+            raise ConfigError(f"play: {resume} has begun already; leave --image and --video out")
         outlet = Outlet()
         print(f"warming up {model}", file=sys.stderr)
         loaded = {str(model): first}
         player = Player(
-            lambda name: loaded.pop(name, None) or load(name), str(model), folder, start, outlet.show, outlet.tell
+            lambda name: loaded.pop(name, None) or load(name),
+            str(model),
+            folder,
+            start,
+            outlet.show,
+            outlet.tell,
+            resume,
         )
         token = None if host in LOCAL else secrets.token_urlsafe(16)
         app = make_app(player, outlet, playable, token)

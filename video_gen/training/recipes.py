@@ -61,6 +61,9 @@ class VAERun(Config):
     clips. Validation sees them whole. None = whole clips."""
     statistics_clips: int = Field(default=256, ge=1)
     """Clips of which the latents' mean and standard deviation are measured after training."""
+    channel_weight: float = Field(default=0.0, ge=0, le=1)
+    """How large each channel of the latents is for whoever models them: 0 = all have unit variance; 1 = as much as they change the
+    picture, their mean variance being 1. Then a small model learns first what is seen most."""
     init: Path | None = None
     """A VAE's folder, a model folder or a Hub id whose weights to start from; its sizes must be the run's."""
     loop: LoopConfig = LoopConfig()

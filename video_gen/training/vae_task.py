@@ -50,6 +50,10 @@ def reconstruction_loss(made: Tensor, video: Tensor, config: VAELossConfig) -> d
     return parts
 
 
+GAIN_NOISE = 0.3
+"""Of a channel's deviation, by which it is changed to see what that does."""
+
+
 class VAETask:
     """A `training.task.Task`.
 
@@ -154,7 +158,8 @@ class VAETask:
         Image.fromarray(contact_sheet(rows, scale=max(1, 96 // rows[0].shape[1]))).save(folder / "sheet.png")
 
     def save(self, folder: Path) -> None:
-        """Measure the latents' statistics, so that whoever uses the VAE gets zero mean and unit variance."""
+        """Measure the latents' statistics, so that whoever uses the VAE gets zero mean, and unit variance or as `channel_weight`
+        has it."""
         count, total, squares = 0, torch.zeros(1), torch.zeros(1)
         for video in self._batches(self.train, spread(self.train.buckets, self.run.statistics_clips)):
             latents = self.vae.encode(video).mean.double().cpu()
@@ -163,6 +168,11 @@ class VAETask:
             squares = squares + latents.square().sum((0, 2, 3, 4))
         mean = total / count
         self.vae.set_latent_statistics(mean, (squares / count - mean**2).clamp(min=1e-8).sqrt())
+        if self.run.channel_weight:
+            first = next(self._batches(self.train, spread(self.train.buckets, self.run.loop.batch_size)))
+            size = channel_gains(self.vae, first) ** self.run.channel_weight
+            size = size / size.square().mean().sqrt()
+            self.vae.set_latent_statistics(torch.zeros_like(size), 1 / size)
         self.vae.save_pretrained(folder / "vae")
         remember_data(folder / "vae", self.run.data)
 
@@ -202,3 +212,17 @@ def load_lpips() -> nn.Module:
         raise ConfigError(
             f"loss.lpips needs the package lpips and its weights ({error}); install it, or set 0"
         ) from None
+
+
+@torch.no_grad()
+def channel_gains(vae: VideoVAE, video: Tensor) -> Tensor:
+    """By how much each channel of the latents changes the picture, (c,): the root mean square of what noise on it does."""
+    latents = vae.encode(video).mean.float()
+    plain, gains = vae.decode(latents), []
+    generator = torch.Generator().manual_seed(0)
+    for channel in range(latents.shape[1]):
+        noise = GAIN_NOISE * torch.randn(latents[:, channel].shape, generator=generator).to(latents.device)
+        changed = latents.clone()
+        changed[:, channel] += noise
+        gains.append((vae.decode(changed) - plain).float().square().mean().sqrt())
+    return torch.stack(gains).double().cpu().clamp(min=1e-6)

@@ -88,6 +88,7 @@ class Player:
     Args:
         load: a model's name to the model.
         folder: where recordings/ and states/ are written.
+        start: keywords of `VideoPipeline.play`; resume: a saved state in its place.
         show: is called in the thread with each frame; `tell` with what a page is to know, plain values.
     """
 
@@ -99,19 +100,22 @@ class Player:
         start: Mapping[str, Any],
         show: Callable[[Shown], None],
         tell: Callable[[dict[str, Any]], None],
+        resume: Path | None = None,
     ):
         self._load, self.folder, self._show, self._tell = load, folder, show, tell
         self.model, self.prompt, self.seed = model, str(start.get("prompt", "")), int(start.get("seed", 0))
         self._start = {name: value for name, value in start.items() if name not in ("prompt", "seed")}
         self.pipeline = load(model)
-        self._world = self._begin()
+        self._world = self._begin() if resume is None else Play.load(resume, self.pipeline)
+        self.prompt = self._world.steering.prompts[0]
         self._held = Held(self._world.vocabulary)
         self._lock, self._orders = threading.Lock(), queue.Queue[Callable[[], None]]()
         self._playing, self._stop = threading.Event(), threading.Event()
         self._recording: Recording | None = None
         self._number, self._rate = 0, 0.0
+        begun, first = self._world.state(), self._world.frames
         self._world.step_rows(self._idle())  # the first step is the slowest: nobody is to wait for it
-        self._world = self._begin()
+        self._world = Play(self.pipeline, begun, first)
         self._thread = threading.Thread(target=self._run, name="video-gen play", daemon=True)
         self._thread.start()
 
