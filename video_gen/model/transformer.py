@@ -155,6 +155,7 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_text = nn.Linear(config.text_width, d)
         self.embed_patch = nn.Linear(patch, d)
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
+        self.previous_modulation = nn.Linear(d, patch) if config.previous else None
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
@@ -179,8 +180,9 @@ class VideoTransformer(nn.Module, Pretrained):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.stream, std=0.02)
-        for layer in (self.modulation, self.final_modulation):
-            nn.init.zeros_(layer.weight)
+        for layer in (self.modulation, self.final_modulation, self.previous_modulation):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)
@@ -304,7 +306,7 @@ class VideoTransformer(nn.Module, Pretrained):
         plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plans, None, route, of_frames(clean_actions, 0, past)), past)
-        before = previous_frames(clean, blocks)
+        before = previous_frames(clean, blocks) if self.config.previous else None
         return self._denoise(
             noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, before
         )
@@ -326,8 +328,9 @@ class VideoTransformer(nn.Module, Pretrained):
         previous: Tensor | None = None,
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY, context)
-        if self.embed_previous is not None and previous is not None:
-            x = x + self._previous(previous.expand_as(noisy), history_visible, context)
+        held = self._held(previous.expand_as(noisy), history_visible, context) if previous is not None else None
+        if self.embed_previous is not None and held is not None:
+            x = x + self.embed_previous(held)
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
@@ -336,6 +339,8 @@ class VideoTransformer(nn.Module, Pretrained):
         x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         patches = self.unembed(modulate(layer_norm(x), shift, scale))
+        if self.previous_modulation is not None and held is not None:
+            patches = patches + self.previous_modulation(F.silu(embedded))[:, :, None] * held
         if context is not None:
             patches = context.gather(patches, 2)
         return unpatchify(patches, self.config.patch_size, height)
@@ -393,14 +398,12 @@ class VideoTransformer(nn.Module, Pretrained):
         x = self.embed_patch(patches)
         return x + (places + self.stream[stream]).to(x.dtype), h, w
 
-    def _previous(self, frames: Tensor, visible: Tensor | None, context: Context | None) -> Tensor:
-        """What tokens hold of the frames before them, (b, f, s, d); nothing where history is not `visible`."""
+    def _held(self, frames: Tensor, visible: Tensor | None, context: Context | None) -> Tensor:
+        """The frames before those that are made as patches, (b, f, s, n); zeros where history is not `visible`."""
         patches = patchify(frames, self.config.patch_size)
         if context is not None:
             patches = context.part(patches, 2)
-        assert self.embed_previous is not None
-        held = self.embed_previous(patches)
-        return held if visible is None else held * visible[:, None, None, None]
+        return patches if visible is None else patches * visible[:, None, None, None]
 
     def _times(self, t: Tensor, actions: Actions | None) -> tuple[Tensor, Tensor]:
         """`t` (b,) or (b, f), and what was done, to their embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
