@@ -55,7 +55,9 @@ def test_a_batch_equals_its_worlds(pipe):
     both = np.concatenate([worlds.step_rows(rows) for _ in range(4)], axis=1)
     for index, (prompt, seed) in enumerate((("a room", 4), ("", 5))):
         alone = play(pipe.play(prompt, seed=seed), [KEYS[index]] * 4)
-        difference = np.abs(both[index].astype(int) - alone)  # in bfloat16, products of another batch size round otherwise
+        difference = np.abs(
+            both[index].astype(int) - alone
+        )  # in bfloat16, products of another batch size round otherwise
         assert np.median(difference) <= 1 and difference.max() < 20
 
 

@@ -1,16 +1,19 @@
 """VideoPipeline: prompt, image or video in, video out. The command line, Python and training's samples all use it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
+from torch import Tensor
 
 from video_gen.config import validate
 from video_gen.errors import ShapeError
 from video_gen.sampling import beyond
+from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig, SamplingSettings, Steering
 from video_gen.sampling.model import VideoModel, plan_blocks
-from video_gen.sampling.play import Play, Plays, actions_before, vocabulary_of
+from video_gen.sampling.play import Play, Plays, actions_before, still, vocabulary_of
 from video_gen.sampling.rollout import advance
 from video_gen.sampling.stream import Stream, Streams
 from video_gen.sampling.stream_state import StreamState
@@ -248,18 +251,32 @@ class VideoPipeline(VideoModel):
             given = None if image is None and video is None else self.given(image, video)[None]
         chosen = (sampling or self.config.sampling).replace(**settings)
         steering = validate(Steering, {"prompts": tuple(prompts), "sampling": chosen}, source="play()")
-        size = (1, *self.latent_frame()[1:])
         with self.inference():
             model = self.block_model(prompts, chosen, 1)
+            randomness = None
+            if given is None:
+                given, randomness = self._first_frame(model, chosen, seeds)
+            shown = given
+            if (
+                given.shape[1] == 1
+            ):  # as a video in which nothing is done: a picture that begins one has latents of another kind
+                given, actions = still(self, given)
             done = actions_before(self, given, actions, len(seeds))
             rollout, decoder = self.begin(model, given, seeds, 1, done)
-            if given is None:
-                c = self.latent_frame()[0]
-                rollout = advance(model, rollout, (c, *size), self.diffusion, chosen, self.device, actions=done)
-                assert rollout.block is not None
-                given, decoder = self.decode(rollout.block, None)
-        first = np.broadcast_to(given, (len(seeds), *given.shape[1:]))
-        return StreamState(rollout, decoder, steering, 1, seconds=first.shape[1] / self.config.clip.fps), first
+        if randomness is not None:
+            rollout = replace(rollout, randomness=randomness)
+        shown = np.broadcast_to(shown, (len(seeds), *shown.shape[1:]))
+        return StreamState(rollout, decoder, steering, 1, seconds=shown.shape[1] / self.config.clip.fps), shown
+
+    def _first_frame(
+        self, model: TextConditioned, sampling: SamplingConfig, seeds: Sequence[int]
+    ) -> tuple[np.ndarray, tuple[Tensor, ...]]:
+        """What worlds begin with that begin with nothing, (n, 1, h, w, 3), and the generators' states after that."""
+        c, h, w = self.latent_frame()
+        start, _ = self.begin(model, None, seeds, 1)
+        made = advance(model, start, (c, 1, h, w), self.diffusion, sampling, self.device)
+        assert made.block is not None
+        return self.decode(made.block, None)[0], made.randomness
 
     def _start(
         self,

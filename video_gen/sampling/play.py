@@ -162,20 +162,20 @@ def vocabulary_of(pipeline: VideoModel) -> Vocabulary:
     return found
 
 
-def actions_before(
-    pipeline: VideoModel, given: np.ndarray | None, actions: np.ndarray | None, count: int
-) -> Tensor | None:
-    """(n, f', size) that led to the latent frames a world begins with: of a still one none did, of a video those said, or None."""
+def still(pipeline: VideoModel, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (n, 1, h, w, 3) as a video of two latent frames in which nothing is done, and its actions (1, f, a)."""
     vocabulary, stride = vocabulary_of(pipeline), pipeline.vae.config.temporal_stride
-    frames = 1 if given is None else given.shape[1]
-    if frames == 1:
-        rows = np.zeros((1, 1, vocabulary.size), np.float32)
-    elif actions is None:
+    rows = np.array([[vocabulary.row(Action())] * (1 + stride)])
+    return np.repeat(frame, 1 + stride, axis=1), rows
+
+
+def actions_before(pipeline: VideoModel, given: np.ndarray, actions: np.ndarray | None, count: int) -> Tensor | None:
+    """(n, f', size) that led to the latent frames of the video (n, f, h, w, 3) that worlds begin with; None if nobody says."""
+    if actions is None:
         return None
-    else:
-        rows = scaled(actions if actions.ndim == 3 else actions[None], vocabulary)
-        if rows.shape[1] < frames:
-            raise ShapeError(f"{rows.shape[1]} actions for {frames} frames of video; give a row for each frame")
-        rows = rows[:, rows.shape[1] - frames :]
-    led = latent_actions(torch.from_numpy(rows), stride).to(pipeline.device)
+    rows, frames = scaled(actions if actions.ndim == 3 else actions[None], vocabulary_of(pipeline)), given.shape[1]
+    if rows.shape[1] < frames:
+        raise ShapeError(f"{rows.shape[1]} actions for {frames} frames of video; give a row for each frame")
+    rows = rows[:, rows.shape[1] - frames :]
+    led = latent_actions(torch.from_numpy(rows), pipeline.vae.config.temporal_stride).to(pipeline.device)
     return led.expand(count, -1, -1)
