@@ -70,6 +70,16 @@ def test_windows_at_half_the_rate_or_keys_add_deltas_and_average_levels():
         at_rate(WORDS, 16)
 
 
+def test_indices_go_by_the_videos_own_rate():
+    """29.97 is not 30: after half a minute a frame lies between the two."""
+    rows = np.zeros((2000, 4))
+    rows[:, 2] = np.arange(2000) % 20
+    rate = 30000 / 1001
+    words = WORDS.replace(fps=30)
+    found = window(rows, words, start=1500 / rate, frames=5, fps=rate, rate=rate)
+    assert found[:-1, 2].tolist() == [rows[1500 + i, 2] for i in range(4)]
+
+
 def test_scaled_to_one():
     np.testing.assert_allclose(scaled(np.array([1.0, 0.0, -20.0, 0.75]), WORDS), [1, 0, -1, 0.5])
 

@@ -146,11 +146,10 @@ def test_what_was_done_is_read_off_true_frames_and_not_off_others():
 
 def test_the_command_on_a_small_model(tmp_path, coarse, monkeypatch):
     pipe = playable(words=maze.VOCABULARY)
-    pipe.config = pipe.config.replace(world="maze")
+    pipe.config = pipe.config.replace(world="maze", maze=(0, 1))
     pipe.save_pretrained(tmp_path / "model")
     monkeypatch.setattr(command, "TAUGHT", 4)
     monkeypatch.setattr(command, "CIRCLES", (1,))
-    monkeypatch.setattr(command, "_maze", lambda *args: Maze(layouts=1, height=16, width=16))
     monkeypatch.setattr(command, "train_inverse", lambda *args, **options: train_inverse(*args, steps=3))
     found = command.evaluate_control(
         tmp_path / "model", tmp_path / "out", episodes=3, frames=17, trials=2, idle_seconds=0.4

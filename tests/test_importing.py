@@ -7,7 +7,8 @@ import pytest
 
 from video_gen.cli import main
 from video_gen.data.actions import find_vocabulary, read_actions
-from video_gen.data.importing import flat_names, import_folder
+from video_gen.data.episodes import flat_names
+from video_gen.data.importing import import_folder
 from video_gen.data.video_file import all_frames
 from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError
@@ -255,6 +256,23 @@ def test_minari_that_does_not_fit(tmp_path):
         group["observations"], group["actions"] = np.zeros((5, 2)), np.zeros((4, 3))
     with pytest.raises(DataError, match="holds no pictures"):
         import_folder("minari", folder, tmp_path / "out", fps=20)
+
+
+def test_what_was_done_may_lie_outside_of_what_the_space_says(tmp_path):
+    folder = minari_hdf5(tmp_path / "a")
+    minari_metadata(folder / "data", action_space=SPACES["action_space"] | {"low": [-1, -1, -1], "high": [1, 1, 1]})
+    import_folder("minari", folder, tmp_path / "out", fps=20)
+    words = find_vocabulary(tmp_path / "out")
+    assert words is not None and words.axes[2].high == 5.625 and words.axes[0].low == -1
+    read_actions(tmp_path / "out" / "episode_000000.actions.jsonl", words)
+
+
+def test_another_import_does_not_mix_with_what_is_there(tmp_path):
+    folder = version_2(tmp_path / "a")
+    import_folder("lerobot", folder, tmp_path / "out", episodes=1)
+    import_folder("lerobot", folder, tmp_path / "out", camera=None, episodes=1)
+    with pytest.raises(DataError, match="imported with camera None and not 'wrist'"):
+        import_folder("lerobot", folder, tmp_path / "out", camera="wrist")
 
 
 def test_names_however_they_are_nested():

@@ -95,8 +95,13 @@ def test_starts_from_an_image_or_a_video_with_or_without_its_actions(pipe):
     known, unknown = pipe.play(video=video, actions=rows, seed=1), pipe.play(video=video, seed=1)
     np.testing.assert_array_equal(known.frames[0], video)
     assert (play(known, KEYS) != play(unknown, KEYS)).any()
-    with pytest.raises(ShapeError, match="3 actions for 5 frames"):
+    with pytest.raises(ShapeError, match="3 actions for a video of 5 frames"):
         pipe.play(video=video, actions=rows[:3])
+    longer = np.concatenate([video[:1], video])  # of six frames the first is left out, and its action too
+    np.testing.assert_array_equal(
+        play(pipe.play(video=longer, actions=np.concatenate([rows[:1] * 0, rows]), seed=1), KEYS),
+        play(pipe.play(video=video, actions=rows, seed=1), KEYS),
+    )
 
 
 def test_memory_does_not_grow(pipe):

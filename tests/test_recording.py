@@ -33,6 +33,9 @@ class Dot(gymnasium.Env):
         self.observation_space = spaces.Box(-1000, 1000, (2,), np.float64)
         self.space = space
 
+    def get_action_meanings(self):
+        return ["NOOP", "RIGHT", "LEFT"] if self.space == "discrete" else []
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.place, self.steps = np.array([float(self.np_random.integers(20, 40)), 30.0]), 0
@@ -69,7 +72,7 @@ def test_frames_actions_state_and_seeds_belong_together(tmp_path):
     config = RecordConfig(env="Dot-v0", clips=2, frames=40, seed=5)
     assert record(config, tmp_path / "a") == (2, 0)
     words = find_vocabulary(tmp_path / "a")
-    assert words == Vocabulary(keys=("action 1", "action 2"), fps=20)
+    assert words == Vocabulary(keys=("right", "left"), fps=20)
     rows = [json.loads(line) for line in (tmp_path / "a" / "metadata.jsonl").read_text().splitlines()]
     assert [row["seed"] for row in rows] == [5, 6] and rows[0]["env"] == "Dot-v0"
     for index in range(2):
@@ -122,6 +125,29 @@ def test_spaces_of_actions(space, keys, axes):
     policy = Policy(controls.vocabulary, controls.exclusive, np.random.default_rng(0))
     for _ in range(200):
         assert env.action_space.contains(controls.to_action(policy()))
+
+
+def test_where_nothing_cannot_be_done_a_key_is_always_held():
+    env = Dot()
+    env.get_action_meanings = list  # it has no names, and so none that means nothing
+    controls = controls_of(env, 20)
+    assert len(controls.vocabulary.keys) == 3 and not controls.idle
+    policy = Policy(controls.vocabulary, controls.exclusive, np.random.default_rng(0), controls.idle)
+    assert all(policy().sum() == 1 for _ in range(300))
+
+
+def test_frames_are_not_the_canvas_of_the_environment(tmp_path, monkeypatch):
+    canvas = np.zeros((32, 64, 3), np.uint8)
+
+    def render(self):
+        canvas[:] = 0
+        canvas[10:20, int(self.place[0]) % 64] = 255
+        return canvas
+
+    monkeypatch.setattr(Dot, "render", render)
+    record(RecordConfig(env="Dot-v0", clips=1, frames=30), tmp_path / "a")
+    frames = np.stack([frame for _, frame in all_frames(tmp_path / "a" / "clip_000000.mp4")])
+    assert len({int(frame[12].mean(-1).argmax()) for frame in frames}) > 3
 
 
 def test_keys_are_held_for_all_lengths_and_now_and_then_nothing_is_done():

@@ -190,6 +190,61 @@ def test_a_recording_is_kept_when_the_page_leaves(server, tmp_path):
     assert (tmp_path / "recordings" / "clip_0000.mp4").exists()
 
 
+def test_worlds_of_other_keys_are_recorded_apart_and_numbers_are_not_used_again(tmp_path):
+    frames, rows = np.zeros((3, 16, 16, 3), np.uint8), np.zeros((2, 1))
+
+    def made(words):
+        recording = Recording(tmp_path / "recordings", words, 24, "a room")
+        recording.begin(frames[0])
+        recording.add(np.zeros((2, words.size)), frames[1:])
+        return recording.write()
+
+    other = WORDS.replace(keys=("jump",), axes=())
+    assert made(WORDS) == tmp_path / "recordings" / "clip_0000.mp4"
+    assert made(other) == tmp_path / "recordings-2" / "clip_0000.mp4"
+    last = made(WORDS)
+    last.unlink()
+    last.with_name("clip_0001.actions.jsonl").unlink()
+    assert made(WORDS).name == "clip_0002.mp4"
+    del rows
+
+
+def test_an_error_in_a_step_is_told_and_the_world_can_begin_anew(server, monkeypatch):
+    client, player = server
+    with connect(client) as socket:
+        until(socket, lambda head: head[0] > 2)
+        broken = player._world
+
+        def fail(rows):
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(broken, "step_rows", fail)
+        assert "RuntimeError: out of memory; begin anew" in until(socket, "error")["text"]
+        socket.send_json({"kind": "reset", "prompt": "a room", "seed": 2})
+        number = player._number
+        until(socket, lambda head: head[0] > number + 3)
+        socket.send_json({"kind": "reset", "prompt": "\ud800", "seed": 2})  # no text that can be written
+        until(socket, "error")
+        number = player._number
+        until(socket, lambda head: head[0] > number + 3)
+
+
+def test_a_recording_that_cannot_be_written_is_kept(server, monkeypatch, tmp_path):
+    client, player = server
+    with connect(client) as socket:
+        until(socket, "hello")
+        socket.send_json({"kind": "record", "on": True})
+        until(socket, "recording")
+        until(socket, lambda head: head[0] > 6)
+        with monkeypatch.context() as patch:
+            patch.setattr("video_gen.web.recording.write_video", lambda *a, **o: 1 / 0)
+            socket.send_json({"kind": "record", "on": False})
+            assert "goes on" in until(socket, "error")["text"]
+        socket.send_json({"kind": "record", "on": False})
+        assert "clip_000" in until(socket, "recording")["text"]
+    assert len(list((tmp_path / "recordings").glob("*.mp4"))) == 1
+
+
 def test_actions_of_a_recording_led_to_its_frames(tmp_path):
     recording = Recording(tmp_path, WORDS, 24, "")
     frames = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8) * 40
@@ -242,8 +297,12 @@ def test_another_model_can_be_picked_and_one_that_cannot_be_played_is_refused(pi
 
     outlet = Outlet()
     player = Player(load, "small", tmp_path, {}, outlet.show, outlet.tell)
-    with TestClient(make_app(player, outlet, lambda: [])) as client, connect(client) as socket:
+    app = make_app(player, outlet, lambda: ["other", "none"])
+    with TestClient(app) as client, connect(client) as socket:
         until(socket, "hello")
+        for name in ("/etc", "owner/name", "../small"):
+            socket.send_json({"kind": "model", "name": name})
+            assert "not among those" in until(socket, "error")["text"]
         socket.send_json({"kind": "model", "name": "none"})
         assert "trained without actions" in until(socket, "error")["text"]
         socket.send_json({"kind": "model", "name": "other"})

@@ -286,8 +286,8 @@ class PlayWorld(Config):
     start: Annotated[StartOptions, FLAT] = StartOptions()
     resume: Path | None = None
     """A saved state to go on from, of the same model."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the first frame, where none is given, and of all that is made."""
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    """Of the first frame, where none is given, and of all that is made; default 0."""
     output: Annotated[Path, Said(name="output")] = Path("out/play")
     """Folder for recordings/, a data set with actions, and states/, from which one can go on."""
     host: str = "127.0.0.1"

@@ -8,8 +8,7 @@ import numpy as np
 
 from video_gen.data.actions import scaled
 from video_gen.data.clips import Clips, spread
-from video_gen.data.config import ClipConfig, WorldConfig
-from video_gen.data.worlds import WORLD_FILE
+from video_gen.data.config import ClipConfig
 from video_gen.errors import ConfigError, DataError
 from video_gen.evaluation import control
 from video_gen.evaluation.control import Episodes, Maze
@@ -48,8 +47,8 @@ def evaluate_control(
     """Measure one model on episodes that it was not trained on.
 
     Args:
-        folder: clips with actions, of which the held-out ones are measured; None = those of its training or, for a model of the
-            built-in maze, walks in the same layouts that are in no data set.
+        folder: clips with actions, of which the held-out ones are measured; None = for a model of the built-in maze walks in the
+            same layouts that are in no data set, for another one those of its training.
         frames: of a rollout; as many as the clips have, if these are shorter.
         output: folder for `control.json`, `control.html` and some of the videos.
         settings: fields of SamplingConfig.
@@ -63,8 +62,10 @@ def evaluate_control(
     settings = {name: value for name, value in settings.items() if value is not None}
     frames = (frames - 1) // stride * stride + 1
     data = known_data(local_folder(model) / "vae")
+    world = None
+    if folder is None and pipeline.config.maze is not None:
+        world = Maze(*pipeline.config.maze, clip.height, clip.width)
     folder = folder or (data.folder if data is not None and data.folder.is_dir() else None)
-    world = _maze(folder, clip.height, clip.width) if pipeline.config.world == "maze" else None
     notes = []
     if world is not None:
         notes.append(f"the built-in maze: walks from number {control.HELD_OUT:,} on, in the layouts of the training")
@@ -129,15 +130,6 @@ def evaluate_control(
 
 
 BATCH = 16
-
-
-def _maze(folder: Path | None, height: int, width: int) -> Maze:
-    """The maze of the folder on which a model was trained; where that is not there, the one that ships."""
-    file = folder / WORLD_FILE if folder is not None else None
-    if file is None or not file.is_file():
-        return Maze(height=height, width=width)
-    found = WorldConfig.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    return Maze(found.seed, found.layouts, height, width)
 
 
 def _calm(world: Maze, count: int) -> Episodes:

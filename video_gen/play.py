@@ -30,7 +30,7 @@ def play(
     video: Path | None = None,
     resume: Path | None = None,
     prompt: str = "",
-    seed: int = 0,
+    seed: int | None = None,
     **sampling: Any,
 ) -> None:
     """Serve the page until Ctrl-C.
@@ -61,9 +61,10 @@ def play(
             return pipeline
 
         first = load(str(model))
-        start = read_given(first, image, video) | settings | {"prompt": prompt, "seed": seed}
-        if resume is not None and (image is not None or video is not None):
-            raise ConfigError(f"play: {resume} has begun already; leave --image and --video out")
+        given = {"image": image, "video": video, "seed": seed}
+        if resume is not None and (wrong := [name for name, value in given.items() if value is not None]):
+            raise ConfigError(f"play: {resume} has begun already; leave --{wrong[0]} out")
+        start = read_given(first, image, video) | settings | {"prompt": prompt, "seed": seed or 0}
         outlet = Outlet()
         print(f"warming up {model}", file=sys.stderr)
         loaded = {str(model): first}
@@ -83,7 +84,7 @@ def play(
         print(f"play at {address}   (Ctrl-C ends)", flush=True)
         if browser and token is None:
             with suppress(webbrowser.Error):
-                webbrowser.open(address)
+                webbrowser.open_new_tab(address)
         config = uvicorn.Config(app, log_level="warning", ws_max_size=MESSAGE_BYTES, ws_ping_interval=20)
         try:
             uvicorn.Server(config).run(sockets=[listener])

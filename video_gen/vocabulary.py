@@ -142,4 +142,7 @@ def parse_action(said: Any) -> Action:
     )
     if not numbers:
         raise ValueError(f'axes is {axes!r:.60}; it is an object such as {{"turn": -3.5}}')
-    return Action.model_construct(keys=tuple(keys), axes={str(k): float(v) for k, v in axes.items()})
+    try:
+        return Action.model_construct(keys=tuple(keys), axes={str(k): float(v) for k, v in axes.items()})
+    except OverflowError:
+        raise ValueError("axes holds a number that is too large") from None

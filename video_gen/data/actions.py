@@ -67,14 +67,18 @@ def actions_of(video: Path, vocabulary: Vocabulary, num_frames: int, fps: float)
     return rows
 
 
-def window(rows: np.ndarray, vocabulary: Vocabulary, start: float, frames: int, fps: float) -> np.ndarray:
+def window(
+    rows: np.ndarray, vocabulary: Vocabulary, start: float, frames: int, fps: float, rate: float | None = None
+) -> np.ndarray:
     """The actions of a clip of `frames` at `fps` that starts `start` seconds into a video.
 
     Between two frames of the clip several of the video can lie: keys are or-ed, deltas summed and levels averaged.
-    Args: rows: (n, a) of the video.
+    Args: rows: (n, a) of the video; `rate`: its own frames a second, since 29.97 is not 30; None = the vocabulary's.
     Returns: (frames, a), the last row zeros.
     """
-    at = np.floor((start + np.arange(frames) / fps) * vocabulary.fps + 1e-3).astype(int).clip(0, len(rows) - 1)
+    at = (
+        np.floor((start + np.arange(frames) / fps) * (rate or vocabulary.fps) + 1e-3).astype(int).clip(0, len(rows) - 1)
+    )
     found = np.zeros((frames, vocabulary.size))
     for index, (first, end) in enumerate(zip(at, at[1:])):
         found[index] = merge(rows[first : max(end, first + 1)], vocabulary)
@@ -102,7 +106,9 @@ def at_rate(vocabulary: Vocabulary, fps: float) -> Vocabulary:
         )
     most = max(1, int(np.ceil(vocabulary.fps / fps - SAME_RATE)))
     axes = tuple(
-        axis.replace(low=axis.low * most, high=axis.high * most) if axis.kind == "delta" else axis
+        axis.replace(low=min(axis.low, axis.low * most), high=max(axis.high, axis.high * most))
+        if axis.kind == "delta"
+        else axis
         for axis in vocabulary.axes
     )
     return vocabulary.replace(axes=axes, fps=fps)

@@ -178,18 +178,19 @@ class Clips:
             self.captions.append(caption)
             self.changes.append(changes)
             self.led.append(source.led)
-            self.actions.append(self._window(rows, start, bucket[0]))
+            rate = info.num_frames / info.duration if info.duration else None
+            self.actions.append(self._window(rows, start, bucket[0], rate))
             self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
             self.parts.append(part)
             self.buckets.append(bucket)
 
-    def _window(self, rows: np.ndarray | None, start: float, frames: int) -> Rows:
+    def _window(self, rows: np.ndarray | None, start: float, frames: int, rate: float | None) -> Rows:
         """The actions of a clip; of a still picture nothing is done."""
         if self._vocabulary is None:
             return ()
         if rows is None:
             return ((0.0,) * self._vocabulary.size,) * frames
-        found = window(rows, self._vocabulary, start, frames, self.config.fps)
+        found = window(rows, self._vocabulary, start, frames, self.config.fps, rate)
         return tuple(tuple(row) for row in found.tolist())
 
 

@@ -4,9 +4,8 @@ A frame is known by its index, never by a time stamp in floating point: a frame'
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,35 +13,13 @@ import numpy as np
 
 from video_gen.data.actions import beside, write_actions, write_vocabulary
 from video_gen.data.clips import fit
+from video_gen.data.episodes import Episode
 from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import explained, write_text, written
-from video_gen.vocabulary import Axis, Vocabulary
+from video_gen.files import read_text, write_text, written
+from video_gen.vocabulary import Vocabulary
 
-CAPTIONS = "metadata.jsonl"
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What an importer tells of an episode."""
-
-    name: str
-    caption: str
-    rows: np.ndarray
-    """(f, a), a row for each frame; what the last one says counts for nothing."""
-    frames: Callable[[], Iterator[np.ndarray]]
-    """Its pictures in order, (h, w, 3) uint8, one for each row."""
-    state: dict[str, np.ndarray] = field(default_factory=dict)
-    """(f, ...) what else is known of each frame."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What an importer found."""
-
-    vocabulary: Vocabulary
-    episodes: Sequence[Episode]
-    notes: list[str]
+IMPORT, CAPTIONS = "import.json", "metadata.jsonl"
 
 
 def import_folder(
@@ -73,8 +50,10 @@ def import_folder(
         raise ConfigError(
             f"data import {kind}: {error.name} is not installed; pip install 'video-gen[robots]'"
         ) from None
-    with explained(output):
-        output.mkdir(parents=True, exist_ok=True)
+    _claim(
+        output,
+        {"kind": kind, "folder": str(folder.resolve()), "camera": camera, "height": height, "width": width, "fps": fps},
+    )
     write_vocabulary(output, found.vocabulary)
     captions = []
     for done, episode in enumerate(found.episodes, 1):
@@ -107,49 +86,21 @@ def _write(video: Path, episode: Episode, vocabulary: Vocabulary, height: int | 
     write_video(video, np.stack(frames), vocabulary.fps, crf=8, metadata={"caption": episode.caption})
 
 
-def axes_of(names: Sequence[str], rows: Sequence[np.ndarray]) -> tuple[Axis, ...]:
-    """Levels whose ranges are those of all rows (f, a). Raises: DataError if there is a number that is none."""
-    every = np.concatenate([np.asarray(each, dtype=np.float64) for each in rows])
-    if not np.isfinite(every).all():
-        column = int(np.argwhere(~np.isfinite(every))[0][1])
-        raise DataError(
-            f"actions of '{names[column]}' hold numbers that are not finite; mend or leave out that episode"
-        )
-    low, high = every.min(0), every.max(0)
-    still = high <= low
-    low, high = np.where(still, low - 1, low), np.where(still, high + 1, high)
-    return tuple(Axis(name=name, low=float(a), high=float(b)) for name, a, b in zip(names, low, high))
-
-
-def flat_names(said: Any, count: int, otherwise: str) -> list[str]:
-    """Names of so many numbers, however they are nested; numbered where they don't say as many. Each is there once."""
-    flat: list[str] = []
-
-    def collect(part: Any) -> None:
-        if isinstance(part, str):
-            flat.append(part)
-        elif isinstance(part, dict):
-            collect(list(part.values()) if not all(isinstance(v, int) for v in part.values()) else list(part))
-        elif isinstance(part, list | tuple):
-            for each in part:
-                collect(each)
-
-    collect(said)
-    if len(flat) != count or len(set(flat)) != count:
-        return [f"{otherwise} {i}" for i in range(count)]
-    return flat
-
-
-def choose_camera(cameras: Sequence[str], wanted: str | None, folder: Path, notes: list[str]) -> str:
-    """The camera wanted, or the first. Raises: ConfigError, DataError if there is none such."""
-    known = sorted(cameras)
-    if not known:
-        raise DataError(f"{folder}: holds no pictures: none of its features is a video")
-    if wanted is None:
-        if len(known) > 1:
-            notes.append(f"camera {known[0]} of {', '.join(known)}; --camera takes another one")
-        return known[0]
-    chosen = [name for name in known if wanted in (name, name.rpartition(".")[2])]
-    if not chosen:
-        raise ConfigError(f"camera '{wanted}': there is {', '.join(known)}")
-    return chosen[0]
+def _claim(output: Path, wanted: dict[str, Any]) -> None:
+    """The folder is ours if it is empty or holds what was imported in the same way. Raises: DataError if not."""
+    file = output / IMPORT
+    if file.is_file():
+        try:
+            found = json.loads(read_text(file))
+        except ValueError as error:
+            raise DataError(f"{file}: damaged ({error}); import into another folder") from None
+        changed = [name for name in wanted if found.get(name) != wanted[name]]
+        if changed:
+            name = changed[0]
+            raise DataError(
+                f"{output}: holds what was imported with {name} {found.get(name)!r} and not {wanted[name]!r}; choose another folder"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output}: is not empty and holds nothing imported; choose another folder")
+    write_text(file, json.dumps(wanted, indent=1))

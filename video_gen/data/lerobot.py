@@ -1,7 +1,6 @@
 """LeRobot data sets, version 2 (a file for each episode) and 3 (many episodes in a file, found by offsets of each camera)."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from video_gen.data.importing import Dataset, Episode, axes_of, choose_camera, flat_names
+from video_gen.data.episodes import Dataset, Episode, axes_of, choose_camera, flat_names
 from video_gen.data.video_file import all_frames
 from video_gen.errors import DataError
 from video_gen.files import read_lines, read_text
@@ -63,7 +62,8 @@ def _version_2(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
             missing.append(index)
             continue
         columns = _columns(table)
-        found.append(_episode(f"episode_{index:06d}", columns, np.arange(len(columns["frame_index"])), tasks, video, 0))
+        own = np.arange(len(columns["frame_index"]))
+        found.append(_episode(f"episode_{index:06d}", columns, own, tasks, _Video(video), 0))
     if missing:
         notes.append(f"{len(missing)} episodes have no files there, such as number {missing[0]}; they are left out")
     return found
@@ -71,7 +71,9 @@ def _version_2(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
 
 def _version_3(folder: Path, info: dict[str, Any], camera: str, notes: list[str]) -> list[Episode]:
     tasks = _tasks_3(folder)
-    fps, tables = float(info["fps"]), {}
+    fps, tables, videos = float(info.get("fps") or 0), {}, {}
+    if not fps:
+        raise DataError(f"{folder / INFO}: says no fps, by which episodes are found in their files; copy meta/ again")
     found, missing = [], []
     files = sorted((folder / "meta/episodes").glob("**/*.parquet"))
     if not files:
@@ -89,14 +91,15 @@ def _version_3(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
         columns = tables[table] if table in tables else tables.setdefault(table, _columns(table))
         own = np.flatnonzero(columns["episode_index"] == index)
         first = round(float(row[f"videos/{camera}/from_timestamp"]) * fps)  # an index, once and for all
-        found.append(_episode(f"episode_{index:06d}", columns, own, tasks, video, first))
+        known = videos.setdefault(video, _Video(video))
+        found.append(_episode(f"episode_{index:06d}", columns, own, tasks, known, first))
     if missing:
         notes.append(f"{len(missing)} episodes have no files there, such as number {missing[0]}; they are left out")
     return found
 
 
 def _episode(
-    name: str, columns: dict[str, np.ndarray], own: np.ndarray, tasks: dict[int, str], video: Path, first: int
+    name: str, columns: dict[str, np.ndarray], own: np.ndarray, tasks: dict[int, str], video: _Video, first: int
 ) -> Episode:
     own = own[np.argsort(columns["frame_index"][own], kind="stable")]
     if not np.array_equal(columns["frame_index"][own], np.arange(len(own))):
@@ -106,12 +109,23 @@ def _episode(
     rows = np.stack(columns[ACTION][own]).astype(np.float64).reshape(len(own), -1)
     state = {STATE: np.stack(columns[STATE][own])} if STATE in columns else {}
     caption = tasks.get(int(columns["task_index"][own[0]]), "") if "task_index" in columns else ""
-    return Episode(name, caption, rows, partial(_frames, video, first, len(own)), state)
+    return Episode(name, caption, rows, partial(video.frames, first, len(own)), state)
 
 
-def _frames(video: Path, first: int, count: int) -> Iterator[np.ndarray]:
-    """Frames by number."""
-    yield from (frame for _, frame in islice(all_frames(video), first, first + count))
+class _Video:
+    """A file's frames by number. Episodes that follow one another are read in one go."""
+
+    def __init__(self, path: Path):
+        self.path, self._at = path, 0
+        self._frames: Iterator[tuple[float, np.ndarray]] | None = None
+
+    def frames(self, first: int, count: int) -> Iterator[np.ndarray]:
+        if self._frames is None or first < self._at:
+            self._frames, self._at = all_frames(self.path), 0
+        for _, frame in islice(self._frames, first - self._at + count):
+            self._at += 1
+            if self._at > first:
+                yield frame
 
 
 def _tasks_3(folder: Path) -> dict[int, str]:
@@ -130,7 +144,9 @@ def _info(folder: Path) -> dict[str, Any]:
         found = json.loads(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); copy it again") from None
-    return defaultdict(dict, found) if isinstance(found, dict) else {}
+    if missing := [name for name in ("features", "data_path", "video_path") if name not in found]:
+        raise DataError(f"{path}: has no {missing[0]}; it is no LeRobot data set, or damaged: copy it again")
+    return found
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

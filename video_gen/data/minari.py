@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from video_gen.data.importing import Dataset, Episode, axes_of, choose_camera
+from video_gen.data.episodes import Dataset, Episode, axes_of, choose_camera
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_text
 from video_gen.vocabulary import Axis, Vocabulary
@@ -21,7 +21,12 @@ def read(folder: Path, camera: str | None, episodes: int | None, fps: float | No
     place = folder / "data" if (folder / "data").is_dir() else folder
     if not (place / METADATA).is_file():
         raise DataError(f"{folder}: has no data/{METADATA}; give the folder of a Minari data set")
-    metadata = json.loads(read_text(place / METADATA))
+    try:
+        metadata = json.loads(read_text(place / METADATA))
+    except ValueError as error:
+        raise DataError(f"{place / METADATA}: damaged ({error}); copy it again") from None
+    if (form := metadata.get("data_format", "hdf5")) not in ("hdf5", "arrow"):
+        raise DataError(f"{place / METADATA}: data_format is '{form}'; hdf5 and arrow are read: convert it with Minari")
     if fps is None:
         raise ConfigError(
             f"{folder}: Minari's data say no frames a second; give --fps, such as that of the environment"
@@ -170,7 +175,11 @@ def _actions(space: dict[str, Any], actions: list[np.ndarray], fps: float) -> tu
         names = [f"axis {i}" for i in range(rows[0].shape[1])]
         low, high = (np.asarray(space.get(side, [np.inf]), dtype=float).reshape(-1) for side in ("low", "high"))
         if np.isfinite(low).all() and np.isfinite(high).all() and len(low) == len(names):
-            axes = tuple(Axis(name=n, low=float(a), high=float(b)) for n, a, b in zip(names, low, high))
+            seen = axes_of(names, rows)  # what was done may lie outside of what the space says
+            axes = tuple(
+                Axis(name=n, low=min(float(a), s.low), high=max(float(b), s.high))
+                for n, a, b, s in zip(names, low, high, seen)
+            )
         else:
             axes = axes_of(names, rows)
         return Vocabulary(axes=axes, fps=fps), rows

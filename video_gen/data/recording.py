@@ -37,6 +37,8 @@ class Controls:
     """A row (a,) to what the environment takes."""
     exclusive: bool
     """Whether at most one key can be held."""
+    idle: bool = True
+    """Whether nothing can be done."""
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Policy:
     vocabulary: Vocabulary
     exclusive: bool
     rng: np.random.Generator
+    idle: bool = True
     row: np.ndarray = field(init=False)
     left: int = 0
 
@@ -62,7 +65,7 @@ class Policy:
         kind = rng.choice(["tap", "hold", "push", "idle"], p=[0.25, 0.45, 0.15, 0.15])
         low, high = {"tap": (1, 3), "hold": (3, 13), "push": (13, 41), "idle": (2, 31)}[str(kind)]
         length = int(rng.integers(low, high))
-        if kind == "idle":
+        if kind == "idle" and self.idle:
             return row, length
         if keys:
             count = 1 if self.exclusive else int(rng.choice([0, 1, 2, 3], p=[0.1, 0.55, 0.3, 0.05]))
@@ -146,14 +149,14 @@ def controls_of(env: Any, fps: float) -> Controls:
     names = _names(env)
     if isinstance(space, spaces.Discrete):
         known = names if len(names) == space.n else [f"action {i}" for i in range(int(space.n))]
-        idle = next((i for i, name in enumerate(known) if name.lower() in IDLE), 0)
+        idle = next((i for i, name in enumerate(known) if name.lower() in IDLE), None)
         keys = [name for i, name in enumerate(known) if i != idle]
         places = [i for i in range(int(space.n)) if i != idle]
 
         def discrete(row: np.ndarray) -> int:
-            return int(space.start) + (places[int(row.argmax())] if row.any() else idle)
+            return int(space.start) + (places[int(row.argmax())] if row.any() or idle is None else idle)
 
-        return Controls(Vocabulary(keys=tuple(keys), fps=fps), discrete, True)
+        return Controls(Vocabulary(keys=tuple(keys), fps=fps), discrete, True, idle is not None)
     if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
         keys = names if len(names) == space.shape[0] else [f"key {i}" for i in range(space.shape[0])]
         return Controls(Vocabulary(keys=tuple(keys), fps=fps), lambda row: row.astype(space.dtype), False)
@@ -179,7 +182,7 @@ def _names(env: Any) -> list[str]:
 
 
 def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path, seed: int, fps: float) -> None:
-    policy = Policy(controls.vocabulary, controls.exclusive, np.random.default_rng([seed, 3]))
+    policy = Policy(controls.vocabulary, controls.exclusive, np.random.default_rng([seed, 3]), controls.idle)
     frames, rows, states = [], [], []
     observation, info = env.reset(seed=seed)
     while True:
@@ -195,6 +198,8 @@ def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path
             ended = terminated or truncated
             if ended:
                 break
+        if ended and _has_gone(env):  # there is no picture of the end: what was done last led to nothing that is seen
+            break
         if ended:  # what comes after belongs to another episode
             frames.append(_frame(env, config))
             states.append(dict(_state(observation, info)))
@@ -202,7 +207,9 @@ def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path
             break
     if len(frames) < SHORTEST:
         raise DataError(f"env '{config.env}': the episode of seed {seed} ends at once; choose another --seed")
-    kept = {name: np.stack([state[name] for state in states]) for name in states[0] if all(name in s for s in states)}
+    shapes = {name: value.shape for name, value in states[0].items()}
+    same = [name for name in shapes if all(name in s and s[name].shape == shapes[name] for s in states)]
+    kept = {name: np.stack([state[name] for state in states]) for name in same}
     state = video.parent / "state" / f"{video.stem}.npz"
     if kept:
         with written(state) as temporary, temporary.open("wb") as file:
@@ -211,19 +218,25 @@ def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path
     write_video(video, np.stack(frames), fps, crf=8, metadata={"env": config.env, "seed": str(seed)})
 
 
+def _has_gone(env: Any) -> bool:
+    """Whether a game has closed its picture with its episode, as ViZDoom does."""
+    game: Any = getattr(env.unwrapped, "game", None)
+    return hasattr(game, "is_episode_finished") and game.is_episode_finished()
+
+
 def _frame(env: Any, config: RecordConfig) -> np.ndarray:
     frame = env.render()
     if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ConfigError(f"env '{config.env}': render() gives no (h, w, 3) uint8 picture; wrap it")
     height, width = config.height or frame.shape[0] // 2 * 2, config.width or frame.shape[1] // 2 * 2
-    return fit(frame, height, width)
+    return np.array(fit(frame, height, width))  # its own: environments draw into the same picture again
 
 
 def _state(observation: Any, info: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, np.ndarray]]:
     """What is no picture of an observation, and numbers of `info`."""
     parts = observation.items() if isinstance(observation, Mapping) else [("observation", observation)]
     for name, value in [*parts, *((f"info.{key}", value) for key, value in info.items())]:
-        array = np.asarray(value) if isinstance(value, np.ndarray | int | float | np.number | np.bool_) else None
+        array = np.array(value) if isinstance(value, np.ndarray | int | float | np.number | np.bool_) else None
         if array is not None and array.size <= MOST_STATE and array.dtype.kind in "biuf":
             yield name, array
 
@@ -232,7 +245,10 @@ def _claim(config: RecordConfig, folder: Path) -> None:
     """The folder is ours if it is empty or holds the same recording; more clips may be added to it."""
     file, wanted = folder / RECORDING, config.model_dump(mode="json", exclude={"clips"})
     if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{file}: damaged ({error}); record into another folder") from None
         changed = [name for name in wanted if found.get(name) != wanted[name]]
         if changed:
             raise DataError(

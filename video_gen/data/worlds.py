@@ -45,6 +45,15 @@ def world_of(folder: str | Path) -> WorldName:
     return next((name for name in get_args(WorldName) if name == kind), "none")
 
 
+def maze_of(folder: str | Path) -> tuple[int, int] | None:
+    """Seed and number of layouts of a folder of the maze; None if it is none."""
+    file = Path(folder) / WORLD_FILE
+    if world_of(folder) != "maze":
+        return None
+    found = _read_world(file)
+    return int(found["seed"]), int(found["layouts"])
+
+
 def render_world(
     config: WorldConfig,
     folder: str | Path,
@@ -244,6 +253,7 @@ __all__ = [
     "draw",
     "load_state",
     "load_walk",
+    "maze_of",
     "object_mask",
     "object_radius",
     "render_world",

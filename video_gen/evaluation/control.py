@@ -50,7 +50,7 @@ class Maze:
     """The maze that a model was trained in."""
 
     seed: int = 0
-    layouts: int = 4
+    layouts: int = 1
     height: int = 48
     width: int = 64
 
@@ -166,7 +166,7 @@ def shuffle_ratio(pipeline: VideoPipeline, episodes: Episodes, seed: int = 0) ->
                     )
                 loss = float(pipeline.diffusion.loss(output.float(), latents, noise, noisy, t, None).sum())
                 own, other = (own, other + loss) if shuffled else (own + loss, other)
-    return other / own
+    return other / own if own else float("nan")
 
 
 def psnr(made: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -254,7 +254,7 @@ def stand_still(
     idle = vocabulary.row(vocabulary.action([0.0] * vocabulary.size))
     rows = np.tile(np.array(idle), (len(first), frames, 1))
     videos = roll_out(pipeline, first, rows, captions, seed, **settings)
-    start = videos[:, pipeline.vae.config.temporal_stride]
+    start = videos[:, min(pipeline.vae.config.temporal_stride, videos.shape[1] - 1)]
     sharp = sharpness(videos[:, -1]) / np.maximum(sharpness(start), 1e-6) - 1
     likeness = psnr(videos[:, -1], start)
     return {

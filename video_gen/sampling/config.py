@@ -128,3 +128,5 @@ class PipelineConfig(Config):
     sampling: SamplingConfig
     world: WorldName = "unknown"
     """The built-in world of whose clips it was trained on."""
+    maze: tuple[int, int] | None = None
+    """Of a model of the world `maze`: the world's seed, and how many layouts it has."""

@@ -39,9 +39,10 @@ class VideoModel:
         sampling: SamplingConfig,
         world: WorldName = "unknown",
         origin: str | None = None,
+        maze: tuple[int, int] | None = None,
     ):
         self.vae, self.transformer, self.text = vae, transformer, text
-        self.config = PipelineConfig(clip=clip, diffusion=diffusion, sampling=sampling, world=world)
+        self.config = PipelineConfig(clip=clip, diffusion=diffusion, sampling=sampling, world=world, maze=maze)
         self.diffusion = Diffusion(diffusion)
         self.origin = origin
         """Where it was loaded from: an absolute folder, the name of a model that ships, or a Hub id."""
@@ -74,6 +75,7 @@ class VideoModel:
             config.sampling,
             config.world,
             str(folder.absolute()) if Path(path).is_dir() else str(path),
+            config.maze,
         )
         model.check_parts(folder)
         return model.to(device)

@@ -249,6 +249,9 @@ class VideoPipeline(VideoModel):
             given = video
         else:
             given = None if image is None and video is None else self.given(image, video)[None]
+        if actions is not None and (video is None or actions.shape[-2] != video.shape[-4]):
+            frames = "no video" if video is None else f"a video of {video.shape[-4]} frames"
+            raise ShapeError(f"{actions.shape[-2]} actions for {frames}; give a row for each of its frames")
         chosen = (sampling or self.config.sampling).replace(**settings)
         steering = validate(Steering, {"prompts": tuple(prompts), "sampling": chosen}, source="play()")
         with self.inference():

@@ -135,14 +135,15 @@ def rows_of(actions: Any, vocabulary: Vocabulary, count: int) -> np.ndarray:
         raise DataError(f"{len(said)} actions for {count} frames; give one for each, or a single one for all")
     try:
         each = [_action(one) for one in (said if said is not None else [actions] * count)]
-        rows = np.array([vocabulary.row(action) for action in each])
+        if said is None:
+            deltas = {axis.name for axis in vocabulary.axes if axis.kind == "delta"}
+            each = [
+                Action(keys=one.keys, axes={n: v / count if n in deltas else v for n, v in one.axes.items()})
+                for one in each
+            ]
+        return np.array([vocabulary.row(action) for action in each])
     except ValueError as error:
         raise DataError(f"actions: {error}") from None
-    if said is None:
-        for index, axis in enumerate(vocabulary.axes, len(vocabulary.keys)):
-            if axis.kind == "delta":
-                rows[:, index] /= count
-    return rows
 
 
 def _action(said: Any) -> Action:
@@ -174,8 +175,6 @@ def actions_before(pipeline: VideoModel, given: np.ndarray, actions: np.ndarray 
     if actions is None:
         return None
     rows, frames = scaled(actions if actions.ndim == 3 else actions[None], vocabulary_of(pipeline)), given.shape[1]
-    if rows.shape[1] < frames:
-        raise ShapeError(f"{rows.shape[1]} actions for {frames} frames of video; give a row for each frame")
     rows = rows[:, rows.shape[1] - frames :]
     led = latent_actions(torch.from_numpy(rows), pipeline.vae.config.temporal_stride).to(pipeline.device)
     return led.expand(count, -1, -1)

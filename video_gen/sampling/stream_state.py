@@ -108,7 +108,10 @@ def load_state(path: str | Path, model: VideoModel) -> StreamState:
     while cache := _numbered(tensors, f"decoder.{len(decoder)}"):
         on_device = (x.to(model.device) for x in cache)
         decoder.append(tuple(x.contiguous(memory_format=torch.channels_last_3d) for x in on_device))
-    rollout = RolloutState(history, block, tuple(_numbered(tensors, "randomness")), actions)
+    randomness = tuple(_numbered(tensors, "randomness"))
+    if any(len(state) != len(torch.Generator(model.device).get_state()) for state in randomness):
+        raise DataError(f"{path}: was made on another kind of device, whose random numbers go on only there; use that")
+    rollout = RolloutState(history, block, randomness, actions)
     return StreamState(
         rollout, tuple(decoder) or None, header.steering, header.block_frames, header.speed, header.seconds
     )

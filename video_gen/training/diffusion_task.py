@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from video_gen.data.batches import BatchSampler
 from video_gen.data.latents import LatentSet
 from video_gen.data.video_writer import contact_sheet, write_video
-from video_gen.data.worlds import world_of
+from video_gen.data.worlds import maze_of, world_of
 from video_gen.errors import ConfigError
 from video_gen.model.actions import Actions, latent_actions
 from video_gen.model.diffusion import EPSILON, Diffusion
@@ -393,4 +393,5 @@ class DiffusionTask:
         clip = ClipSettings(num_frames=data.num_frames, fps=data.fps, height=data.height, width=data.width)
         device = next(self.transformer.parameters()).device
         parts = (self.vae.to(device), self.transformer, self.text)
-        return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling, world_of(data.folder))
+        world, maze = world_of(data.folder), maze_of(data.folder)
+        return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling, world, maze=maze)

@@ -10,7 +10,7 @@ const USUAL = {
 };
 const LABELS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "space" };
 const canvas = $("picture"), context = canvas.getContext("2d");
-let socket = null, byCode = {}, held = new Map(), axes = {}, pressed = 0, pressedAt = new Map(), latencies = [], recording = false, tries = 0;
+let socket = null, byCode = {}, held = new Map(), axes = {}, pressed = 0, pressedAt = new Map(), latencies = [], recording = false, tries = 0, busy = false, played = false;
 
 function say(text, isError = false) {
   $("note").textContent = text;
@@ -85,15 +85,18 @@ function drawAxes(found) {
     label.textContent = axis.unit ? `${axis.name} (${axis.unit})` : axis.name;
     Object.assign(slider, { type: "range", min: axis.low, max: axis.high, step: (axis.high - axis.low) / 200, value: Math.min(Math.max(0, axis.low), axis.high) });
     const rest = slider.value;
+    let before = Number(rest);
     const moved = () => {
-      value.textContent = Number(slider.value).toPrecision(3);
-      if (axis.kind === "absolute") axes[axis.name] = Number(slider.value);
-      else if (Number(slider.value)) axes = { ...axes, [axis.name]: Number(slider.value) };
+      const now = Number(slider.value);
+      value.textContent = now.toPrecision(3);
+      if (axis.kind === "absolute") axes[axis.name] = now;
+      else axes = { ...axes, [axis.name]: now - before };  // a change: what the slider has moved
+      before = now;
       hold();
       if (axis.kind === "delta") delete axes[axis.name];
     };
     slider.addEventListener("input", moved);
-    if (axis.kind === "delta") slider.addEventListener("change", () => { slider.value = rest; value.textContent = ""; });
+    if (axis.kind === "delta") slider.addEventListener("change", () => { slider.value = rest; before = Number(rest); value.textContent = ""; });
     label.append(slider, value);
     return label;
   }));
@@ -128,6 +131,8 @@ function show(buffer) {
 }
 
 function greet(said) {
+  tries = 0;
+  played = true;
   Object.assign(canvas, { width: said.width, height: said.height });
   canvas.style.aspectRatio = `${said.width} / ${said.height}`;
   drawKeys(said.keys);
@@ -136,6 +141,7 @@ function greet(said) {
   $("prompt").value = said.prompt;
   $("seed").value = said.seed;
   listStates(said.states);
+  showRecording(said.recording);
   held.clear();
   pressedAt.clear();
   latencies = [];
@@ -149,16 +155,23 @@ function listStates(states) {
 
 function told(said) {
   if (said.kind === "hello") greet(said);
-  else if (said.kind === "busy") { tries = Infinity; say("somebody plays this world already; close that page, and load this one again", true); }
+  else if (said.kind === "busy") { busy = true; say("somebody plays this world already; close that page, and load this one again", true); }
   else if (said.kind === "error") say(said.text, true);
-  else if (said.kind === "note") { say(said.text); if (said.states) listStates(said.states); }
-  else if (said.kind === "recording") {
-    recording = said.on;
-    $("record").setAttribute("aria-pressed", recording);
-    $("record").textContent = recording ? "stop recording" : "record";
-    $("dot").hidden = !recording;
+  else if (said.kind === "note") {
+    say(said.text);
+    if (said.states) listStates(said.states);
+    if (said.prompt !== undefined) $("prompt").value = said.prompt;
+  } else if (said.kind === "recording") {
+    showRecording(said.on);
     if (said.text) say(said.text);
   }
+}
+
+function showRecording(on) {
+  recording = on;
+  $("record").setAttribute("aria-pressed", on);
+  $("record").textContent = on ? "stop recording" : "record";
+  $("dot").hidden = !on;
 }
 
 function connect() {
@@ -166,16 +179,17 @@ function connect() {
   socket = new WebSocket(`${scheme}://${location.host}/play${location.search}`);
   socket.binaryType = "arraybuffer";
   socket.onmessage = (event) => (typeof event.data === "string" ? told(JSON.parse(event.data)) : show(event.data));
-  socket.onopen = () => (tries = 0);
-  socket.onclose = (event) => {
-    if (event.code === 4409 || tries > 20) return;
+  socket.onclose = () => {
+    // whoever has played may find its own lost connection still there for a while; whoever comes anew finds somebody else
+    if ((busy && !played) || tries > 40) return;
+    busy = false;
     tries += 1;
     say("the connection is gone; trying again", true);
     setTimeout(connect, Math.min(500 * tries, 3000));
   };
 }
 
-const typing = (event) => event.target.matches("input, select, textarea");
+const typing = (event) => event.target.matches("input:not([type=range]):not([type=checkbox]), select, textarea");
 addEventListener("keydown", (event) => {
   const key = byCode[event.code];
   if (!key || typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -106,12 +106,17 @@ class Player:
         self.model, self.prompt, self.seed = model, str(start.get("prompt", "")), int(start.get("seed", 0))
         self._start = {name: value for name, value in start.items() if name not in ("prompt", "seed")}
         self.pipeline = load(model)
-        self._world = self._begin() if resume is None else Play.load(resume, self.pipeline)
+        if resume is None:
+            self._world = self._begin()
+        else:
+            self._world = Play.load(resume, self.pipeline)
+            self._world.steer(self.prompt or None, **self._settings)
         self.prompt = self._world.steering.prompts[0]
         self._held = Held(self._world.vocabulary)
-        self._lock, self._orders = threading.Lock(), queue.Queue[Callable[[], None]]()
+        self._lock, self._orders = threading.Lock(), queue.Queue[Callable[[], dict[str, Any] | None]]()
         self._playing, self._stop = threading.Event(), threading.Event()
         self._recording: Recording | None = None
+        self._broken = False
         self._number, self._rate = 0, 0.0
         begun, first = self._world.state(), self._world.frames
         self._world.step_rows(self._idle())  # the first step is the slowest: nobody is to wait for it
@@ -151,8 +156,8 @@ class Player:
             self._held = Held(self.vocabulary)
         self.order(self._end_recording)
 
-    def order(self, what: Callable[[], None]) -> None:
-        """Have something done in the world's thread, between two steps."""
+    def order(self, what: Callable[[], dict[str, Any] | None]) -> None:
+        """Have something done in the world's thread, between two steps; what it returns is told."""
         self._orders.put(what)
 
     def reset(self, prompt: str, seed: int) -> None:
@@ -186,16 +191,16 @@ class Player:
         due = time.monotonic()
         while not self._stop.is_set():
             self._obey()
-            if not self._playing.is_set():
-                self._playing.wait(0.05)
+            if self._broken or not self._playing.is_set():
+                time.sleep(0.02)
                 due = time.monotonic()
                 continue
             due = max(due, time.monotonic() - 1 / self.fps)  # a slow step is not made up for by a race
             try:
                 self._step(due)
-            except VideoGenError as error:
-                self._tell({"kind": "error", "text": str(error)})
-                self._playing.clear()
+            except Exception as error:  # the thread goes on, whatever a step meets, until somebody begins anew
+                self._broken = True
+                self._tell({"kind": "error", "text": f"{said(error)}; begin anew, or load a state"})
             due += self._world.frames_per_step / self.fps
             self._wait(due)
         self._end_recording()
@@ -203,12 +208,12 @@ class Player:
     def _wait(self, until: float) -> None:
         while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
             with suppress(queue.Empty):
-                self._orders.get(timeout=left)()
+                self._try(self._orders.get(timeout=left))
 
     def _obey(self) -> None:
         with suppress(queue.Empty):
             while True:
-                self._orders.get_nowait()()
+                self._try(self._orders.get_nowait())
 
     def _step(self, due: float) -> None:
         began = time.monotonic()
@@ -241,6 +246,11 @@ class Player:
         row = self._world.vocabulary.row(Action())
         return np.array([[row] * self._world.frames_per_step])
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """How to sample, whatever the world begins with."""
+        return {name: value for name, value in self._start.items() if name not in ("image", "video")}
+
     def _begin(self) -> Play:
         return self.pipeline.play(self.prompt, seed=self.seed, **self._start)
 
@@ -248,74 +258,76 @@ class Player:
         """Do it, and tell what came of it; what goes wrong is told, and the world goes on."""
         try:
             told = what()
-        except (VideoGenError, OSError) as error:
-            told = {"kind": "error", "text": str(error)}
+        except Exception as error:  # of somebody's order; the world's thread must outlive it
+            told = {"kind": "error", "text": said(error)}
         if told is not None:
             self._tell(told)
 
     def _reset(self, prompt: str, seed: int) -> None:
-        def begin() -> None:
-            world = self.pipeline.play(prompt, seed=seed, **self._start)
-            self._end_recording()
-            self.prompt, self.seed, self._world = prompt, seed, world
-            self._show_now()
+        world = self.pipeline.play(prompt, seed=seed, **self._start)
+        self._end_recording()
+        self.prompt, self.seed, self._world, self._broken = prompt, seed, world, False
+        self._show_now()
 
-        self._try(begin)
+    def _save(self, name: str) -> dict[str, Any]:
+        self._world.save(self._state_file(name))
+        return {"kind": "note", "text": f"saved as {name}", "states": self.states()}
 
-    def _save(self, name: str) -> None:
-        def save() -> dict[str, Any]:
-            path = self._state_file(name)
-            self._world.save(path)
-            return {"kind": "note", "text": f"saved as {name}", "states": self.states()}
-
-        self._try(save)
-
-    def _load_state(self, name: str) -> None:
-        def load() -> dict[str, Any]:
-            self._world = Play.load(self._state_file(name), self.pipeline)
-            self._end_recording()
-            return {"kind": "note", "text": f"goes on from {name}"}
-
-        self._try(load)
+    def _load_state(self, name: str) -> dict[str, Any]:
+        world = Play.load(self._state_file(name), self.pipeline)
+        self._end_recording()
+        self.prompt, self._world, self._broken = world.steering.prompts[0], world, False
+        return {"kind": "note", "text": f"goes on from {name}", "prompt": self.prompt}
 
     def _state_file(self, name: str) -> Path:
         if not NAME.fullmatch(name):
             raise DataError(f"'{name[:40]}' is no name for a state; use up to 40 letters, digits, - and _")
         return self.folder / "states" / f"{name}.safetensors"
 
-    def _change_model(self, name: str) -> None:
-        def change() -> dict[str, Any]:
-            pipeline = self._load(name)
-            world = pipeline.play(self.prompt, seed=self.seed)
-            self._end_recording()
-            self.pipeline, self.model, self._start, self._world = pipeline, name, {}, world
-            self._world.step_rows(self._idle())
-            self._world = self._begin()
-            with self._lock:
-                self._held = Held(self.vocabulary)
-            self._rate = 0.0
-            return {"kind": "model"}
-
-        self._try(change)
+    def _change_model(self, name: str) -> dict[str, Any]:
+        pipeline = self._load(name)
+        settings = self._settings
+        world = pipeline.play(self.prompt, seed=self.seed, **settings)
+        begun, first = world.state(), world.frames
+        idle = world.vocabulary.row(Action())
+        world.step_rows(np.array([[idle] * world.frames_per_step]))
+        self._end_recording()
+        with self._lock:
+            self.pipeline, self.model, self._start = pipeline, name, settings
+            self._world, self._held = Play(pipeline, begun, first), Held(world.vocabulary)
+        self._rate, self._broken = 0.0, False
         self._show_now()
+        return {"kind": "model"}
 
-    def _begin_recording(self) -> None:
+    @property
+    def recording(self) -> bool:
+        return self._recording is not None
+
+    def _begin_recording(self) -> dict[str, Any]:
         if self._recording is None:
-            self._recording = Recording(
-                self.folder / "recordings", self.vocabulary, self.fps, self._world.steering.prompts[0]
-            )
+            folder, caption = self.folder / "recordings", self._world.steering.prompts[0]
+            self._recording = Recording(folder, self.vocabulary, self.fps, caption)
             if self._world.frames is not None:
                 self._recording.begin(self._world.frames[0, -1])
-        self._tell({"kind": "recording", "on": True})
+        return {"kind": "recording", "on": True}
 
     def _end_recording(self) -> None:
-        recording, self._recording = self._recording, None
-        if recording is None:
+        """Write it. What cannot be written, as on a full disk, is kept until the next try."""
+        if self._recording is None:
+            self._tell({"kind": "recording", "on": False})
             return
+        try:
+            path = self._recording.write()
+        except Exception as error:
+            self._tell(
+                {"kind": "error", "text": f"the recording goes on, since it could not be written: {said(error)}"}
+            )
+            return
+        self._recording = None
+        self._tell({"kind": "recording", "on": False, "text": f"recorded {path}" if path else "nothing was recorded"})
 
-        def write() -> dict[str, Any]:
-            path = recording.write()
-            note = f"recorded {path}" if path else "nothing was recorded"
-            return {"kind": "recording", "on": False, "text": note}
 
-        self._try(write)
+def said(error: Exception) -> str:
+    """What went wrong, in a line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, VideoGenError) else f"{type(error).__name__}: {text}"

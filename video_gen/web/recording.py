@@ -1,13 +1,14 @@
 """What was played as a clip with its actions, in the format that training reads."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
-from video_gen.data.actions import write_actions, write_vocabulary
+from video_gen.data.actions import find_vocabulary, write_actions, write_vocabulary
 from video_gen.data.video_writer import write_video
-from video_gen.files import explained
+from video_gen.files import explained, read_text
 from video_gen.vocabulary import Action, Vocabulary
 
 LONGEST_BYTES = 512 * 2**20
@@ -17,12 +18,18 @@ LONGEST_BYTES = 512 * 2**20
 class Recording:
     """Frames and what was done between them, until `write` makes files of them.
 
-    Args: folder: of the data set, made if it is not there.
+    Args: folder: of the data set, made if it is not there; where it holds actions of another kind, one beside it.
+    Raises: DataError if it cannot be made.
     """
 
     def __init__(self, folder: Path, vocabulary: Vocabulary, fps: float, caption: str):
-        self.folder, self.caption, self.fps = folder, caption, fps
+        self.caption, self.fps = caption, fps
         self.vocabulary = vocabulary.replace(fps=fps)
+        places = (folder, *(folder.with_name(f"{folder.name}-{i}") for i in range(2, 10_000)))
+        self.folder = next(place for place in places if find_vocabulary(place) in (None, self.vocabulary))
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_vocabulary(self.folder, self.vocabulary)
         self.frames: list[np.ndarray] = []
         self.rows: list[np.ndarray] = []
 
@@ -46,12 +53,7 @@ class Recording:
         """Write clip, actions and caption; None if there is nothing to write. Raises: DataError if they cannot be written."""
         if not self.rows:
             return None
-        with explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_vocabulary(self.folder, self.vocabulary)
-        taken = {path.stem for path in self.folder.glob("clip_*.mp4")}
-        name = next(name for name in (f"clip_{i:04d}" for i in range(10**9)) if name not in taken)
-        video = self.folder / f"{name}.mp4"
+        video = self.folder / f"clip_{self._number():04d}.mp4"
         write_actions(video, [*(row.tolist() for row in self.rows), self.vocabulary.row(Action())], self.vocabulary)
         write_video(video, np.stack(self.frames), self.fps, crf=4, metadata={"prompt": self.caption})
         with (
@@ -60,3 +62,11 @@ class Recording:
         ):
             file.write(json.dumps({"file_name": video.name, "text": self.caption}) + "\n")
         return video
+
+    def _number(self) -> int:
+        """One that no clip there has, or had."""
+        names = [path.name for path in self.folder.glob("clip_*")]
+        rows = self.folder / "metadata.jsonl"
+        names += re.findall(r"clip_\d+", read_text(rows)) if rows.is_file() else []
+        numbers = [int(found[1]) for name in names if (found := re.match(r"clip_(\d+)", name))]
+        return max(numbers, default=-1) + 1

@@ -122,7 +122,7 @@ def make_app(player: Player, outlet: Outlet, models: Callable[[], list[str]], to
                 player.play(True)
                 send = asyncio.create_task(sender.run(lambda: hello(player, models())))
                 try:
-                    await receive(socket, player, sender)
+                    await receive(socket, player, sender, lambda: {player.model, *models()})
                 finally:
                     send.cancel()
                     with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
@@ -165,7 +165,7 @@ class Sender:
             await self.socket.send_bytes(pack(shown))
 
 
-async def receive(socket: WebSocket, player: Player, sender: Sender) -> None:
+async def receive(socket: WebSocket, player: Player, sender: Sender, models: Callable[[], set[str]]) -> None:
     """What a page says, until it leaves or talks nonsense for too long."""
     nonsense = 0
     while True:
@@ -173,8 +173,8 @@ async def receive(socket: WebSocket, player: Player, sender: Sender) -> None:
         if message["type"] == "websocket.disconnect":
             return
         try:
-            obey(message.get("text"), player, sender)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            obey(message.get("text"), player, sender, models)
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             nonsense += 1
             await socket.send_text(json.dumps({"kind": "error", "text": f"not understood: {error}"[:200]}))
             if nonsense >= PATIENCE:
@@ -182,8 +182,8 @@ async def receive(socket: WebSocket, player: Player, sender: Sender) -> None:
                 return
 
 
-def obey(text: str | None, player: Player, sender: Sender) -> None:
-    """One message of a page. Raises: ValueError, TypeError, KeyError if it makes no sense."""
+def obey(text: str | None, player: Player, sender: Sender, models: Callable[[], set[str]]) -> None:
+    """One message of a page; `models` are those that it may pick. Raises: ValueError, TypeError, KeyError if it makes no sense."""
     if text is None or len(text) > MESSAGE_BYTES:
         raise ValueError("a message is JSON text of some bytes")
     said = json.loads(text)
@@ -201,6 +201,8 @@ def obey(text: str | None, player: Player, sender: Sender) -> None:
     elif kind == "load":
         player.load(words(said["name"]))
     elif kind == "model":
+        if said["name"] not in models():  # and no other folder of this machine, and nothing of the Hub
+            raise ValueError(f"model {said['name']!r:.60} is not among those that can be picked")
         player.change_model(words(said["name"]))
     else:
         raise ValueError(f"no message of kind '{kind}'")
@@ -239,6 +241,7 @@ def hello(player: Player, models: list[str]) -> dict[str, Any]:
         "prompt": player.prompt,
         "seed": player.seed,
         "states": player.states(),
+        "recording": player.recording,
     }
 
 
@@ -257,7 +260,10 @@ def welcome(headers: Any, *given: str | None) -> bool:
 def same_origin(headers: Any) -> bool:
     """Whether a socket is opened by a page of this server, or by no page."""
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    try:
+        return origin is None or urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        return False
 
 
 def host_of(host: str) -> str:
