@@ -276,6 +276,7 @@ def test_the_check_finds_stills_duplicates_and_short_files(tmp_path):
     found = {kind: [name for name, _ in rows] for kind, rows in report.problems.items()}
     assert found == {
         "unreadable": [],
+        "bad actions": [],
         "too short": ["short.mp4"],
         "near-duplicate": ["b.mp4"],
         "still": ["still.mp4"],

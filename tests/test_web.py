@@ -230,7 +230,7 @@ def test_an_error_in_a_step_is_told_and_the_world_can_begin_anew(server, monkeyp
 
 
 def test_a_recording_that_cannot_be_written_is_kept(server, monkeypatch, tmp_path):
-    client, player = server
+    client, _ = server
     with connect(client) as socket:
         until(socket, "hello")
         socket.send_json({"kind": "record", "on": True})

@@ -98,20 +98,6 @@ def _version_3(folder: Path, info: dict[str, Any], camera: str, notes: list[str]
     return found
 
 
-def _episode(
-    name: str, columns: dict[str, np.ndarray], own: np.ndarray, tasks: dict[int, str], video: _Video, first: int
-) -> Episode:
-    own = own[np.argsort(columns["frame_index"][own], kind="stable")]
-    if not np.array_equal(columns["frame_index"][own], np.arange(len(own))):
-        raise DataError(
-            f"{name}: its frame_index does not count from 0 without a gap; the table is damaged: copy it again"
-        )
-    rows = np.stack(columns[ACTION][own]).astype(np.float64).reshape(len(own), -1)
-    state = {STATE: np.stack(columns[STATE][own])} if STATE in columns else {}
-    caption = tasks.get(int(columns["task_index"][own[0]]), "") if "task_index" in columns else ""
-    return Episode(name, caption, rows, partial(video.frames, first, len(own)), state)
-
-
 class _Video:
     """A file's frames by number. Episodes that follow one another are read in one go."""
 
@@ -126,6 +112,20 @@ class _Video:
             self._at += 1
             if self._at > first:
                 yield frame
+
+
+def _episode(
+    name: str, columns: dict[str, np.ndarray], own: np.ndarray, tasks: dict[int, str], video: _Video, first: int
+) -> Episode:
+    own = own[np.argsort(columns["frame_index"][own], kind="stable")]
+    if not np.array_equal(columns["frame_index"][own], np.arange(len(own))):
+        raise DataError(
+            f"{name}: its frame_index does not count from 0 without a gap; the table is damaged: copy it again"
+        )
+    rows = np.stack(columns[ACTION][own]).astype(np.float64).reshape(len(own), -1)
+    state = {STATE: np.stack(columns[STATE][own])} if STATE in columns else {}
+    caption = tasks.get(int(columns["task_index"][own[0]]), "") if "task_index" in columns else ""
+    return Episode(name, caption, rows, partial(video.frames, first, len(own)), state)
 
 
 def _tasks_3(folder: Path) -> dict[int, str]:
