@@ -38,6 +38,22 @@ def test_it_fits_its_place():
     assert {p.dtype for p in pipeline.transformer.parameters()} == {torch.float32}
 
 
+def test_the_world_that_ships_answers_to_keys():
+    """After a turn the picture is nearer to what a turn truly leads to than to what standing still does."""
+    from video_gen.evaluation.control import Maze, roll_out
+
+    pipeline, world = VideoPipeline.from_pretrained("maze"), Maze(*VideoPipeline.from_pretrained("maze").config.maze)
+    walks = [world.acted(10**6 + i, [{key}] * 5) for i in range(6) for key in ("left", "right")]
+    true = world.of(walks)
+    made = roll_out(pipeline, true.videos[:, 0], true.rows, true.captions, 0)[:, -1].astype(float)
+    own = ((made - true.videos[:, -1]) ** 2).mean((1, 2, 3))
+    other = ((made - true.videos[:, -1].reshape(6, 2, *made.shape[1:])[:, ::-1].reshape(made.shape)) ** 2).mean(
+        (1, 2, 3)
+    )
+    assert (own < other).mean() > 0.8
+    assert sum(f.stat().st_size for f in (MODELS / "maze").rglob("*")) < 16 * 2**20
+
+
 def test_what_ships_is_in_the_package():
     root = MODELS.parents[2]
     found = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
@@ -55,5 +71,5 @@ def test_a_wheel_brings_it_and_stays_small(tmp_path):
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert wheel.stat().st_size < 22 * 2**20
+    assert wheel.stat().st_size < 36 * 2**20
     assert {"video_gen/shipped/models/bounce/model.json", "video_gen/shipped/configs/vae-footage.yaml"} <= {*names}

@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 from video_gen.errors import ConfigError, VideoGenError
 from video_gen.files import check_folder
+from video_gen.model.pretrained import local_folder
 from video_gen.sample import read_given
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.play import vocabulary_of
 from video_gen.shipped import OWN_MODELS, model_names
 from video_gen.training.parallel import pick_device
 
+START = "start.png"
+"""In a model's folder: what its world begins with where nothing else is given."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -62,6 +65,9 @@ def play(
 
         first = load(str(model))
         given = {"image": image, "video": video, "seed": seed}
+        own = local_folder(model) / START
+        if resume is None and image is None and video is None and not prompt and own.is_file():
+            image = own
         if resume is not None and (wrong := [name for name, value in given.items() if value is not None]):
             raise ConfigError(f"play: {resume} has begun already; leave --{wrong[0]} out")
         start = read_given(first, image, video) | settings | {"prompt": prompt, "seed": seed or 0}
@@ -111,7 +117,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def playable(own: tuple[str, ...] = OWN_MODELS) -> list[str]:
     """Names of models that can be played: those that ship and those of one's own runs."""
-    from video_gen.model.pretrained import local_folder, read_config
+    from video_gen.model.pretrained import read_config
     from video_gen.model.transformer_config import TransformerConfig
 
     names = [*model_names(), *sorted(str(path) for pattern in own for path in Path().glob(pattern))]
