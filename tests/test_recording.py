@@ -145,7 +145,7 @@ def test_frames_are_not_the_canvas_of_the_environment(tmp_path, monkeypatch):
         return canvas
 
     monkeypatch.setattr(Dot, "render", render)
-    record(RecordConfig(env="Dot-v0", clips=1, frames=30), tmp_path / "a")
+    record(RecordConfig(env="Dot-v0", clips=1, frames=90, seed=5), tmp_path / "a")
     frames = np.stack([frame for _, frame in all_frames(tmp_path / "a" / "clip_000000.mp4")])
     assert len({int(frame[12].mean(-1).argmax()) for frame in frames}) > 3
 

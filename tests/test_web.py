@@ -71,8 +71,8 @@ def test_keys_go_in_and_frames_come_out(server):
         assert (hello["height"], hello["width"], hello["fps"]) == (16, 16, 24)
         assert hello["models"] == ["other", "small"] and hello["prompt"] == "a room"
         socket.send_json({"kind": "hold", "action": {"keys": ["forward"]}, "pressed": 7})
-        head, pixels = until(socket, lambda head: head[1] == 7)
-        assert len(pixels) == 16 * 16 * 3 and head[4:] == (16, 16) and head[2] > 0
+        head, pixels = until(socket, lambda head: head[1] == 7 and head[2] > 0)
+        assert len(pixels) == 16 * 16 * 3 and head[4:] == (16, 16)
 
 
 def test_the_second_player_is_told_so_and_may_come_when_the_first_has_left(server):

@@ -29,7 +29,9 @@ def read(folder: Path, camera: str | None, episodes: int | None, fps: float | No
         raise DataError(
             f"{folder / INFO}: codebase_version is '{version}'; versions 2 and 3 are read: convert it with LeRobot"
         )
-    features = info.get("features", {})
+    if missing := [name for name in ("features", "data_path", "video_path") if name not in info]:
+        raise DataError(f"{folder / INFO}: has no {missing[0]}; it is damaged: copy it again")
+    features = info["features"]
     if ACTION not in features:
         raise DataError(f"{folder / INFO}: has no feature '{ACTION}'; it holds {', '.join(features)}")
     known = [name for name, feature in features.items() if feature.get("dtype") == "video"]
@@ -144,9 +146,7 @@ def _info(folder: Path) -> dict[str, Any]:
         found = json.loads(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); copy it again") from None
-    if missing := [name for name in ("features", "data_path", "video_path") if name not in found]:
-        raise DataError(f"{path}: has no {missing[0]}; it is no LeRobot data set, or damaged: copy it again")
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
