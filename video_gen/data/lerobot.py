@@ -124,8 +124,8 @@ def _episode(
         raise DataError(
             f"{name}: its frame_index does not count from 0 without a gap; the table is damaged: copy it again"
         )
-    rows = np.stack(columns[ACTION][own]).astype(np.float64).reshape(len(own), -1)
-    state = {STATE: np.stack(columns[STATE][own])} if STATE in columns else {}
+    rows = np.stack(list(columns[ACTION][own])).astype(np.float64).reshape(len(own), -1)
+    state = {STATE: np.stack(list(columns[STATE][own]))} if STATE in columns else {}
     caption = tasks.get(int(columns["task_index"][own[0]]), "") if "task_index" in columns else ""
     return Episode(name, caption, rows, partial(video.frames, first, len(own)), state)
 
