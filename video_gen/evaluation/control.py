@@ -276,7 +276,7 @@ def circles(
 ) -> dict[str, Any]:
     """Turn round so many times: is it the same room again, by the nearest known view?
 
-    Returns: `same_room`, `same_view` (within a cell and a frame of turning) as shares, `true_room`, the first of true views, `psnr` against
+    Returns: `same_room`, `same_view` (within a cell and one turn) as shares, `true_room`, the first of true views, `psnr` against
         the first frame after the VAE, and the videos.
     """
     frames = turns * CIRCLE + 1
