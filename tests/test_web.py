@@ -191,7 +191,7 @@ def test_a_recording_is_kept_when_the_page_leaves(server, tmp_path):
 
 
 def test_worlds_of_other_keys_are_recorded_apart_and_numbers_are_not_used_again(tmp_path):
-    frames, rows = np.zeros((3, 16, 16, 3), np.uint8), np.zeros((2, 1))
+    frames = np.zeros((3, 16, 16, 3), np.uint8)
 
     def made(words):
         recording = Recording(tmp_path / "recordings", words, 24, "a room")
@@ -206,7 +206,6 @@ def test_worlds_of_other_keys_are_recorded_apart_and_numbers_are_not_used_again(
     last.unlink()
     last.with_name("clip_0001.actions.jsonl").unlink()
     assert made(WORDS).name == "clip_0002.mp4"
-    del rows
 
 
 def test_an_error_in_a_step_is_told_and_the_world_can_begin_anew(server, monkeypatch):

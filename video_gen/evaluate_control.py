@@ -100,7 +100,7 @@ def evaluate_control(
     say(f"{idle_seconds:g} s in which nothing is done")
     idle_frames = int(idle_seconds * clip.fps) // stride * stride + 1
     idle = control.stand_still(
-        pipeline, starts.videos[:BATCH, 0], starts.captions[:BATCH], idle_frames, seed, **settings
+        pipeline, starts.videos[: control.BATCH, 0], starts.captions[: control.BATCH], idle_frames, seed, **settings
     )
     figures |= {name: round(idle[name], 3) for name in ("idle_psnr", "idle_psnr_worst", "idle_sharpness")}
     shown: dict[str, Any] = {"true": long.videos, "made": made, "idle": idle["videos"]}
@@ -127,9 +127,6 @@ def evaluate_control(
     write_text(output / "control.json", json.dumps(found, indent=1))
     write_control_report(output, found, shown, long.captions, clip.fps)
     return found
-
-
-BATCH = 16
 
 
 def _calm(world: Maze, count: int) -> Episodes:

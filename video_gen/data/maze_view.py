@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from video_gen.data.maze import DOOR, WALL, Layout, Thing, Walk, make_layout
+from video_gen.data.maze import DOOR, ROOMS_X, ROOMS_Y, WALL, Layout, Thing, Walk, make_layout
 from video_gen.data.maze_textures import (
     LEVELS,
     SIZE,
@@ -50,18 +50,14 @@ class _Hits:
 def draw_walk(seed: int, layouts: int, walk: Walk, height: int, width: int) -> np.ndarray:
     """The clip of a walk, (f, h, w, 3) uint8."""
     layout = make_layout(seed, walk.layout)
-    textures, rooms = make_textures(seed, layouts * rooms_of(layout)), layouts * rooms_of(layout)
+    rooms = layouts * ROOMS_X * ROOMS_Y
+    textures = make_textures(seed, rooms)
     frames = np.empty((len(walk.x), height, width, 3), np.uint8)
     for first in range(0, len(frames), PART):
         some = slice(first, first + PART)
         pose = (walk.x[some], walk.y[some], np.deg2rad(walk.heading[some]))
         frames[some] = _draw(layout, textures, rooms, pose, walk.doors[some], walk.time[some], height, width)
     return frames
-
-
-def rooms_of(layout: Layout) -> int:
-    found = np.unique(layout.rooms[layout.rooms >= 0])
-    return len(found)
 
 
 def _draw(

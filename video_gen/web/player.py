@@ -118,9 +118,7 @@ class Player:
         self._recording: Recording | None = None
         self._broken = False
         self._number, self._rate = 0, 0.0
-        begun, first = self._world.state(), self._world.frames
-        self._world.step_rows(self._idle())  # the first step is the slowest: nobody is to wait for it
-        self._world = Play(self.pipeline, begun, first)
+        self._world = warmed(self.pipeline, self._world)
         self._thread = threading.Thread(target=self._run, name="video-gen play", daemon=True)
         self._thread.start()
 
@@ -197,7 +195,7 @@ class Player:
                 continue
             due = max(due, time.monotonic() - 1 / self.fps)  # a slow step is not made up for by a race
             try:
-                self._step(due)
+                self._step()
             except Exception as error:  # the thread goes on, whatever a step meets, until somebody begins anew
                 self._broken = True
                 self._tell({"kind": "error", "text": f"{said(error)}; begin anew, or load a state"})
@@ -215,7 +213,7 @@ class Player:
             while True:
                 self._try(self._orders.get_nowait())
 
-    def _step(self, due: float) -> None:
+    def _step(self) -> None:
         began = time.monotonic()
         with self._lock:
             rows, pressed = self._held.take(self._world.frames_per_step)
@@ -241,10 +239,6 @@ class Player:
         if self._world.frames is not None:
             self._number += 1
             self._show(Shown(self._number, self._held.pressed, 0.0, self._rate, self._world.frames[0, -1]))
-
-    def _idle(self) -> np.ndarray:
-        row = self._world.vocabulary.row(Action())
-        return np.array([[row] * self._world.frames_per_step])
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -287,14 +281,11 @@ class Player:
     def _change_model(self, name: str) -> dict[str, Any]:
         pipeline = self._load(name)
         settings = self._settings
-        world = pipeline.play(self.prompt, seed=self.seed, **settings)
-        begun, first = world.state(), world.frames
-        idle = world.vocabulary.row(Action())
-        world.step_rows(np.array([[idle] * world.frames_per_step]))
+        world = warmed(pipeline, pipeline.play(self.prompt, seed=self.seed, **settings))
         self._end_recording()
         with self._lock:
             self.pipeline, self.model, self._start = pipeline, name, settings
-            self._world, self._held = Play(pipeline, begun, first), Held(world.vocabulary)
+            self._world, self._held = world, Held(world.vocabulary)
         self._rate, self._broken = 0.0, False
         self._show_now()
         return {"kind": "model"}
@@ -325,6 +316,13 @@ class Player:
             return
         self._recording = None
         self._tell({"kind": "recording", "on": False, "text": f"recorded {path}" if path else "nothing was recorded"})
+
+
+def warmed(pipeline: VideoPipeline, world: Play) -> Play:
+    """The same world after a step that nobody sees: the first one is the slowest."""
+    begun, first = world.state(), world.frames
+    world.step()
+    return Play(pipeline, begun, first)
 
 
 def said(error: Exception) -> str:

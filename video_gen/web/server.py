@@ -141,7 +141,6 @@ class Sender:
     def __init__(self, socket: WebSocket, outlet: Outlet):
         self.socket, self.outlet = socket, outlet
         self.sent, self.seen = 0, 0
-        self.dropped = 0
 
     def saw(self, number: int) -> None:
         self.seen = max(self.seen, min(number, self.sent))
