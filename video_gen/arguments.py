@@ -12,6 +12,7 @@ from pydantic import Field
 from video_gen.command_line import Options
 from video_gen.config import FLAT, POSITIONAL, Config, Said
 from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, RecordConfig, WorldConfig
+from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.model.transformer_config import TextConfig
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
@@ -128,6 +129,23 @@ class DataCheck(Config):
     """What the text encoder of the training takes: its `text.max_tokens`. Longer captions are named."""
     lines: int = Field(default=20, ge=1)
     """How many lines of each kind to print; the rest is counted."""
+
+
+class DataPrepare(Config):
+    """Make a data set of a pile of footage. Finds shots, drops what is still, black, blurred or there twice, and writes the rest,
+    with a manifest that gives the reason for each piece; the same command goes on."""
+
+    pile: Annotated[Path, POSITIONAL] = Path("footage")
+    """Videos and images, at any depth."""
+    output: Annotated[Path, POSITIONAL] = Path("data/footage")
+    """Folder to fill; what was seen before is not looked at again."""
+    config: Annotated[PrepareConfig, FLAT] = PrepareConfig()
+    caption_model: str | None = None
+    """A captioner of `transformers`, a folder or Hub id, for clips whose file has no caption beside it."""
+    workers: int | None = Field(default=None, ge=1, le=4096)
+    """Processes; without it one a core."""
+    ray: str | None = None
+    """Address of a Ray cluster to work on, or `auto`; all its machines must see the same folders."""
 
 
 class DataRecord(Config):
@@ -447,6 +465,52 @@ class EvaluateControl(Config):
     """Solver steps per latent frame."""
     action_scale: float | None = Field(default=None, ge=0, le=1_000)
     """How closely to follow what is done; 1 = guidance by it off."""
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+
+
+class EvaluateFootage(Config):
+    """Measure a VAE, continuations and videos from captions beside real footage. Or a folder of videos beside another; makes a
+    report."""
+
+    model: Path | None = None
+    """A model folder, a name, or OWNER/NAME on the Hub."""
+    vae: Path | None = None
+    """In place of a model: a VAE's folder."""
+    real: Path | None = None
+    """In place of both: a folder of real videos, with --made."""
+    made: Path | None = None
+    """A folder of videos that any program made; clips are as long, large and fast as its first one unless told."""
+    what: tuple[Literal["vae", "continuation", "generation"], ...] = ()
+    """What to measure of a model. Default: all three."""
+    clips: Annotated[MeasuredOptions, FLAT] = MeasuredOptions()
+    num_clips: int = Field(default=128, ge=2, le=1_000_000)
+    """How many clips, evenly spread; distances compare two halves of them, which share no file."""
+    given: int | None = Field(default=None, ge=1, le=LONGEST)
+    """Frames that a continuation goes on from: 1 + a multiple of the VAE's temporal stride. Default: about half of the clip."""
+    samples: int = Field(default=2, ge=1, le=1_000)
+    """Continuations of each clip; of two or more their mean is measured, too."""
+    features: Annotated[tuple[str, ...], Said(name="features")] = Field(default=("drawn",), min_length=1)
+    """Networks for the distances: `drawn` needs no weights and is not FVD; `vae`: latents; a TorchScript file of I3D, whose
+    code is run when it is loaded, so take it from whom you trust; a folder or Hub id of VideoMAE or V-JEPA 2."""
+    distances: Annotated[tuple[Literal["frechet", "kernel"], ...], Said(name="distances")] = ("frechet", "kernel")
+    """Which; Frechet distance takes two clips for each feature in each half."""
+    lpips: Path | None = None
+    """Weights of LPIPS (AlexNet) as .safetensors; docs/footage.md says how to make them. Default: a network with drawn ones, which
+    is not LPIPS and is called otherwise."""
+    consistency: Annotated[tuple[str, ...], Said(name="consistency")] = ()
+    """Folders or Hub ids of DINO or CLIP, by which it is told whether a video stays what it is."""
+    prompts: Path | None = None
+    """A text file for generation, a caption a line. Default: the captions of half of the clips."""
+    repeats: int = Field(default=1, ge=1, le=1_000)
+    """Videos generated of each caption; VBench wants 5."""
+    vbench: Path | None = None
+    """A folder for what is generated, named as VBench reads it."""
+    seed: int = Field(default=10_000, ge=0, lt=2**62)
+    """Of the noise."""
+    output: Path = Path("runs/footage")
+    """Folder for footage.html, footage.json and videos."""
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 

@@ -14,12 +14,14 @@ from video_gen.arguments import (
     DataCheck,
     DataEncode,
     DataImport,
+    DataPrepare,
     DataRecord,
     Demo,
     Device,
     EvaluateControl,
     EvaluateDrift,
     EvaluateEndings,
+    EvaluateFootage,
     EvaluateMotion,
     EvaluateSteering,
     EvaluateSteps,
@@ -38,6 +40,7 @@ from video_gen.arguments import (
 from video_gen.command_line import PROGRAM, Command, Commands, is_config, run_command
 from video_gen.config import load_yaml
 from video_gen.data.config import ClipConfig, RecordConfig, WorldConfig
+from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.errors import ConfigError, exit_code
 from video_gen.files import check_folder
 from video_gen.options import names_of, options_of
@@ -66,6 +69,29 @@ def data_check(data: ClipConfig, quarantine: tuple[str, ...], max_tokens: int, l
     with bar("reading", "files") as progress:
         report = check(data, quarantine, progress, read_caption=lambda text: encoder.tokenise([text]))
     render(report, lines)
+
+
+def data_prepare(
+    pile: Path,
+    output: Path,
+    config: PrepareConfig,
+    caption_model: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+) -> None:
+    from video_gen.data.prepare.preparing import prepare
+    from video_gen.data.prepare.report import show
+    from video_gen.data.prepare.workers import Workers
+    from video_gen.progress import bars
+
+    caption = None
+    if caption_model is not None:
+        from video_gen.data.prepare.captioner import Captioner
+
+        caption = Captioner(caption_model)
+    with bars("files") as progress:
+        made = prepare(pile, output, config, Workers(workers, ray), progress, caption)
+    show(made)
 
 
 def data_record(record: RecordConfig, output: Path) -> None:
@@ -235,6 +261,14 @@ def evaluate_control(output: Path, **options: Any) -> None:
     print(output / "control.html")
 
 
+def evaluate_footage(output: Path, **options: Any) -> None:
+    from video_gen.evaluate_footage import evaluate_footage
+    from video_gen.evaluation.tables import show_footage
+
+    show_footage(evaluate_footage(output=output, **options))
+    print(output / "footage.html")
+
+
 def demo(**options: Any) -> None:
     from video_gen.demo import run_demo
 
@@ -265,6 +299,7 @@ COMMANDS: Commands = {
     ("play",): Command(PlayWorld, play),
     ("data", "check"): Command(DataCheck, data_check, first="--folder"),
     ("data", "encode"): Command(DataEncode, data_encode),
+    ("data", "prepare"): Command(DataPrepare, data_prepare),
     ("data", "record"): Command(DataRecord, data_record),
     ("data", "import"): Command(DataImport, data_import),
     ("plan", "vae"): Command(PlanVAE, plan),
@@ -280,6 +315,7 @@ COMMANDS: Commands = {
     ("evaluate", "steering"): Command(EvaluateSteering, evaluate_steering),
     ("evaluate", "endings"): Command(EvaluateEndings, evaluate_endings),
     ("evaluate", "control"): Command(EvaluateControl, evaluate_control),
+    ("evaluate", "footage"): Command(EvaluateFootage, evaluate_footage),
     ("worlds",): Command(Worlds, worlds),
     ("bench",): Command(Bench, bench),
 }

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -29,6 +29,22 @@ def bar(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     does not count in the rate."""
     console = Console(stderr=True)
     with _on_terminal(console, what, unit) if console.is_terminal else _in_log(console, what, unit) as update:
+        yield update
+
+
+@contextmanager
+def bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of several works, one after the other, each told with its name; yields the callback."""
+    with ExitStack() as stack:
+        now: dict[str, Callable[[int, int], None]] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in now:
+                stack.close()
+                now.clear()
+                now[what] = stack.enter_context(bar(what, unit))
+            now[what](done, total)
+
         yield update
 
 

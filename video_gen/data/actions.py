@@ -6,10 +6,12 @@ Line t is what was done between frame t and frame t + 1; that of the last frame 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
+from video_gen.config import validate
+from video_gen.data.packed import Packed, address_of, read_whole, within
 from video_gen.errors import DataError
 from video_gen.files import read_lines, write_text
 from video_gen.vocabulary import Vocabulary, read_action, read_vocabulary
@@ -25,17 +27,21 @@ def beside(video: Path) -> Path:
     return video.with_name(video.stem + SUFFIX)
 
 
-def find_vocabulary(folder: Path) -> Vocabulary | None:
+def find_vocabulary(folder: Path | str) -> Vocabulary | None:
     """What the folder's `actions.json` says; None if it has none. Raises: DataError, ConfigError if it does not fit."""
+    if address_of(folder):
+        place = within(folder, FILE)
+        return validate(Vocabulary, json.loads(read_whole(place)), source=place)
+    folder = Path(folder)
     return read_vocabulary(folder / FILE) if (folder / FILE).is_file() else None
 
 
-def read_actions(path: Path, vocabulary: Vocabulary) -> np.ndarray:
+def read_actions(path: Path | Packed, vocabulary: Vocabulary) -> np.ndarray:
     """The lines of an actions file, (f, a) float64: 0 or 1 for keys, axes in their own units.
 
     Raises: DataError that names the line, what does not fit and what would.
     """
-    lines = read_lines(path)
+    lines = path.read().decode().split("\n") if isinstance(path, Packed) else read_lines(path)
     while lines and not lines[-1].strip():
         lines.pop()
     rows = []
@@ -47,18 +53,21 @@ def read_actions(path: Path, vocabulary: Vocabulary) -> np.ndarray:
     return np.array(rows, dtype=np.float64).reshape(len(rows), vocabulary.size)
 
 
-def actions_of(video: Path, vocabulary: Vocabulary, num_frames: int, fps: float) -> np.ndarray:
-    """The actions of a video of so many frames. Raises: DataError if there are none, or they do not fit it."""
-    path = beside(video)
-    if not path.is_file():
+def actions_of(path: Path | Packed, video: str, vocabulary: Vocabulary, num_frames: int, fps: float) -> np.ndarray:
+    """The actions of a video of so many frames.
+
+    Args: path: of the actions; `video`: what their video is called.
+    Raises: DataError if there are none, or they do not fit it.
+    """
+    if isinstance(path, Path) and not path.is_file():
         raise DataError(
             f"{video}: has no {path.name} beside it, and the folder has {FILE}; add it, or move the video elsewhere"
         )
     rows = read_actions(path, vocabulary)
     if len(rows) != num_frames:
         raise DataError(
-            f"{path}: has {len(rows)} lines, and {video.name} has {num_frames} frames; write a line for each frame, the last "
-            "one counts for nothing"
+            f"{path}: has {len(rows)} lines, and {PurePath(video).name} has {num_frames} frames; write a line for each frame, the "
+            "last one counts for nothing"
         )
     if abs(fps / vocabulary.fps - 1) > SAME_RATE:
         raise DataError(

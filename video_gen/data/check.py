@@ -16,7 +16,8 @@ from PIL import Image
 from video_gen.data.actions import actions_of, usage
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.duplicates import SIDE, near_duplicates
-from video_gen.data.folder import QUARANTINE, Source, content_hash, look, split
+from video_gen.data.folder import QUARANTINE, Source, content_hash, is_prepared, look, split
+from video_gen.data.packed import Packed, address_of
 from video_gen.data.processes import in_processes
 from video_gen.data.video_file import VideoInfo, all_frames, probe
 from video_gen.data.windows import best_bucket, windows
@@ -51,6 +52,8 @@ class FileReport:
     """Captions that take its place."""
     digest: str = ""
     """Of its content."""
+    origin: str | None = None
+    """Of the file that it was cut from."""
     info: VideoInfo | None = None
     error: str | None = None
     bucket: Bucket | None = None
@@ -109,9 +112,9 @@ def check(
     found = look(config.folder)
     files: dict[str, FileReport] = {}
     count = min(workers or os.cpu_count() or 1, len(found.sources))
-    for source, report in in_processes(
-        partial(_read, config=config, vocabulary=found.vocabulary), found.sources, count
-    ):
+    prepared = is_prepared(config.folder)
+    read = partial(_known if prepared else _read, config=config, vocabulary=found.vocabulary)
+    for source, report in in_processes(read, found.sources, 1 if prepared else count):
         files[source.name] = report
         if progress:
             progress(len(files), len(found.sources))
@@ -119,8 +122,8 @@ def check(
     problems = _problems(ordered, config, read_caption)
     rows = {name: f"{kind}: {why}" for kind in quarantine for name, why in problems[kind]}
     kept = [file for file in ordered if file.name not in rows]
-    held = split([file.digest for file in kept], config.validation_fraction, config.split_seed)
-    out = [file for file in kept if file.digest in held and file.bucket is not None]
+    held = split([file.origin or file.digest for file in kept], config.validation_fraction, config.split_seed)
+    out = [file for file in kept if (file.origin or file.digest) in held and file.bucket is not None]
     clips = dict.fromkeys(config.sizes, 0)
     for file in kept:
         if file.bucket is not None:
@@ -157,6 +160,8 @@ def _problems(
 
 def _write_quarantine(path: Path, rows: dict[str, str]) -> str | None:
     """Returns: why it could not be written, if it could not. Without rows there is no file."""
+    if address_of(path):
+        return "it lies at an address" if rows else None
     try:
         if rows:
             write_text(path, "".join(json.dumps({"file_name": n, "reason": r}) + "\n" for n, r in rows.items()))
@@ -240,6 +245,7 @@ def _print(console: Any, lines: list[str], most: int) -> None:
 
 def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> FileReport:
     caption, later = source.caption, tuple(text for _, text in source.changes)
+    assert isinstance(source.path, Path)
     try:
         size, digest = source.path.stat().st_size, content_hash(source.path)
     except (DataError, OSError) as error:
@@ -269,7 +275,7 @@ def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> 
     rows, bad = None, None
     if source.actions is not None and vocabulary is not None:
         try:
-            rows = actions_of(source.path, vocabulary, info.num_frames, info.fps)
+            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps)
         except DataError as error:
             bad = str(error)
     return FileReport(
@@ -278,12 +284,47 @@ def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> 
         caption,
         later,
         digest,
-        info,
+        info=info,
         bucket=bucket,
         clips=len(windows(info, config, bucket)) if bucket else 0,
         still=info.kind == "video" and moved < STILL,
         remarks=(*info.notes, *_cuts(steps, times), *_bars(lit)),
         pictures=np.stack(pictures),
+        actions=rows,
+        bad_actions=bad,
+    )
+
+
+def _known(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> FileReport:
+    """What a manifest says of a clip; of the clip itself no more than that it is there and as long as it should be."""
+    info, later = source.info, tuple(text for _, text in source.changes)
+    assert info is not None
+    size, error = 0, None
+    if isinstance(source.path, Packed):
+        size = source.path.size
+    else:
+        try:
+            size = source.path.stat().st_size
+        except OSError as reason:
+            error = f"{source.path}: {reason.strerror}; prepare it again"
+    bucket = best_bucket(info, config)
+    rows, bad = None, None
+    if source.actions is not None and vocabulary is not None:
+        try:
+            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps)
+        except DataError as reason:
+            bad = str(reason)
+    return FileReport(
+        source.name,
+        size,
+        source.caption,
+        later,
+        source.digest or "",
+        source.origin,
+        info,
+        error,
+        bucket,
+        clips=len(windows(info, config, bucket)) if bucket else 0,
         actions=rows,
         bad_actions=bad,
     )

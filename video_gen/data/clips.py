@@ -8,7 +8,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from video_gen.data.actions import actions_of, at_rate, window
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.folder import Source, content_hash, look, quarantined, refuse_faults, split
 from video_gen.data.metadata import Changes
+from video_gen.data.packed import File
 from video_gen.data.video_file import frames_at, iterate_frames, probe
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError, ShapeError
@@ -36,7 +36,7 @@ class Clip:
     caption: str
     clip_id: str
     """Of the file's content, the window and the size: the same frames have the same id, wherever they lie, however called."""
-    source: Path
+    source: File
 
 
 # -------------------- clips
@@ -89,10 +89,11 @@ class Clips:
                 self.messages.append(f"{source.name}: in quarantine ({bad[source.name]})")
             else:
                 sources.append(source)
-        hashes = {s.name: content_hash(s.path) for s in sources}
-        held = split(list(hashes.values()), config.validation_fraction, config.split_seed)
+        hashes = {s.name: s.digest or content_hash(s.path) for s in sources}
+        origins = {s.name: s.origin or hashes[s.name] for s in sources}
+        held = split(list(origins.values()), config.validation_fraction, config.split_seed)
         for done, source in enumerate(sources, 1):
-            side = "validation" if hashes[source.name] in held else "train"
+            side = "validation" if origins[source.name] in held else "train"
             if part in ("all", side):
                 self._add(source, hashes[source.name], side)
             if progress:
@@ -159,7 +160,7 @@ class Clips:
     def _add(self, source: Source, digest: str, part: Side) -> None:
         config = self.config
         try:
-            info = probe(source.path)
+            info = source.info or probe(source.path)
         except DataError as error:
             raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
         bucket = best_bucket(info, config)
@@ -171,7 +172,7 @@ class Clips:
             return
         rows = None
         if source.actions is not None and self._vocabulary is not None:
-            rows = actions_of(source.path, self._vocabulary, info.num_frames, info.fps)
+            rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, info.fps)
         for start in windows(info, config, bucket):
             caption, changes = said_in(source.caption or "", source.changes, start, bucket[0], config.fps)
             self._windows.append((source, start))

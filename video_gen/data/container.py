@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from PIL import Image
 
+from video_gen.data.packed import Loaded, content_of
 from video_gen.errors import DataError, ShapeError
 
 MAX_PIXELS = 89_478_485
@@ -41,7 +42,7 @@ class Shown(NamedTuple):
 class Opened:
     """A container, the stream that is shown, and its clock."""
 
-    path: Path
+    path: Path | Loaded
     container: Any
     stream: Any
     origin: int
@@ -73,7 +74,7 @@ class Timeline(NamedTuple):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Opened]:
+def opened(path: Path | Loaded) -> Iterator[Opened]:
     """Raises: DataError if it is no video, or holds no stream to show."""
     with _container(path) as container:
         stream = _shown_stream(container, path)
@@ -83,7 +84,7 @@ def opened(path: Path) -> Iterator[Opened]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path | Loaded) -> Iterator[None]:
     """Turn what the libraries raise into one line that names the file."""
     try:
         yield
@@ -98,7 +99,7 @@ def explained(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: unreadable ({reason}); remove it or copy or encode it again") from None
 
 
-def check_size(width: int, height: int, path: Path) -> None:
+def check_size(width: int, height: int, path: Path | Loaded) -> None:
     """Raises: DataError if a frame is too large to be decoded."""
     if width * height > MAX_PIXELS:
         raise DataError(
@@ -183,16 +184,16 @@ def decoded_from(video: Opened, time: float) -> Iterator[Shown]:
 
 
 @contextmanager
-def _container(path: Path) -> Iterator[Any]:
+def _container(path: Path | Loaded) -> Iterator[Any]:
     with explained(path):
-        container = av.open(str(path))
+        container = av.open(content_of(path))
     try:
         yield container
     finally:
         container.close()
 
 
-def _shown_stream(container: Any, path: Path) -> Any:
+def _shown_stream(container: Any, path: Path | Loaded) -> Any:
     """The stream that a player shows: the first that is marked as default, else the first, and no cover picture."""
     streams = [s for s in container.streams.video if not s.disposition & NOT_TO_SEE]
     if not streams:
@@ -212,7 +213,7 @@ def _by_decoding(container: Any, stream: Any) -> bool:
     return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
 
 
-def _first_stamp(container: Any, stream: Any, path: Path) -> int | None:
+def _first_stamp(container: Any, stream: Any, path: Path | Loaded) -> int | None:
     """Time stamp of the first frame that is shown; None if the packets have none."""
     key, shown, every = None, [], []
     with explained(path):
@@ -277,7 +278,7 @@ def _check_order(video: Opened, decoding: list[int | None]) -> None:
         )
 
 
-def _counted(path: Path) -> Timeline:
+def _counted(path: Path | Loaded) -> Timeline:
     with opened(path) as video:
         count = sum(1 for _ in decoded(video))
         return Timeline(count, count * video.step)

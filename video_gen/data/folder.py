@@ -9,11 +9,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from video_gen.data import actions
+from video_gen.data.manifest import MANIFEST, place_of, read_manifest
 from video_gen.data.metadata import METADATA, Changes, read_captions
-from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from video_gen.data.packed import Packed, address_of, read_whole, within
+from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_lines, read_text
 from video_gen.vocabulary import Vocabulary
@@ -29,7 +32,8 @@ BESIDE = frozenset(
 class Source:
     """A video or image file and its caption."""
 
-    path: Path
+    path: Path | Packed
+    """Where it is read from."""
     name: str
     """Path relative to the folder, with forward slashes."""
     caption: str | None
@@ -37,8 +41,14 @@ class Source:
     """Captions that take its place later."""
     led: bool = False
     """Whether training always shows the last frame."""
-    actions: Path | None = None
+    actions: Path | Packed | None = None
     """The file of what is done in it."""
+    info: VideoInfo | None = None
+    """What is in it, if a manifest says so; None = nobody looked yet."""
+    digest: str | None = None
+    """Of its content, likewise."""
+    origin: str | None = None
+    """Of the content of the file that it was cut from: all that comes of one is on the same side of the split."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +68,12 @@ class Folder:
 def look(folder: str | Path) -> Folder:
     """Everything in a folder and below it; folders that are links are entered, each folder once.
 
-    Captions come from metadata files (`metadata.py`), or from a .txt of the file's name.
+    Captions come from metadata files (`metadata.py`), or from a .txt of the file's name. Of prepared footage, and of
+    what lies at an address such as s3://bucket/set, the manifest tells all, and no file is looked at.
     Raises: DataError if there is no such folder or no video or image in it.
     """
+    if is_prepared(folder):
+        return _from_manifest(folder)
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
@@ -105,6 +118,53 @@ def refuse_faults(found: Folder) -> None:
         raise DataError(f"{found.faults[0]}{rest}")
 
 
+def is_prepared(folder: str | Path) -> bool:
+    """Whether a manifest says what is in it; what is no folder of this machine must have one."""
+    return address_of(folder) is not None or (Path(folder) / MANIFEST).is_file()
+
+
+def is_there(folder: Path) -> bool:
+    """Whether there is any video or image to read."""
+    return is_prepared(folder) or bool(media_files(folder))
+
+
+def manifest_bytes(folder: str | Path) -> bytes:
+    """The manifest of prepared footage as it lies there. Raises: DataError if it cannot be read."""
+    place = within(folder, MANIFEST)
+    if address_of(folder):
+        return read_whole(place)
+    try:
+        return Path(place).read_bytes()
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error.strerror}); change its rights, or prepare it again") from None
+
+
+def _from_manifest(folder: str | Path) -> Folder:
+    place = within(folder, MANIFEST)
+    rows = read_manifest(BytesIO(manifest_bytes(folder)), place)
+    kept = [row for row in rows if not row.refused]
+    if not kept:
+        raise DataError(
+            f"{place}: none of its {len(rows)} pieces is kept; change the thresholds of `video-gen data prepare`"
+        )
+    vocabulary = None
+    if any(row.actions for row in kept):
+        vocabulary = actions.find_vocabulary(folder)
+    sources = []
+    for row in kept:
+        path, done = place_of(row, folder), None
+        if row.actions:
+            done = (
+                actions.beside(path)
+                if isinstance(path, Path)
+                else Packed(path.shard, row.actions_offset, row.actions_size, f"{row.file_name}{actions.SUFFIX}")
+            )
+        changes = tuple((float(time), str(text)) for time, text in json.loads(row.changes or "[]"))
+        known = (row.info, row.digest, row.source_digest)
+        sources.append(Source(path, row.file_name, row.caption or None, changes, False, done, *known))
+    return Folder(sources, [], [], vocabulary)
+
+
 def media_files(folder: Path) -> list[Path]:
     """Every video and image under `folder`, sorted; empty if there is no such folder."""
     files = _files(folder, []) if folder.is_dir() else ()
@@ -114,6 +174,8 @@ def media_files(folder: Path) -> list[Path]:
 def quarantined(folder: str | Path) -> dict[str, str]:
     """Names and reasons from the folder's quarantine.jsonl. Raises: DataError if it is damaged."""
     path, found = Path(folder) / QUARANTINE, {}
+    if address_of(folder) is not None:
+        return found
     for number, line in enumerate(read_lines(path) if path.exists() else [], 1):
         if not line.strip():
             continue
@@ -127,8 +189,10 @@ def quarantined(folder: str | Path) -> dict[str, str]:
     return found
 
 
-def content_hash(path: Path) -> str:
+def content_hash(path: Path | Packed) -> str:
     """16 hexadecimal digits of the file's bytes. Raises: DataError if they cannot be read."""
+    if isinstance(path, Packed):
+        return hashlib.blake2b(path.read(), digest_size=8).hexdigest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

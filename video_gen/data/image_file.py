@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from video_gen.data.container import check_size, explained
+from video_gen.data.packed import Loaded, content_of
 from video_gen.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000", "QOI")
@@ -30,9 +31,9 @@ class ShownImage(NamedTuple):
 
 
 @contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path | Loaded) -> Iterator[Image.Image]:
     """Raises: DataError if Pillow cannot read it."""
-    with explained(path), Image.open(path, formats=FORMATS) as image:
+    with explained(path), Image.open(content_of(path), formats=FORMATS) as image:
         check_size(*image.size, path)
         yield image
 
@@ -46,7 +47,7 @@ def tick_of(image: Image.Image) -> float:
     return TICKS.get(image.format or "", 0.001)
 
 
-def shown_images(path: Path) -> Iterator[ShownImage]:
+def shown_images(path: Path | Loaded) -> Iterator[ShownImage]:
     """The one frame of a still, or all frames of an animation, upright. Raises: DataError."""
     with opened_image(path) as image:
         start = 0.0
@@ -59,7 +60,7 @@ def shown_images(path: Path) -> Iterator[ShownImage]:
             start = end
 
 
-def rgb_of(image: Image.Image, path: Path) -> np.ndarray:
+def rgb_of(image: Image.Image, path: Path | Loaded) -> np.ndarray:
     """(h, w, 3) uint8. Raises: DataError if its numbers are no colours."""
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point numbers, whose range nobody states; save it with 8 or 16 bits")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from video_gen.config import validate
 from video_gen.data.actions import scaled
 from video_gen.data.clips import Clips, Rows, to_video
 from video_gen.data.config import Bucket, ClipConfig
-from video_gen.data.folder import look, media_files, quarantined, refuse_faults
+from video_gen.data.folder import is_prepared, is_there, look, manifest_bytes, quarantined, refuse_faults
 from video_gen.data.store import Store, fill
 from video_gen.errors import DataError
 from video_gen.files import write_text
@@ -125,7 +126,7 @@ def known_latents(folder: str | Path, config: ClipConfig) -> list[Latent] | None
     if not path.exists():
         return None
     stamp, entries = read_index(path)
-    gone = not media_files(config.folder)
+    gone = not is_there(config.folder)
     if not gone and stamp != stamp_of(config):
         return None
     missing = {entry.shard for entry in entries} - Store(folder).shards()
@@ -166,15 +167,19 @@ def known_vocabulary(folder: str | Path, config: ClipConfig) -> Vocabulary | Non
 def stamp_of(config: ClipConfig) -> str:
     """Changes when a file of the folder is added, removed or written, or its caption, actions or quarantine change."""
     digest = hashlib.blake2b(digest_size=8)
+    if is_prepared(config.folder):
+        digest.update(manifest_bytes(config.folder))
+        digest.update(json.dumps(sorted(quarantined(config.folder))).encode())
+        return digest.hexdigest()
     found = look(config.folder)
     refuse_faults(found)
     if found.vocabulary:
         digest.update(found.vocabulary.model_dump_json().encode())
     for source in found.sources:
-        if source.actions is not None and source.actions.is_file():
+        if isinstance(source.actions, Path) and source.actions.is_file():
             done = source.actions.stat()
             digest.update(json.dumps([source.actions.name, done.st_size, done.st_mtime_ns]).encode())
-        status = source.path.stat()
+        status = cast(Path, source.path).stat()  # in shards lies what is prepared alone
         said = [source.caption, *([source.changes] if source.changes else []), *(["led"] if source.led else [])]
         digest.update(json.dumps([source.name, *said, status.st_size, status.st_mtime_ns]).encode())
     digest.update(json.dumps(sorted(quarantined(config.folder))).encode())

@@ -197,3 +197,10 @@ def _csv_rows(path: Path, lines: list[str], faults: list[str]) -> Iterator[tuple
             )
         else:
             yield where, dict(zip(header, cells))
+
+
+def said_between(caption: str, changes: Changes, start: float, end: float) -> tuple[str, Changes]:
+    """The caption at `start`, and those that take its place before `end`, with seconds since `start`."""
+    for time, text in changes:
+        caption = text if time <= start + 1e-6 else caption
+    return caption, tuple((time - start, text) for time, text in changes if start + 1e-6 < time < end)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
+from video_gen.data.packed import Loaded
 from video_gen.errors import DataError
 
 UNSPECIFIED = (0, 2)  # H.273: reserved, and "the file does not say"
@@ -45,7 +46,7 @@ class Orientation(NamedTuple):
         return 180 if self.flip_y else 0
 
 
-def orientation_of(frame: VideoFrame, path: Path) -> Orientation:
+def orientation_of(frame: VideoFrame, path: Path | Loaded) -> Orientation:
     """By the display matrix: (x, y) is seen at (a x + c y, b x + d y). Raises: DataError if it is no multiple of 90 degrees."""
     found: Any = frame.side_data  # by number: what its iterator and its keys are depends on the version of PyAV
     sides = (found[index] for index in range(len(found)))
@@ -72,7 +73,7 @@ def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, 
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
-def to_picture(frame: VideoFrame, stored: tuple[int, int], shown: tuple[int, int], path: Path) -> np.ndarray:
+def to_picture(frame: VideoFrame, stored: tuple[int, int], shown: tuple[int, int], path: Path | Loaded) -> np.ndarray:
     """A decoded frame as (h, w, 3) uint8 RGB.
 
     Args:
@@ -86,6 +87,19 @@ def to_picture(frame: VideoFrame, stored: tuple[int, int], shown: tuple[int, int
     if shown != (array.shape[1], array.shape[0]) or stored != (frame.width, frame.height):
         array = np.asarray(Image.fromarray(array).resize(shown, Image.Resampling.BICUBIC))
     return upright(array, orientation_of(frame, path))
+
+
+def to_scaled_picture(
+    frame: VideoFrame, size: tuple[int, int], stored: tuple[int, int], path: Path | Loaded
+) -> np.ndarray:
+    """The same at `size` (width, height), which is as it is seen, of whole pictures: several times as fast as to scale them
+    afterwards, since most frames are scaled before their colours are worked out. Raises: DataError, as `to_picture`."""
+    orientation = orientation_of(frame, path)
+    width, height = size[::-1] if orientation.transposed else size
+    if frame.interlaced_frame or frame.color_trc in (PQ, HLG) or has_alpha(frame):
+        array = to_picture(frame, stored, stored, path)
+        return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BOX))
+    return upright(_reformatted(frame, "rgb24", path, (width, height)), orientation)
 
 
 def upright(array: np.ndarray, orientation: Orientation) -> np.ndarray:
@@ -112,7 +126,7 @@ def has_alpha(frame: VideoFrame) -> bool:
     return name.startswith(("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya", "pal8"))
 
 
-def _rgb(frame: VideoFrame, path: Path) -> np.ndarray:
+def _rgb(frame: VideoFrame, path: Path | Loaded) -> np.ndarray:
     """With the matrix, range and transfer that the file declares; what it does not say is guessed as players do."""
     if frame.color_trc in (PQ, HLG):
         return _from_hdr(frame, path)
@@ -121,13 +135,20 @@ def _rgb(frame: VideoFrame, path: Path) -> np.ndarray:
     return _reformatted(frame, "rgb24", path)
 
 
-def _reformatted(frame: VideoFrame, format: str, path: Path) -> np.ndarray:
-    name = frame.format.name
+def _reformatted(
+    frame: VideoFrame, format: str, path: Path | Loaded, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """`size`: (width, height) to which it is scaled on the way, each pixel the mean of those that it stands for."""
+    name, scaled = frame.format.name, {}
+    if size is not None:
+        larger = size[0] > frame.width or size[1] > frame.height
+        how = Interpolation.BICUBIC if larger else Interpolation.AREA
+        scaled = {"width": size[0], "height": size[1], "interpolation": how}
     if frame.format.is_rgb or name == "pal8":
-        return frame.reformat(format=format).to_ndarray()
+        return frame.reformat(format=format, **scaled).to_ndarray()
     full = name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
     if name.startswith("gray") and frame.color_range != ColorRange.MPEG:
-        return frame.reformat(format=format).to_ndarray()
+        return frame.reformat(format=format, **scaled).to_ndarray()
     matrix = frame.colorspace
     if matrix in UNSPECIFIED or name.startswith("gray"):
         matrix = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
@@ -142,6 +163,7 @@ def _reformatted(frame: VideoFrame, format: str, path: Path) -> np.ndarray:
         dst_colorspace=matrix,
         src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
+        **scaled,
     ).to_ndarray()
 
 
@@ -153,7 +175,7 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 # -------------------- high dynamic range
 
 
-def _from_hdr(frame: VideoFrame, path: Path) -> np.ndarray:
+def _from_hdr(frame: VideoFrame, path: Path | Loaded) -> np.ndarray:
     """Toned down: linear light, highlights rolled off, BT.709 primaries, and the gamma of a screen."""
     coded = _reformatted(frame, "rgb48le", path)
     light = (_pq_light if frame.color_trc == PQ else _hlg_light)(coded) / REFERENCE_WHITE

@@ -19,7 +19,8 @@ from PIL import Image
 from video_gen.data.container import MAX_PIXELS as MAX_PIXELS
 from video_gen.data.container import Opened, decoded, decoded_from, opened, timeline
 from video_gen.data.image_file import count_of, opened_image, rgb_of, shown_images, tick_of
-from video_gen.data.picture import HLG, PQ, has_alpha, orientation_of, square_size, to_picture
+from video_gen.data.packed import File, Loaded, Packed
+from video_gen.data.picture import HLG, PQ, has_alpha, orientation_of, square_size, to_picture, to_scaled_picture
 from video_gen.errors import DataError, ShapeError
 
 VIDEO_SUFFIXES = frozenset((
@@ -64,19 +65,21 @@ class VideoInfo:
     """What is worth a word, a line each: how frames are changed when they are read, and what is not read."""
 
 
-class _Timed(NamedTuple):
+class Timed(NamedTuple):
     """A decoded frame, when it comes on the screen and when its own duration ends (seconds)."""
 
     start: float
     end: float
     read: Callable[[], np.ndarray]
     """Makes (h, w, 3) uint8 RGB of it; called only if it is wanted."""
+    scaled: Callable[[int, int], np.ndarray]
+    """Makes it of a width and a height, all of it; much faster than to scale what `read` makes."""
 
 
 # -------------------- looking
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | File) -> VideoInfo:
     """What a file is: decodes its first frame and reads, without decoding, the time stamps of the others.
 
     Raises: DataError if it is missing, empty, not a video or image, or ends before its header says.
@@ -92,7 +95,7 @@ def frames_at(info: VideoInfo, fps: float) -> int:
     return int(np.floor(info.duration * fps + min(0.5, TOLERANCE + 2 * info.tick * fps)))
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
+def read_metadata(path: str | File) -> dict[str, str]:
     """The `metadata` that `write_video` put into the file; empty if another program wrote it. Raises: DataError."""
     path = _readable(path)
     if _is_image(path):
@@ -108,7 +111,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _probe_image(path: Path) -> VideoInfo:
+def _probe_image(path: Path | Loaded) -> VideoInfo:
     with opened_image(path) as image:
         format, mode, tick, pages = (
             (image.format or "").lower(),
@@ -128,7 +131,7 @@ def _probe_image(path: Path) -> VideoInfo:
     return VideoInfo("video", format, *size, count / duration, count, duration, turn, False, mode, tick, notes)
 
 
-def _probe_video(path: Path) -> VideoInfo:
+def _probe_video(path: Path | Loaded) -> VideoInfo:
     with opened(path) as video:
         first = next(decoded(video), None)
         if first is None:
@@ -155,7 +158,7 @@ def _probe_video(path: Path) -> VideoInfo:
         )
 
 
-def _notes(video: Opened, frame: Any, path: Path) -> Iterator[str]:
+def _notes(video: Opened, frame: Any, path: Path | Loaded) -> Iterator[str]:
     stream = video.stream
     if frame.color_trc in (PQ, HLG):
         yield f"high dynamic range ({'PQ' if frame.color_trc == PQ else 'HLG'}), toned down"
@@ -176,7 +179,7 @@ def _notes(video: Opened, frame: Any, path: Path) -> Iterator[str]:
 # -------------------- reading
 
 
-def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
+def read_frames(path: str | File, times: Sequence[float]) -> np.ndarray:
     """The frames shown at `times`, as (len(times), h, w, 3) uint8 RGB, turned upright. See `iterate_frames`."""
     frames = list(iterate_frames(path, times))
     if not frames:
@@ -184,7 +187,7 @@ def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:
     return np.stack(frames)
 
 
-def iterate_frames(path: str | Path, times: Sequence[float]) -> Iterator[np.ndarray]:
+def iterate_frames(path: str | File, times: Sequence[float]) -> Iterator[np.ndarray]:
     """The frames shown at `times`, one by one, so that a caller can shrink each before the next is decoded.
 
     Decoding starts at the last key frame before the first time, not at the start of the file.
@@ -208,38 +211,64 @@ def iterate_frames(path: str | Path, times: Sequence[float]) -> Iterator[np.ndar
         yield from _shown_at(_timed(video, times[0]), times, video.slack, path)
 
 
-def all_frames(path: str | Path) -> Iterator[tuple[float, np.ndarray]]:
+def all_frames(path: str | File) -> Iterator[tuple[float, np.ndarray]]:
     """Every frame from start to end with its time in seconds: for checking a file, not for training.
 
     Raises: DataError where decoding fails, or at the end if it comes before the header says.
     """
+    for timed in every_frame(path, probe(path)):
+        yield timed.start, timed.read()
+
+
+def every_frame(path: str | File, info: VideoInfo) -> Iterator[Timed]:
+    """The same, none of them made into a picture yet; `info`: what `probe` found."""
     path = _readable(path)
-    info = probe(path)
     if _is_image(path):
-        for timed in _timed_images(path):
-            yield timed.start, timed.read()
+        yield from _timed_images(path)
         return
     count = 0
     with opened(path) as video:
         for timed in _timed(video, 0.0):
             count += 1
-            yield timed.start, timed.read()
+            yield timed
     if count < info.num_frames:
         raise DataError(f"{path}: corrupt: {count} of {info.num_frames} frames can be decoded; encode it again")
 
 
-def _timed(video: Opened, time: float) -> Iterator[_Timed]:
+def frames_from(path: str | File, info: VideoInfo, time: float) -> Iterator[Timed]:
+    """Frames from the one that is shown at `time` (seconds) to the last, none of them made into a picture yet."""
+    path = _readable(path)
+    if _is_image(path):
+        yield from (timed for timed in _timed_images(path) if timed.end > time or not info.duration)
+        return
+    with opened(path) as video:
+        yield from (timed for timed in _timed(video, time) if timed.end > time + video.slack)
+
+
+def _timed(video: Opened, time: float) -> Iterator[Timed]:
     stored, shown = _sizes(video)
     for start, end, frame in decoded_from(video, time):
-        yield _Timed(start, end, lambda frame=frame: to_picture(frame, stored, shown, video.path))
+        yield Timed(
+            start,
+            end,
+            lambda frame=frame: to_picture(frame, stored, shown, video.path),
+            lambda width, height, frame=frame: to_scaled_picture(frame, (width, height), stored, video.path),
+        )
 
 
-def _timed_images(path: Path) -> Iterator[_Timed]:
+def _timed_images(path: Path | Loaded) -> Iterator[Timed]:
     size: tuple[int, int] | None = None
     for start, end, picture in shown_images(path):
         size = size or picture.size
         same = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
-        yield _Timed(start, end, lambda picture=same: rgb_of(picture, path))
+        yield Timed(
+            start,
+            end,
+            lambda picture=same: rgb_of(picture, path),
+            lambda width, height, picture=same: np.asarray(
+                Image.fromarray(rgb_of(picture, path)).resize((width, height), Image.Resampling.LANCZOS)
+            ),
+        )
 
 
 def _sizes(video: Opened) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -249,7 +278,9 @@ def _sizes(video: Opened) -> tuple[tuple[int, int], tuple[int, int]]:
     return stored, square_size(*stored, Fraction(aspect) if aspect else None)
 
 
-def _shown_at(frames: Iterable[_Timed], times: Sequence[float], slack: float, path: Path) -> Iterator[np.ndarray]:
+def _shown_at(
+    frames: Iterable[Timed], times: Sequence[float], slack: float, path: Path | Loaded
+) -> Iterator[np.ndarray]:
     """For each time, the last frame that starts no later; before the first frame of the file, the first."""
     wanted, current, picture = 0, None, None
     for frame in frames:
@@ -275,7 +306,11 @@ def _shown_at(frames: Iterable[_Timed], times: Sequence[float], slack: float, pa
 # -------------------- what kind of file
 
 
-def _readable(path: str | Path) -> Path:
+def _readable(path: str | File) -> Path | Loaded:
+    if isinstance(path, Packed):
+        return Loaded(str(path), path.read())
+    if isinstance(path, Loaded):
+        return path
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file" + (" (a link whose target is gone)" if path.is_symlink() else ""))
@@ -289,11 +324,14 @@ def _readable(path: str | Path) -> Path:
     return path
 
 
-def _is_image(path: Path) -> bool:
+def _is_image(path: Path | Loaded) -> bool:
     """By the first bytes, whatever the file is called. Raises: DataError if they are those of something else altogether."""
     try:
-        with path.open("rb") as file:
-            start = file.read(512)
+        if isinstance(path, Loaded):
+            start = path.content[:512]
+        else:
+            with path.open("rb") as file:
+                start = file.read(512)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); change its rights, or leave it out") from None
     if start.startswith(b"version https://git-lfs"):

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from video_gen.evaluation.control_report import NAMES
+from video_gen.evaluation.footage_report import PARTS, distance_rows, figure_rows
 from video_gen.evaluation.steering_report import KINDS, say
 from video_gen.evaluation.steps import columns
 from video_gen.evaluation.words import SETS, words_of
@@ -80,6 +81,24 @@ def show_control(found: dict[str, Any]) -> None:
         Console().print(table)
     for turns, row in found["circles"].items():
         print(f"{turns} full turns: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
+
+
+def show_footage(found: dict[str, Any]) -> None:
+    """Print the figures of each part, and the distances."""
+    for part, values in found["parts"].items():
+        head, rows = figure_rows(values["figures"])
+        table = Table("", "of", Column("", no_wrap=True), title=PARTS[part])
+        for words, cells in rows:
+            for place, (name, cell) in enumerate((name, cell) for name, cell in zip(head, cells) if cell):
+                table.add_row("" if place else words.name, name, cell)
+        Console().print(table)
+    head, lines = distance_rows(found["distances"])
+    table = Table(*(Column(name, overflow="fold") for name in head), title="Distances")
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+    for note in found["notes"]:
+        print(note)
 
 
 def show_steps(rows: list[dict[str, Any]]) -> None:

@@ -130,6 +130,21 @@ FIGURES: Mapping[str, Words] = {
     "control_cells": Words("Error of the place", "cells, median, by the nearest true view"),
     "control_degrees": Words("Error of the heading", "degrees, median"),
     "control_room": Words("In the right room", kind="share"),
+    "footage_psnr": Words(
+        "Likeness to the true frames", "PSNR of a clip; mean over clips", "decibels", better="higher"
+    ),
+    "footage_ssim": Words("Structural similarity", "1 is equal", better="higher"),
+    "footage_lpips": Words("Unlike to the eye (LPIPS)", "0 is equal", better="lower"),
+    "footage_drawn_lpips": Words(
+        "Unlike by a network with drawn weights", "as LPIPS, and not LPIPS; 0 is equal", better="lower"
+    ),
+    "footage_flicker": Words("Flicker", "error of the change from frame to frame, grey levels of 255", better="lower"),
+    "footage_sharpness": Words("Sharpness of edges", "grey levels per pixel"),
+    "footage_change": Words("Change from frame to frame", "grey levels of 255"),
+    "footage_motion": Words("Motion", "optical flow, percent of the diagonal a second"),
+    "footage_vbench_flickering": Words("VBench: temporal flickering", "1 = nothing changes"),
+    "footage_vbench_smoothness": Words("VBench's motion smoothness, by optical flow", "1 = as between the neighbours"),
+    "footage_vbench_dynamic": Words("VBench's dynamic degree, by optical flow", "videos that move", "share"),
     "loss": Words("Loss"),
     "loss_causal": Words("block after block"),
     "loss_t0.00-0.25": Words("nearly clean"),

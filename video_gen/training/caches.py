@@ -10,7 +10,7 @@ from torch import Tensor
 from video_gen.data.actions import FILE
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
-from video_gen.data.folder import media_files, quarantined, scan
+from video_gen.data.folder import is_there, quarantined, scan
 from video_gen.data.latents import (
     ENDED,
     Latent,
@@ -65,7 +65,7 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
         with bar("latents", "clips") as progress:
             progress(0, len(clips))
             entries = encode_clips(clips, _encoder(run, vae), folder, stamp, progress)
-    elif not media_files(run.data.folder):
+    elif not is_there(run.data.folder):
         say(f"{run.data.folder}: no videos there; goes on with the {len(entries)} clips encoded in {folder}")
     return _part(run, folder, entries, "train"), _part(run, folder, entries, "validation")
 
@@ -75,7 +75,7 @@ def check_captions(run: DiffusionRun) -> None:
 
     Raises: DataError with the names of files whose captions are longer than the built-in encoder takes.
     """
-    if not media_files(run.data.folder):
+    if not is_there(run.data.folder):
         return
     bad = quarantined(run.data.folder)
     sources = [source for source in scan(run.data.folder) if source.name not in bad]

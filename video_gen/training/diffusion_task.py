@@ -206,7 +206,8 @@ class DiffusionTask:
         tokens = self.transformer.config.tokens(*latents.shape[2:])
         drawn = [self.diffusion.sample_t((1, len(blocks)), g, latents.device, tokens) for g in generators]
         t = torch.cat([of.expand(-1, n) for of, n in zip(torch.cat(drawn).split(1, dim=1), blocks)], dim=1)
-        return self._losses_at(batch, t, blocks, generators, history, self._route(latents, step, generators)).mean()
+        route, rounds = self._route(latents, step, generators), self._rounds(step)
+        return self._losses_at(batch, t, blocks, generators, history, route, rounds).mean()
 
     def _route(self, latents: Tensor, step: int, generators: Sequence[torch.Generator]) -> Route | None:
         """The places that go through all layers at this step; None = all."""
@@ -225,19 +226,20 @@ class DiffusionTask:
         generators: Sequence[torch.Generator],
         history: bool,
         route: Route | None = None,
+        rounds: int = 1,
     ) -> Tensor:
-        """Each sample's loss, (b,)."""
+        """Each sample's loss, (b,); `rounds`: how often history is made again, where it is."""
         latents = batch["latents"]
         noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
         text, visible = self.text(batch["text"])
         extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context} | told(batch)
-        extra |= self._history(batch, blocks, generators) if history else {}
+        extra |= self._history(batch, blocks, generators, rounds) if history else {}
         output = self.transformer(noisy, t, text, visible, **extra)
         return self.diffusion.loss(output, latents, noise, noisy, t, counted(batch, blocks))
 
     def _history(
-        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator]
+        self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator], rounds: int = 1
     ) -> dict[str, Tensor | None]:
         """Clean frames, for some samples with noise that the network is told, as it would make them itself, or hidden."""
         modes, latents = self.run.modes, batch["latents"]
@@ -254,24 +256,48 @@ class DiffusionTask:
             )
             start = start.clamp(min=EPSILON).expand(-1, f)
             noisy = self.diffusion.add_noise(latents, normal(generators, *shape), start)
-            known = {name: done for name, done in told(batch).items() if name.endswith("actions")}
-            made = self._resample(noisy, start, batch, {"blocks": blocks, "clean": clean, "clean_t": t} | known)
-            clean, t = torch.where(chosen[:, None, :, None, None], made, clean), torch.where(chosen, 0.0, t)
+            made, made_t = self._resample(noisy, start, batch, blocks, clean, t, rounds)
+            clean = torch.where(chosen[:, None, :, None, None], made, clean)
+            t = torch.where(chosen, made_t, t)
         return {"clean": clean, "clean_t": t, "history_visible": visible}
 
+    def _rounds(self, step: int) -> int:
+        """How often step `step` makes its history again."""
+        rng = np.random.default_rng([self.run.loop.seed, step, 2])
+        return int(rng.integers(1, self.run.modes.resampled_rounds, endpoint=True))
+
     @torch.no_grad()
-    def _resample(self, noisy: Tensor, start: Tensor, batch: Mapping[str, Any], extra: dict[str, Any]) -> Tensor:
+    def _resample(
+        self,
+        noisy: Tensor,
+        start: Tensor,
+        batch: Mapping[str, Any],
+        blocks: tuple[int, ...],
+        clean: Tensor,
+        clean_t: Tensor,
+        rounds: int,
+    ) -> tuple[Tensor, Tensor]:
         """What the model makes of noisy latents in a few steps: close to the truth, with the model's own faults.
 
         History with such faults, of which the network is told nothing, is what it meets in a long video (Resampling Forcing,
-        Guo et al. 2025, arXiv:2512.15702; there block after block, here all blocks at once from a true past).
+        Guo et al. 2025, arXiv:2512.15702; there block after block, here all blocks at once). The first round goes on from a
+        true past, each other from what the one before made: after n, a block's past has the faults of n blocks in a row.
+
+        Returns: the history, its first block as it was, and the noise (b, f) of which the network is told.
         """
         text, visible = self.text(batch["text"])
-        for step in range(RESAMPLING_STEPS):
-            now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
-            output = self.transformer(noisy, now, text, visible, context=self.context, **extra)
-            noisy = self.diffusion.move(noisy, self.diffusion.to_denoised(output, noisy, now), now, then)
-        return noisy
+        known = {name: done for name, done in told(batch).items() if name.endswith("actions")}
+        for _ in range(rounds):
+            made = noisy
+            for step in range(RESAMPLING_STEPS):
+                now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
+                extra: dict[str, Any] = {"blocks": blocks, "clean": clean, "clean_t": clean_t} | known
+                output = self.transformer(made, now, text, visible, context=self.context, **extra)
+                made = self.diffusion.move(made, self.diffusion.to_denoised(output, made, now), now, then)
+            given = blocks[0]
+            clean = torch.cat([clean[:, :, :given], made[:, :, given:]], dim=2)
+            clean_t = torch.cat([clean_t[:, :given], torch.zeros_like(clean_t[:, given:])], dim=1)
+        return clean, clean_t
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block.

@@ -92,13 +92,14 @@ class ConsistencyTask(DistillTask):
         generators: Sequence[torch.Generator],
         history: bool,
         route: Route | None = None,
+        rounds: int = 1,
     ) -> Tensor:
         """Each sample's distance, (b,), between the student's answers at `t`, (b, f), and one teacher's step later, or from the
         teacher's estimate where that step leads to `distill.stop` or below."""
         latents, t = batch["latents"], t.clamp(min=EPSILON)
         noise = normal(generators, *latents.shape[1:])
         noisy = self.diffusion.add_noise(latents, noise, t)
-        extra = {"blocks": blocks} | (self._history(batch, blocks, generators) if history else {})
+        extra = {"blocks": blocks} | (self._history(batch, blocks, generators, rounds) if history else {})
         then = (t - 1 / self.distill.teacher_steps).clamp(min=0)
         with torch.no_grad():
             guided = self._guided(noisy, t, batch, extra)

@@ -107,9 +107,12 @@ class ModeConfig(Config):
     """Largest diffusion time of that noise; drawn uniformly per frame from 0."""
     resampled_history: float = Field(default=0.0, ge=0, le=1)
     """Share of samples whose history the model makes again itself, so that it learns to live with its own faults: against
-    drift. It costs two more passes, without gradient."""
+    drift. Its first block is kept, as what a video begins with. It costs two more passes, without gradient."""
     resampled_noise: float = Field(default=0.8, gt=0, le=1)
     """Largest diffusion time from which that history is made again; drawn uniformly per sample from 0."""
+    resampled_rounds: int = Field(default=1, ge=1, le=100)
+    """Most times that it is made again, each time after the one made before, so that faults add up as they do in a long video;
+    drawn uniformly per step from 1. Each costs two more passes."""
     endings: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are shown the clip's last frame, as a picture that lies ahead, and learn to lead there: for
     `last_image` and `loop`. Clips that are `led` are always shown it. 0 = none; such clips are refused then."""

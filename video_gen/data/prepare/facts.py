@@ -1,0 +1,86 @@
+"""What was seen of a file in one reading: plain numbers, from which everything later is decided. No thresholds here.
+
+Facts are kept as one .npz a file, so that a pile is read once, and what is thought of it can change.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from video_gen.data.video_file import VideoInfo
+from video_gen.errors import DataError
+from video_gen.files import written
+
+VERSION = 1
+"""Of what is measured: facts of another version are looked for again."""
+SPANS = (4, 8, 16)
+"""Frames before and after one that may be a blend of both."""
+THUMB, PICTURE = (128, 72), (32, 32)
+"""(width, height) of the grey and of the coloured pictures that are kept of samples; all of the picture, whatever its form."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one file. Curves have a value per frame, (n,) float32; samples are taken about once a second, (m, ...)."""
+
+    name: str
+    """Relative to the pile."""
+    stamp: str
+    """Of size and time of the file: what has another one is read again."""
+    digest: str = ""
+    """Of its content."""
+    info: VideoInfo | None = None
+    error: str | None = None
+    """Why it cannot be read."""
+    curves: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    """`time` in seconds; `light` and `contrast`, mean and standard deviation of grey levels; `step` and `colours`, how much a
+    frame differs from the one before, in grey levels and as a share of the colours; `back`, how near a picture of a moment before
+    or after comes to what was cut away from, as a share of `step`; `blend`, `change` and `alike`, what is left of a frame after the
+    best blend of two around it, as a share of how far it is from the nearer one, how far these are apart, and their correlation."""
+    samples: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) and `colour` (m, 32, 32, 3)
+    uint8; `lit` (m, 4), rows and columns of black at the top, bottom, left and right, as shares."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.curves.get("time", ()))
+
+    def within(self, start: int, end: int) -> np.ndarray:
+        """Which samples lie in frames start to end - 1, as a mask."""
+        frames = self.samples.get("frame", np.zeros(0, int))
+        return (frames >= start) & (frames < end)
+
+
+def save(facts: Facts, path: Path) -> None:
+    """Raises: DataError if it cannot be written."""
+    head: dict[str, Any] = {"version": VERSION, "name": facts.name, "stamp": facts.stamp, "digest": facts.digest}
+    head |= {"info": facts.info and asdict(facts.info), "error": facts.error}
+    arrays = {f"curve_{k}": v for k, v in facts.curves.items()} | {f"sample_{k}": v for k, v in facts.samples.items()}
+    with written(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, head=np.array(json.dumps(head)), **arrays)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> Facts | None:
+    """None if there are none, of this version, or they are damaged: then the file is read again."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            head = json.loads(str(found["head"]))
+            if head.pop("version") != VERSION:
+                return None
+            info = head.pop("info")
+            info = info and VideoInfo(**info | {"notes": tuple(info["notes"])})
+            curves = {k.removeprefix("curve_"): found[k] for k in found.files if k.startswith("curve_")}
+            samples = {k.removeprefix("sample_"): found[k] for k in found.files if k.startswith("sample_")}
+            return Facts(**head, info=info, curves=curves, samples=samples)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, DataError, *_zip_errors()):
+        return None
+
+
+def _zip_errors() -> tuple[type[Exception], ...]:
+    import zipfile
+    import zlib
+
+    return zipfile.BadZipFile, zlib.error

@@ -1,0 +1,310 @@
+"""From a pile of footage to a data set: every file is looked at, cut into pieces, judged, and what is good is written.
+
+What is in the output folder:
+
+    facts/            one .npz a file of the pile: what was seen in it
+    clips/            the pieces that are kept, or shards/, tar files of them
+    manifest.parquet  a row for each piece, kept or not, with the reason
+    prepare.json      how they were written
+
+The same command goes on after Ctrl-C, at a file's grain, and after thresholds were changed: what was seen is not looked at again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from video_gen.data.actions import beside, write_vocabulary
+from video_gen.data.folder import Source, content_hash, is_prepared, look, refuse_faults
+from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest
+from video_gen.data.metadata import said_between
+from video_gen.data.packed import Packed
+from video_gen.data.prepare.facts import load, save
+from video_gen.data.prepare.looking import look_at, need_motion
+from video_gen.data.prepare.pieces import Piece, against_others, pieces_of
+from video_gen.data.prepare.settings import PrepareConfig
+from video_gen.data.prepare.shards import pack, tidy
+from video_gen.data.prepare.workers import Workers
+from video_gen.data.prepare.writing import file_name, write_pieces
+from video_gen.data.video_file import probe
+from video_gen.errors import DataError
+from video_gen.files import check_folder, read_text, write_text
+from video_gen.vocabulary import Vocabulary
+
+FACTS, CLIPS, SETTINGS = "facts", "clips", "prepare.json"
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, and how much of it, of how much."""
+Caption = Callable[[Path | Packed], str]
+"""Says what a clip shows."""
+CLIP_SUFFIXES = (".mp4", ".png")
+OF_INFO = ("kind", "codec", "width", "height", "fps", "num_frames", "duration", "tick", "pixel_format")
+OF_CLIP = (*OF_INFO, "file_name", "shard", "offset", "size", "digest", "actions", "actions_offset", "actions_size")
+"""Fields of a row that tell of the clip, and not of what it was made from."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What came of a pile."""
+
+    output: Path
+    rows: list[Row] = field(repr=False)
+    files: int = 0
+    read: int = 0
+    """Files that were looked at now; of the others it was known what is in them."""
+    seconds: float = 0.0
+    """Length of all of them."""
+    unused: int = 0
+    """Clips in the folder that an earlier decision kept, and this one does not."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> list[Row]:
+        return [row for row in self.rows if not row.refused]
+
+
+def prepare(
+    pile: Path,
+    output: Path,
+    config: PrepareConfig,
+    workers: Workers | None = None,
+    progress: Progress | None = None,
+    caption: Caption | None = None,
+) -> Prepared:
+    """Make `output` a data set of what is good in `pile`.
+
+    Args:
+        caption: of clips whose file has none beside it.
+    Raises: DataError if either folder cannot be used, or `output` was written in another way; ConfigError if a library is missing.
+    """
+    need_motion()
+    workers, tell = workers or Workers(), progress or (lambda what, done, total: None)
+    check_folder(output)
+    if output.resolve().is_relative_to(pile.resolve()):
+        raise DataError(f"{output}: lies in the pile, {pile}, and would be prepared itself; write to another place")
+    if is_prepared(pile):
+        raise DataError(f"{pile}: is prepared already; give the footage that it was prepared from")
+    found = look(pile)
+    refuse_faults(found)
+    _claim(output, pile, config)
+    sources = {source.name: source for source in found.sources}
+
+    pieces, bad, seconds, read = _look_at_all(list(sources.values()), output, config, workers, tell)
+    pieces = against_others(pieces, config.keep)
+    clips = known_clips(output)
+    clips |= _write_all(pieces, sources, output, config, found.vocabulary, workers, tell, set(clips))
+    rows = [_row(piece, sources[piece.source], clips) for piece in pieces] + bad
+    if caption is not None:
+        rows = _captioned(rows, output, caption, tell)
+    if found.vocabulary is not None:
+        write_vocabulary(output, found.vocabulary)
+    if config.format == "shards":
+        rows = pack(rows, output, config.shard_megabytes * 2**20, tell)
+    write_manifest(output, rows)
+    if config.format == "shards":
+        tidy(rows, output, CLIPS)
+    else:
+        _write_captions(output, rows)
+    return Prepared(output, rows, len(sources), read, seconds, _unused(rows, output), found.notes)
+
+
+def known_clips(output: Path) -> dict[str, dict[str, Any]]:
+    """Name of a piece -> what the manifest of an earlier time knows of its clip, of those that are there still."""
+    if not (output / MANIFEST).is_file():
+        return {}
+    rows = [row for row in read_manifest(output / MANIFEST) if row.file_name]
+    there = {shard: (output / shard).is_file() for shard in {row.shard for row in rows} if shard}
+    return {
+        Path(row.file_name).stem: {name: getattr(row, name) for name in OF_CLIP}
+        for row in rows
+        if (there[row.shard] if row.shard else (output / row.file_name).is_file())
+    }
+
+
+def _unused(rows: Sequence[Row], output: Path) -> int:
+    """Clips in the folder that an earlier decision kept, and this one does not."""
+    names, folder = {Path(row.file_name).name for row in rows}, output / CLIPS
+    return sum(p.suffix in CLIP_SUFFIXES and p.name not in names for p in folder.iterdir()) if folder.is_dir() else 0
+
+
+# -------------------- looking
+
+
+def _look_at_all(
+    sources: Sequence[Source], output: Path, config: PrepareConfig, workers: Workers, tell: Progress
+) -> tuple[list[Piece], list[Row], float, int]:
+    """The pieces of all files in their order, rows of those that cannot be read, seconds in all, and how many were read now."""
+    of: dict[str, tuple[list[Piece], Row | None, float]] = {}
+    read = 0
+    for source, (pieces, row, seconds, new) in workers.each(partial(_look, output=output, config=config), sources):
+        of[source.name], read = (pieces, row, seconds), read + new
+        tell("looking", len(of), len(sources))
+    ordered = [of[source.name] for source in sources]
+    bad = [row for _, row, _ in ordered if row is not None]
+    return [p for pieces, _, _ in ordered for p in pieces], bad, sum(s for *_, s in ordered), read
+
+
+def _look(source: Source, output: Path, config: PrepareConfig) -> tuple[list[Piece], Row | None, float, bool]:
+    """Pieces of a file, or a row that says why it cannot be read; its length; and whether it was read now."""
+    path, stamp = facts_file(output, source.name), stamp_of(path_of(source))
+    facts = load(path)
+    new = facts is None or facts.stamp != stamp
+    if facts is None or new:
+        facts = look_at(path_of(source), source.name, stamp)
+        save(facts, path)
+    if facts.error is not None:
+        return [], Row(source.name, facts.digest, f"unreadable: {facts.error}"), 0.0, new
+    return pieces_of(facts, config), None, facts.info.duration if facts.info else 0.0, new
+
+
+def path_of(source: Source) -> Path:
+    """Of a file of the pile, none of which is in a shard."""
+    return cast(Path, source.path)
+
+
+def facts_file(output: Path, name: str) -> Path:
+    """Where the facts of a file of the pile are kept: a thousand folders, so that none grows too large."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return output / FACTS / digest[:3] / f"{digest}.npz"
+
+
+def stamp_of(path: Path) -> str:
+    """Of a file's size and time; empty if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+# -------------------- writing
+
+
+@dataclass(frozen=True)
+class _Work:
+    source: Source
+    pieces: tuple[Piece, ...]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+
+def _write_all(
+    pieces: Sequence[Piece],
+    sources: dict[str, Source],
+    output: Path,
+    config: PrepareConfig,
+    vocabulary: Vocabulary | None,
+    workers: Workers,
+    tell: Progress,
+    known: set[str],
+) -> dict[str, dict[str, Any]]:
+    """Name of a piece that is not `known` -> the fields of a row that tell of its clip, or why there is none any more."""
+    wanted: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        if not piece.refused and piece.name not in known:
+            wanted.setdefault(piece.source, []).append(replace(piece, pictures=piece.pictures[:0]))
+    items = [_Work(sources[name], tuple(own)) for name, own in wanted.items()]
+    make = partial(_write, output=output, config=config, vocabulary=vocabulary)
+    clips: dict[str, dict[str, Any]] = {}
+    for done, (_, made) in enumerate(workers.each(make, items), 1):
+        clips |= made
+        tell("writing", done, len(items))
+    return clips
+
+
+def _write(
+    work: _Work, output: Path, config: PrepareConfig, vocabulary: Vocabulary | None
+) -> dict[str, dict[str, Any]]:
+    facts = load(facts_file(output, work.name))
+    try:
+        if facts is None or facts.info is None or facts.stamp != stamp_of(path_of(work.source)):
+            raise DataError(f"{work.source.path}: changed while it was prepared; prepare it again")
+        write_pieces(path_of(work.source), facts.info, work.pieces, output / CLIPS, config, vocabulary)
+    except DataError as error:
+        if not str(error).startswith(str(work.source.path)):  # it is the output that cannot be written
+            raise
+        return {piece.name: {"refused": f"unreadable: {error}"} for piece in work.pieces}
+    return {piece.name: _clip(output, file_name(piece, facts.info), work.source) for piece in work.pieces}
+
+
+def _clip(output: Path, name: str, source: Source) -> dict[str, Any]:
+    path = output / CLIPS / name
+    info = probe(path)
+    known: dict[str, Any] = {field: getattr(info, field) for field in OF_INFO}
+    known |= {"file_name": f"{CLIPS}/{name}", "size": path.stat().st_size, "digest": content_hash(path)}
+    return known | {"actions": source.actions is not None and beside(path).is_file()}
+
+
+def _row(piece: Piece, source: Source, clips: dict[str, dict[str, Any]]) -> Row:
+    top, bottom, left, right = piece.box
+    caption, changes = said_between(source.caption or "", source.changes, piece.start_time, piece.end_time)
+    row = Row(
+        piece.source,
+        piece.digest,
+        piece.refused,
+        piece.shot,
+        *(piece.start, piece.end, piece.start_time, piece.end_time),
+        *(top, bottom, left, right),
+        *(piece.motion, piece.light, piece.contrast, piece.sharpness, piece.overlay),
+        caption,
+        json.dumps(changes) if changes else "",
+    )
+    return row if row.refused else replace(row, **clips[piece.name])
+
+
+def _captioned(rows: list[Row], output: Path, caption: Caption, tell: Progress) -> list[Row]:
+    """Those that are kept and of which nothing is said, with what the captioner says; kept in a file as it goes."""
+    store = output / "captions.jsonl"
+    said: dict[str, str] = {}
+    if store.exists():
+        said = dict(json.loads(line) for line in read_text(store).splitlines() if line.endswith("]"))
+    wanted = [row for row in rows if not row.refused and not row.caption]
+    with store.open("a", encoding="utf-8") as file:
+        for done, row in enumerate(wanted, 1):
+            if row.digest not in said:
+                said[row.digest] = caption(place_of(row, output))
+                file.write(json.dumps([row.digest, said[row.digest]]) + "\n")
+                file.flush()
+            tell("captioning", done, len(wanted))
+    return [row if row.refused or row.caption else replace(row, caption=said[row.digest]) for row in rows]
+
+
+def _write_captions(output: Path, rows: Sequence[Row]) -> None:
+    """As other programs read them, too."""
+    lines = []
+    for row in rows:
+        if not row.refused:
+            said: dict[str, Any] = {"file_name": row.file_name, "text": row.caption, "source": row.source}
+            if row.changes:
+                said["changes"] = [{"time": time, "text": text} for time, text in json.loads(row.changes)]
+            lines.append(json.dumps(said, ensure_ascii=False) + "\n")
+    write_text(output / "metadata.jsonl", "".join(lines))
+
+
+def _claim(output: Path, pile: Path, config: PrepareConfig) -> None:
+    """The folder is ours if it is empty or holds the same pile, written in the same way. Raises: DataError if not."""
+    file = output / SETTINGS
+    wanted = {"pile": str(pile.resolve())} | config.model_dump(
+        mode="json", exclude={"shots", "keep", "shard_megabytes"}
+    )
+    if file.is_file():
+        try:
+            known = json.loads(read_text(file))
+            changed = [name for name in wanted if known.get(name) != wanted[name]]
+        except (ValueError, AttributeError):
+            raise DataError(f"{file}: damaged; delete it if {output} holds what was prepared from {pile}") from None
+        if changed:
+            name = changed[0]
+            raise DataError(
+                f"{output}: was prepared with {name} {known.get(name)!r}, and not {wanted[name]!r}; choose another folder, or "
+                "delete it (thresholds of shots and keep can be changed)"
+            )
+        return
+    if output.exists() and any(output.iterdir()):
+        raise DataError(f"{output}: is not empty and holds nothing prepared; choose another folder")
+    write_text(file, json.dumps(wanted, indent=1))
