@@ -66,7 +66,7 @@ def _name_of(group: Sequence[Row]) -> str:
 
 def _write_shard(group: Sequence[Row], output: Path, name: str) -> list[Row]:
     path, placed = output / name, []
-    with written(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with written(path) as temporary, tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for row in group:
             file = output / row.file_name
             key = file.stem
