@@ -134,6 +134,7 @@ def dots(count, frames, seed):
     return videos, rows
 
 
+@pytest.mark.slow
 def test_what_was_done_is_read_off_true_frames_and_not_off_others():
     videos, rows = dots(60, 17, 0)
     reader = train_inverse(videos, scaled(rows, WORDS), WORDS, steps=150)
