@@ -1,7 +1,7 @@
 """A world that is played, as a person meets it: frames a second and milliseconds from key to picture, in a real Chromium.
 
-    python benchmarks/play.py --model maze --seconds 60
-    python benchmarks/play.py --model maze --soak 21600
+    python -m benchmarks.play --model maze --seconds 60
+    python -m benchmarks.play --model maze --soak 21600
 
 The first starts `video-gen play`, opens its page, and holds keys for random times; a key's time is from the page's `keydown` to the
 picture that answers it, drawn. The second steps the world without a page, as fast as it goes: does memory grow, does a step take
@@ -25,7 +25,13 @@ from benchmarks.soak import growth, resident
 from video_gen.errors import exit_code
 from video_gen.sampling.pipeline import VideoPipeline
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def in_browser(model: Path, seconds: float, extra: list[str]) -> dict[str, float]:
@@ -33,7 +39,18 @@ def in_browser(model: Path, seconds: float, extra: list[str]) -> dict[str, float
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("VIDEO_GEN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    command = [sys.executable, "-m", "video_gen.cli", "play", "--model", str(model), "--port", "0", "--no-browser", *extra]
+    command = [
+        sys.executable,
+        "-m",
+        "video_gen.cli",
+        "play",
+        "--model",
+        str(model),
+        "--port",
+        "0",
+        "--no-browser",
+        *extra,
+    ]
     started = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -88,7 +105,9 @@ def soak(model: Path, steps: int) -> dict[str, float]:
         rows.append((2 * step, resident(), *taken))
     rate = steps * world.frames_per_step / (time.perf_counter() - began)
     found = growth(np.array(rows))
-    return {"frames": steps * world.frames_per_step, "frames a second": rate} | {f"growth of {k}": v for k, v in found.items()}
+    return {"frames": steps * world.frames_per_step, "frames a second": rate} | {
+        f"growth of {k}": v for k, v in found.items()
+    }
 
 
 def main() -> None:

@@ -107,5 +107,6 @@ def test_distances_grow_with_what_is_wrong(sets, spoil):
     for distance in (frechet, kernel):
         floor = distance(real, features(sets[1]))
         found = [distance(real, x) for x in made]
+        print(spoil.__name__, SPOILED[spoil], distance.__name__, f"{floor:.4g}", [f"{value:.3g}" for value in found])
         assert found[0] < found[1] < found[2] and found[1] > floor
     assert frechet(real, made[2]) > 1.5 * frechet(real, features(sets[1]))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from photographs import NAMES, drifted, moved
 
+from video_gen.data import flow
 from video_gen.errors import ConfigError, ShapeError
-from video_gen.evaluation import flow
 
 pytest.importorskip("cv2")
 
@@ -61,5 +61,5 @@ def test_what_is_too_small_or_missing_is_one_line(monkeypatch):
     with pytest.raises(ShapeError, match="frames of 8x64; flow needs 16 pixels"):
         flow.flow(small, small)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ConfigError, match="pip install 'video-gen\\[eval\\]'"):
+    with pytest.raises(ConfigError, match="pip install 'video-gen\\[footage\\]'"):
         flow.flow(small, small)

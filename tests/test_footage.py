@@ -66,7 +66,9 @@ def test_likeness_falls_with_what_is_wrong(clips, lpips, spoil):
     for name, way in (("psnr_clip", DOWN), ("ssim", DOWN), ("drawn_lpips", UP)):
         values = [row[name] * way for row in rows]
         assert values[0] < values[1] < values[2], name
+        print(spoil.__name__, SPOILED[spoil], name, [round(value * way, 3) for value in values])
     flicker = [row["flicker"] for row in rows]
+    print(spoil.__name__, "flicker", [round(value, 1) for value in flicker])
     assert 0 < flicker[0] < flicker[1] < flicker[2]
 
 
@@ -106,6 +108,7 @@ def heard():
 @pytest.mark.parametrize("case", HEARD, ids=lambda case: f"{case[0]}-{case[1].__name__}")
 def test_a_figure_hears_what_it_is_for_and_nothing_else(heard, case):
     values, way = np.array(heard[case]), HEARD[case]
+    print(case[1].__name__, case[0], values.round(3).tolist())
     if way == SILENT:
         assert values == pytest.approx(values[0], rel=0.05)
     else:

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from photographs import NAMES, photograph
@@ -103,6 +104,11 @@ def test_fades_and_dissolves_are_found_within_five_frames_and_lie_in_no_shot(tmp
     assert all(one.end <= other.start for one, other in pairwise(shots))
 
 
+def test_frames_begin_when_the_file_says(tmp_path):
+    facts = facts_of(film(tmp_path / "a.mp4", scene(0)))
+    assert facts.curves["time"].tolist() == [time for time, _ in all_frames(tmp_path / "a.mp4")]
+
+
 def test_frames_that_repeat_are_no_cuts_around_them(tmp_path):
     jerky = scene(0, 20, 4.0).repeat(3, axis=0)  # as where a rate was raised
     facts = facts_of(film(tmp_path / "a.mp4", jerky))
@@ -186,6 +192,22 @@ def test_bars_are_cropped_and_pieces_are_scaled_and_show_the_frames_they_should(
     own = np.array([np.abs(a - b).mean() for a, b in zip(shown, small)])
     next_one = np.array([np.abs(a - b).mean() for a, b in zip(shown, small[1:])])
     assert own.max() < 4 and (own[:-1] < next_one).all()
+
+
+def test_a_container_that_rounds_times_loses_and_repeats_no_frame(tmp_path):
+    (tmp_path / "own").mkdir()
+    plain = film(tmp_path / "a.mp4", scene(1, speed=2.0), scene(2, speed=2.0))
+    with av.open(str(plain)) as read, av.open(str(tmp_path / "own" / "a.mkv"), "w") as made:  # times in milliseconds
+        stream = made.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(read.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    rows = prepare(tmp_path / "own", tmp_path / "set", PrepareConfig(crf=1), Workers(1)).kept
+    assert [row.num_frames for row in rows] == [40, 40]
+    true = [frame.astype(int) for _, frame in all_frames(plain)]
+    shown = [frame.astype(int) for row in rows for _, frame in all_frames(tmp_path / "set" / row.file_name)]
+    assert [int(np.argmin([np.abs(frame - one).mean() for one in true])) for frame in shown] == list(range(80))
 
 
 def test_what_a_manifest_says_is_what_is_in_the_files(pile, tmp_path):

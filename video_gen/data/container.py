@@ -57,13 +57,18 @@ class Opened:
 
     @property
     def slack(self) -> float:
-        """A tick where ticks are fine: 1/30 s must find frame 1 in a container of milliseconds."""
-        return 1e-6 + (self.tick if self.tick <= 0.01 else 0.0)
+        return slack_of(self.tick)
 
     @property
     def step(self) -> float:
         """Seconds of a frame that does not say."""
         return 1 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
+
+
+def slack_of(tick: float) -> float:
+    """Seconds by which a frame may begin late: a tick, where ticks are fine, since 1/30 s must find frame 1 in a container of
+    milliseconds."""
+    return 1e-6 + (tick if tick <= 0.01 else 0.0)
 
 
 class Timeline(NamedTuple):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from video_gen.data import flow
 from video_gen.data.clips import to_video
 from video_gen.errors import ConfigError, DataError
-from video_gen.evaluation import flow, vbench
+from video_gen.evaluation import vbench
 from video_gen.evaluation.distances import Kind, check_count, measure
 from video_gen.evaluation.drift import sharpness
 from video_gen.evaluation.features import Features, cover

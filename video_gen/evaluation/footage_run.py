@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from video_gen.data import flow
 from video_gen.data.clips import Clips, spread
 from video_gen.data.config import ClipConfig
 from video_gen.errors import DataError, ShapeError
-from video_gen.evaluation import flow
 from video_gen.evaluation.distances import Kind, two_halves
 from video_gen.evaluation.drift import reconstruct
 from video_gen.evaluation.footage import OTHER, REFERENCE, Measures, VideoSet, distances_of, gains

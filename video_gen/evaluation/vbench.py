@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from video_gen.data import flow
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
-from video_gen.evaluation import flow
 from video_gen.files import check_folder, write_text
 
 LOOKED_AT = 8

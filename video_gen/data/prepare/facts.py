@@ -18,13 +18,13 @@ VERSION = 1
 """Of what is measured: facts of another version are looked for again."""
 SPANS = (4, 8, 16)
 """Frames before and after one that may be a blend of both."""
-THUMB, PICTURE = (128, 72), (32, 32)
-"""(width, height) of the grey and of the coloured pictures that are kept of samples; all of the picture, whatever its form."""
+THUMB = (128, 72)
+"""(width, height) of the pictures that are kept of samples; all of the picture, whatever its form."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one file. Curves have a value per frame, (n,) float32; samples are taken about once a second, (m, ...)."""
+    """Of one file. Curves have a value per frame, (n,); samples are taken about once a second, (m, ...)."""
 
     name: str
     """Relative to the pile."""
@@ -41,8 +41,8 @@ class Facts:
     or after comes to what was cut away from, as a share of `step`; `blend`, `change` and `alike`, what is left of a frame after the
     best blend of two around it, as a share of how far it is from the nearer one, how far these are apart, and their correlation."""
     samples: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
-    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) and `colour` (m, 32, 32, 3)
-    uint8; `lit` (m, 4), rows and columns of black at the top, bottom, left and right, as shares."""
+    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) and, for `duplicates.py`,
+    `small` (m, SIDE, SIDE) uint8; `lit` (m, 4), rows and columns of black at the top, bottom, left and right, as shares."""
 
     @property
     def num_frames(self) -> int:

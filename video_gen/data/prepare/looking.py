@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from video_gen.data.duplicates import SIDE
+from video_gen.data.flow import SMALLEST, fastest, flow
 from video_gen.data.folder import content_hash
-from video_gen.data.prepare.facts import PICTURE, SPANS, THUMB, Facts
+from video_gen.data.prepare.facts import SPANS, THUMB, Facts
 from video_gen.data.video_file import Timed, VideoInfo, every_frame, probe
-from video_gen.errors import ConfigError, DataError
+from video_gen.errors import DataError
 
 CELLS = (48, 27)
 """(width, height) of the picture that every frame is looked at as."""
@@ -124,7 +126,8 @@ class _Curves:
 
     def finished(self) -> dict[str, np.ndarray]:
         rows = self.rows | {"back": self.back, "blend": self.blend, "change": self.change, "alike": self.alike}
-        return {name: np.array(values, dtype=np.float32) for name, values in rows.items()}
+        # float32 would be a frame off after an hour
+        return {name: np.array(values, np.float64 if name == "time" else np.float32) for name, values in rows.items()}
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -157,7 +160,7 @@ class _Samples:
         self.motion_size = _sized(info, MOTION_SIDE)
         self.next = self.every / 2
         self.rows: dict[str, list[Any]] = {
-            name: [] for name in ("frame", "sharpness", "grey", "colour", "lit", "motion")
+            name: [] for name in ("frame", "sharpness", "grey", "small", "lit", "motion")
         }
         self.waiting: deque[tuple[float, np.ndarray]] = deque()
         """Samples whose motion is not known yet: time, and picture."""
@@ -174,21 +177,26 @@ class _Samples:
         self.rows["frame"].append(index)
         self.rows["sharpness"].append(sharpness(grey))
         self.rows["grey"].append(_grey(timed.scaled(*THUMB)).round().astype(np.uint8))
-        self.rows["colour"].append(timed.scaled(*PICTURE))
+        self.rows["small"].append(_grey(timed.scaled(SIDE, SIDE)).round().astype(np.uint8))
         self.rows["lit"].append(bars(grey))
         self.rows["motion"].append(np.nan)
         self.waiting.append((timed.start, timed.scaled(*self.motion_size)))
 
     def _measure(self, timed: Timed) -> None:
-        from video_gen.data.prepare.motion import speed
-
         then, before = self.waiting.popleft()
         number = len(self.rows["motion"]) - 1 - len(self.waiting)
-        self.rows["motion"][number] = speed(before, timed.scaled(*self.motion_size)) / (timed.start - then)
+        self.rows["motion"][number] = _moved(before, timed.scaled(*self.motion_size)) / (timed.start - then)
 
     def finished(self) -> dict[str, np.ndarray]:
-        kinds = {"frame": np.int64, "grey": np.uint8, "colour": np.uint8}
+        kinds = {"frame": np.int64, "grey": np.uint8, "small": np.uint8}
         return {name: np.array(values, dtype=kinds.get(name, np.float32)) for name, values in self.rows.items()}
+
+
+def _moved(before: np.ndarray, after: np.ndarray) -> float:
+    """How far the fastest twentieth of the picture moves, in percent of its diagonal: a small thing that moves counts."""
+    if min(before.shape[:2]) < SMALLEST:
+        return 0.0
+    return float(fastest(flow(before, after)[None])[0] / np.hypot(*before.shape[:2])) * 100
 
 
 def _sized(info: VideoInfo, side: int) -> tuple[int, int]:
@@ -224,11 +232,3 @@ def bars(grey: np.ndarray) -> tuple[float, float, float, float]:
         length = grey.shape[1 - axis]
         found += [lit[0] / length, (length - 1 - lit[-1]) / length] if len(lit) else [0.0, 0.0]
     return found[0], found[1], found[2], found[3]
-
-
-def need_motion() -> None:
-    """Raises: ConfigError if the library that measures motion is missing."""
-    try:
-        import cv2  # noqa: F401
-    except ImportError:
-        raise ConfigError("data prepare needs OpenCV; pip install 'video-gen[footage]'") from None

@@ -78,7 +78,7 @@ def pieces_of(facts: Facts, config: PrepareConfig) -> list[Piece]:
     if info.kind == "image":
         whole = Piece(facts.name, facts.digest, 0, 0, 1, 0.0, 0.0, box)
         return [_judged(_measured(whole, facts), facts, config.keep)]
-    times = np.append(facts.curves["time"], info.duration).astype(np.float64)
+    times = np.append(facts.curves["time"], info.duration)
     found = []
     for number, shot in enumerate(find_shots(facts, config.shots)):
         for start, end in _cut_up(shot.start, shot.end, times, config.keep):
@@ -172,7 +172,7 @@ def _measured(piece: Piece, facts: Facts) -> Piece:
     samples = {name: values[chosen] for name, values in facts.samples.items()}
     part = slice(piece.start, piece.end)
     known = samples["motion"][np.isfinite(samples["motion"])]
-    marks = np.unique(np.linspace(0, len(samples["colour"]) - 1, LOOKED_AT).round().astype(int))
+    marks = np.unique(np.linspace(0, len(samples["small"]) - 1, LOOKED_AT).round().astype(int))
     return replace(
         piece,
         motion=float(np.median(known)) if len(known) else UNKNOWN,
@@ -180,7 +180,7 @@ def _measured(piece: Piece, facts: Facts) -> Piece:
         contrast=float(np.median(facts.curves["contrast"][part])),
         sharpness=float(np.median(samples["sharpness"])),
         overlay=overlay(samples["grey"]),
-        pictures=samples["colour"][marks].mean(-1).round().astype(np.uint8),
+        pictures=samples["small"][marks],
     )
 
 

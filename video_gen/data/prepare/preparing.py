@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from video_gen.data.actions import beside, write_vocabulary
+from video_gen.data.flow import opencv
 from video_gen.data.folder import Source, content_hash, is_prepared, look, refuse_faults
 from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest
 from video_gen.data.metadata import said_between
 from video_gen.data.packed import Packed
 from video_gen.data.prepare.facts import load, save
-from video_gen.data.prepare.looking import look_at, need_motion
+from video_gen.data.prepare.looking import look_at
 from video_gen.data.prepare.pieces import Piece, against_others, pieces_of
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.prepare.shards import pack, tidy
@@ -80,7 +81,7 @@ def prepare(
         caption: of clips whose file has none beside it.
     Raises: DataError if either folder cannot be used, or `output` was written in another way; ConfigError if a library is missing.
     """
-    need_motion()
+    opencv()
     workers, tell = workers or Workers(), progress or (lambda what, done, total: None)
     check_folder(output)
     if output.resolve().is_relative_to(pile.resolve()):

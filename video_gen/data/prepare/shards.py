@@ -77,9 +77,7 @@ def _write_shard(group: Sequence[Row], output: Path, name: str) -> list[Row]:
             if row.actions:
                 said = beside(file).read_bytes()
                 new = replace(new, actions_offset=_add(tar, f"{key}.actions.jsonl", said), actions_size=len(said))
-            about = {
-                k: v for k, v in asdict(row).items() if k not in ("file_name", "shard", "offset", "caption") and v == v
-            }
+            about = {k: v for k, v in asdict(row).items() if k not in ("file_name", "shard", "offset", "caption")}
             _add(tar, f"{key}.json", json.dumps(about).encode("utf-8"))
             placed.append(new)
     return placed

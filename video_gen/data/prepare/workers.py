@@ -1,5 +1,6 @@
 """Where the work on files is done: in this process, in several on this machine, or on a Ray cluster."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,11 +47,12 @@ class Workers:
 def _on_ray(make: Callable[[Any], Any], items: Sequence[Any], address: str) -> Iterator[tuple[Any, Any]]:
     try:
         import ray  # pyright: ignore[reportMissingImports]
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError("--ray needs Ray; pip install 'video-gen[ray]'") from None
     if not ray.is_initialized():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"--ray {address}: no Ray cluster answers there ({' '.join(str(error).split())[:120]}); `ray start --head` "
@@ -71,7 +73,7 @@ def _on_ray(make: Callable[[Any], Any], items: Sequence[Any], address: str) -> I
             item = running.pop(done[0])
             try:
                 result = ray.get(done[0])
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 raise DataError(
                     f"{getattr(item, 'name', item)}: its node or process was lost {RETRIES + 1} times "
                     f"({type(error).__name__}); the same command goes on"

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from video_gen.data.actions import actions_of, beside, write_actions
+from video_gen.data.container import slack_of
 from video_gen.data.prepare.pieces import Piece
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.video_file import Timed, VideoInfo, every_frame, frames_from
@@ -49,7 +50,7 @@ def write_pieces(
                         f"{path}: has actions at {info.fps:g} a second, which are not thinned out here; leave out --fps"
                     )
                 write_actions(output / file_name(piece, info), rows[piece.start : piece.end], vocabulary)
-            _write_video(frames, info, piece, output / file_name(piece, info), config)
+            _write_video(path, frames, info, piece, output / file_name(piece, info), config)
 
 
 def file_name(piece: Piece, info: VideoInfo) -> str:
@@ -85,16 +86,19 @@ def _runs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         yield run
 
 
-def _write_video(frames: Iterator[Timed], info: VideoInfo, piece: Piece, path: Path, config: PrepareConfig) -> None:
+def _write_video(
+    path: Path, frames: Iterator[Timed], info: VideoInfo, piece: Piece, target: Path, config: PrepareConfig
+) -> None:
     fps = rate_of(info, config)
     rate = Fraction(fps).limit_denominator(10_000)
     count = max(1, round(piece.seconds * fps))
     times = [piece.start_time + i / fps for i in range(count)]
+    slack = slack_of(info.tick)
     whole, (x, y, width, height) = size_of(info, piece, config)
     options = {"crf": str(config.crf), "preset": "veryfast", "x264-params": REPEATABLE}
     comment = json.dumps({"source": piece.source, "start": piece.start_time}, ensure_ascii=True)
     with (
-        written(path) as temporary,
+        written(target) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as made,
     ):
         made.metadata["comment"] = comment
@@ -102,7 +106,7 @@ def _write_video(frames: Iterator[Timed], info: VideoInfo, piece: Piece, path: P
         number = 0
         for timed in frames:
             due = number
-            while due < count and times[due] < timed.end - 1e-6:
+            while due < count and times[due] < timed.end - slack:
                 due += 1
             if due > number:
                 picture = np.ascontiguousarray(timed.scaled(*whole)[y : y + height, x : x + width])
@@ -113,13 +117,9 @@ def _write_video(frames: Iterator[Timed], info: VideoInfo, piece: Piece, path: P
                 break
         if number < count:
             raise DataError(
-                f"{info_name(piece)}: ends {count - number} frames before it did when it was looked at; prepare it again"
+                f"{path}: from {piece.start_time:.2f} s on lacks {count - number} frames that it had when it was looked at"
             )
         made.mux(stream.encode())
-
-
-def info_name(piece: Piece) -> str:
-    return f"{piece.source} from {piece.start_time:.2f} s"
 
 
 def _write_image(path: Path, info: VideoInfo, piece: Piece, target: Path, config: PrepareConfig) -> None:

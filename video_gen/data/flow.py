@@ -20,7 +20,7 @@ def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Raises: ConfigError if OpenCV is missing; ShapeError if the frames are too small.
     """
-    cv2 = _cv2()
+    cv2 = opencv()
     if min(first.shape[:2]) < SMALLEST:
         raise ShapeError(f"frames of {first.shape[0]}x{first.shape[1]}; flow needs {SMALLEST} pixels or more a side")
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -78,15 +78,16 @@ def _grid(frame: np.ndarray) -> np.ndarray:
 
 def _sample(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Values at places, between pixels by cubic interpolation for pictures and linearly for numbers."""
-    cv2 = _cv2()
+    cv2 = opencv()
     kind = cv2.INTER_CUBIC if values.dtype == np.uint8 else cv2.INTER_LINEAR
     x, y = (np.ascontiguousarray(places[..., i], dtype=np.float32) for i in range(2))
     return cv2.remap(np.ascontiguousarray(values), x, y, kind, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _cv2() -> Any:
+def opencv() -> Any:
+    """The library. Raises: ConfigError if it is missing."""
     try:
         import cv2
     except ImportError:
-        raise ConfigError("optical flow needs opencv-python-headless; pip install 'video-gen[eval]'") from None
+        raise ConfigError("optical flow needs opencv-python-headless; pip install 'video-gen[footage]'") from None
     return cv2
