@@ -307,3 +307,20 @@ def commands() -> str:
         except OSError:
             continue
     return "\n".join(found)
+
+
+def test_whole_sources_are_held_out_by_name(tmp_path):
+    for number, name in enumerate(("dash/a", "dash/b", "phone/c", "d")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (number * 50, 0, 0)).save(tmp_path / f"{name}.png")
+    (tmp_path / "copy.png").write_bytes((tmp_path / "dash/a.png").read_bytes())
+    config = ClipConfig(folder=tmp_path, num_frames=1, height=16, width=16, held_out=("dash/*",))
+    clips = Clips(config)
+    sides = {clips.name(i): side for i, side in enumerate(clips.parts)}
+    # a copy of what is held out would be known, whatever it is called
+    assert {name for name, side in sides.items() if side == "validation"} == {"dash/a.png", "dash/b.png", "copy.png"}
+    assert check(config).held_out == (3, 3)
+    with pytest.raises(DataError, match=r"data.held_out: 'dashcam/\*' names no file of .*; paths there are such as"):
+        Clips(config.replace(held_out=("dashcam/*",)))
+    with pytest.raises(DataError, match=r"every file of .* is held out"):
+        Clips(config.replace(held_out=("*",)))

@@ -343,6 +343,8 @@ class MeasuredOptions(Options):
     """Share of files held out: with another one than in training, the VAE may know what it is measured on."""
     split_seed: int | None = None
     """Another number holds out other files."""
+    held_out: tuple[str, ...] | None = None
+    """Files to hold out by name, in place of a share: patterns such as dashcam/*."""
 
 
 class EvaluateVAE(Config):

@@ -85,6 +85,8 @@ def clips_of_vae(vae: Path, **said: Any) -> ClipConfig:
     known = known_data(folder) or _clips_of_run(folder.parent.parent / "config.yaml")
     if known is None:
         say(f"{folder}: nothing tells on what it was trained; what is not said on the command line is the default")
+    if "folder" in said and known is not None and Path(said["folder"]) != known.folder:
+        said = {"held_out": ()} | said  # its patterns are of files of another folder
     if said.keys() & {"num_frames", "height", "width"}:
         said = {"buckets": ()} | said
     return (known or ClipConfig()).replace(**said)
@@ -108,6 +110,8 @@ def describe(data: ClipConfig) -> str:
     """Clips in words."""
     sizes = ", ".join(map(bucket_name, data.sizes))
     share = f"{data.validation_fraction:.3g} of the files are held out (split_seed {data.split_seed})"
+    if data.held_out:
+        share = f"{', '.join(data.held_out)} held out"
     return f"{sizes} at {data.fps:g} fps, every {data.stride or data.num_frames} frames, of {data.folder}; {share}"
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from video_gen.data.actions import actions_of, usage
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.duplicates import SIDE, near_duplicates
-from video_gen.data.folder import QUARANTINE, Source, content_hash, is_prepared, look, split
+from video_gen.data.folder import QUARANTINE, Source, content_hash, held_out, is_prepared, look
 from video_gen.data.packed import Packed, address_of
 from video_gen.data.processes import in_processes
 from video_gen.data.video_file import VideoInfo, all_frames, probe
@@ -54,6 +54,8 @@ class FileReport:
     """Of its content."""
     origin: str | None = None
     """Of the file that it was cut from."""
+    known_as: str = ""
+    """In the pile, if it comes from one: see `Source.known_as`."""
     info: VideoInfo | None = None
     error: str | None = None
     bucket: Bucket | None = None
@@ -122,7 +124,7 @@ def check(
     problems = _problems(ordered, config, read_caption)
     rows = {name: f"{kind}: {why}" for kind in quarantine for name, why in problems[kind]}
     kept = [file for file in ordered if file.name not in rows]
-    held = split([file.origin or file.digest for file in kept], config.validation_fraction, config.split_seed)
+    held = held_out(((file.known_as or file.name, file.origin or file.digest) for file in kept), config)
     out = [file for file in kept if (file.origin or file.digest) in held and file.bucket is not None]
     clips = dict.fromkeys(config.sizes, 0)
     for file in kept:
@@ -192,7 +194,7 @@ def render(report: CheckReport, most: int = SHOWN) -> None:
     for bucket, clips in report.clips.items():
         table.add_row(f"clips of {bucket_name(bucket)}", f"{clips:,} ({windows_of})")
     files, clips = report.held_out
-    share = f"fraction {config.validation_fraction:g}, seed {config.split_seed}"
+    share = ", ".join(config.held_out) or f"fraction {config.validation_fraction:g}, seed {config.split_seed}"
     table.add_row("held out", f"{clips:,} clips of {files:,} {'file' if files == 1 else 'files'} ({share})")
     table.add_row("without caption", str(sum(not f.caption for f in report.files)))
     if changing := sum(bool(f.later) for f in report.files):
@@ -321,6 +323,7 @@ def _known(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) ->
         later,
         source.digest or "",
         source.origin,
+        source.known_as,
         info,
         error,
         bucket,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from video_gen.data.actions import actions_of, at_rate, window
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
-from video_gen.data.folder import Source, content_hash, look, quarantined, refuse_faults, split
+from video_gen.data.folder import Source, content_hash, held_out, look, quarantined, refuse_faults
 from video_gen.data.metadata import Changes
 from video_gen.data.packed import File
 from video_gen.data.video_file import frames_at, iterate_frames, probe
@@ -91,7 +91,7 @@ class Clips:
                 sources.append(source)
         hashes = {s.name: s.digest or content_hash(s.path) for s in sources}
         origins = {s.name: s.origin or hashes[s.name] for s in sources}
-        held = split(list(origins.values()), config.validation_fraction, config.split_seed)
+        held = held_out(((s.known_as, origins[s.name]) for s in sources), config)
         for done, source in enumerate(sources, 1):
             side = "validation" if origins[source.name] in held else "train"
             if part in ("all", side):

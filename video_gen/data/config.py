@@ -37,6 +37,9 @@ class ClipConfig(Config):
     """Share of files held out, chosen by a hash of their content, so that adding files never moves one across."""
     split_seed: int = 0
     """Another number holds out other files."""
+    held_out: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Files to hold out by name, in place of a share by content: patterns of their path in the folder, such as `dashcam/*`, or
+    in the pile of which it was prepared. So a whole source is held out, and figures tell of footage unlike that of training."""
 
     @model_validator(mode="after")
     def _buckets(self):

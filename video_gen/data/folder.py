@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 
 from video_gen.data import actions
+from video_gen.data.config import ClipConfig
 from video_gen.data.manifest import MANIFEST, place_of, read_manifest
 from video_gen.data.metadata import METADATA, Changes, read_captions
 from video_gen.data.packed import Packed, address_of, read_whole, within
@@ -49,6 +51,13 @@ class Source:
     """Of its content, likewise."""
     origin: str | None = None
     """Of the content of the file that it was cut from: all that comes of one is on the same side of the split."""
+    pile: str = ""
+    """Path of that file in its pile; empty = it was cut from none."""
+
+    @property
+    def known_as(self) -> str:
+        """The name by which `held_out` knows it: in the pile, if it comes from one."""
+        return self.pile or self.name
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,7 @@ def _from_manifest(folder: str | Path) -> Folder:
                 else Packed(path.shard, row.actions_offset, row.actions_size, f"{row.file_name}{actions.SUFFIX}")
             )
         changes = tuple((float(time), str(text)) for time, text in json.loads(row.changes or "[]"))
-        known = (row.info, row.digest, row.source_digest)
+        known = (row.info, row.digest, row.source_digest, row.source)
         sources.append(Source(path, row.file_name, row.caption or None, changes, False, done, *known))
     return Folder(sources, [], [], vocabulary)
 
@@ -214,6 +223,30 @@ def split(hashes: list[str], fraction: float, seed: int) -> set[str]:
         held = held or {min(rank, key=rank.__getitem__)}
         if len(held) == len(rank):
             held.discard(max(rank, key=rank.__getitem__))
+    return held
+
+
+def held_out(files: Iterable[tuple[str, str]], config: ClipConfig) -> set[str]:
+    """The content hashes that are held out: those of the files that `config.held_out` names, or a share of all.
+
+    A copy of a held-out file under another name is held out, too.
+
+    Args: files: (known_as, content hash) of each.
+    Raises: DataError for a pattern that names no file, and if nothing is left to train on.
+    """
+    known = list(files)
+    if not config.held_out:
+        return split([digest for _, digest in known], config.validation_fraction, config.split_seed)
+    held: set[str] = set()
+    for pattern in config.held_out:
+        found = {digest for name, digest in known if fnmatchcase(name, pattern)}
+        if not found:
+            raise DataError(
+                f"data.held_out: '{pattern}' names no file of {config.folder}; paths there are such as '{known[0][0]}'"
+            )
+        held |= found
+    if held >= {digest for _, digest in known}:
+        raise DataError(f"data.held_out: {', '.join(config.held_out)}: every file of {config.folder} is held out")
     return held
 
 

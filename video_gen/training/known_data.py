@@ -15,7 +15,7 @@ from video_gen.errors import DataError
 from video_gen.files import write_text
 
 FILE = "data.json"
-SPLIT = ("validation_fraction", "split_seed")
+SPLIT = ("validation_fraction", "split_seed", "held_out")
 FEW_FILES = 8
 """Clips of one file are alike: figures of fewer files than this say little of others."""
 
