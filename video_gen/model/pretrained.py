@@ -1,17 +1,20 @@
 """Model folders: `config.json` and `model.safetensors`, from a local folder or the Hub. Nothing is ever unpickled."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from video_gen.config import Config, validate
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import write_tensors, write_text
+from video_gen.model.transformer_config import Weights
+from video_gen.model.weights import fill, in_eight_bits, keep_in
 from video_gen.shipped import find_model, looks_like_hub_id, no_such_model
 
 C = TypeVar("C", bound=Config)
@@ -29,35 +32,42 @@ class Pretrained:
         return cls(cls.Config.preset(name, **overrides))  # type: ignore[attr-defined, call-arg]
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> Self:
+    def from_pretrained(cls, path: str | Path, weights: Weights = "fp32", device: str | torch.device = "cpu") -> Self:
         """Load what `save_pretrained` wrote, in eval mode.
 
-        Args: path: a local folder, or a Hub id such as "name/model".
+        Args:
+            path: a local folder, or a Hub id such as "name/model".
+            weights: how to keep those of its layers; it is never there as a whole in another way.
         Raises: DataError if files are missing, damaged or hold numbers that are not finite; ConfigError if they don't fit.
         """
         folder = local_folder(path)
-        file, weights = folder / "config.json", folder / "model.safetensors"
+        file, stored = folder / "config.json", folder / "model.safetensors"
         config = read_config(cls.Config, file)
-        state = read_weights(weights)
+        state = StoredWeights(stored)
         try:
             with torch.device("meta"):
                 model = cls(config)  # type: ignore[call-arg]
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ConfigError(f"{file}: its sizes make no model ({' '.join(str(error).split())[:120]})") from None
         assert isinstance(model, nn.Module)
-        check_shapes(state, model, weights, file)
-        check_finite(state, cls.__name__, weights)
-        model.to_empty(device="cpu")  # keeps the memory format that the constructor chose
-        model.load_state_dict(state)
+        check_shapes(state.shapes, model, stored, file)
+        for name, x in state.items():
+            check_finite({name: x}, cls.__name__, stored)
+        keep_in(model, weights)
+        fill(model, state.items(), device)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors; each file appears whole.
 
         Args: dtype: of the floating-point numbers in the file, which loading turns back into float32; None = as they are.
-        Raises: DataError if they cannot be written.
+        Raises: DataError if they cannot be written; ConfigError if they are kept in eight bits.
         """
         assert isinstance(self, nn.Module)
+        if in_eight_bits(self):
+            raise ConfigError(
+                f"{folder}: weights kept in eight bits are not saved; load the model with weights fp32 first"
+            )
         state = self.state_dict()
         if dtype is not None:
             state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in state.items()}
@@ -80,17 +90,41 @@ def read_config(kind: type[C], file: Path) -> C:
     return validate(kind, values, source=str(file))
 
 
+class StoredWeights:
+    """The tensors of a safetensors file by name, each read when it is asked for.
+
+    Raises: DataError if the file is missing, damaged, or a git-lfs pointer.
+    """
+
+    def __init__(self, file: Path):
+        start = _read(file, 64)
+        if start.startswith(b"version https://git-lfs"):
+            raise DataError(f"{file}: is a git-lfs pointer and not the weights; fetch them with `git lfs pull`")
+        if not start:
+            raise DataError(f"{file}: damaged: is empty; copy the model again")
+        self.file = file
+        with self._explained():
+            self._opened: Any = safe_open(file, "pt")
+            self.shapes = {name: tuple(self._opened.get_slice(name).get_shape()) for name in self._opened.keys()}  # noqa: SIM118
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        for name in self.shapes:
+            with self._explained():
+                tensor = self._opened.get_tensor(name)
+            yield name, tensor
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError, KeyError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{self.file}: damaged ({reason}); copy the model again") from None
+
+
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors by name. Raises: DataError if the file is missing, damaged, or a git-lfs pointer."""
-    start = _read(file, 64)
-    if start.startswith(b"version https://git-lfs"):
-        raise DataError(f"{file}: is a git-lfs pointer and not the weights; fetch them with `git lfs pull`")
-    if not start:
-        raise DataError(f"{file}: damaged: is empty; copy the model again")
-    try:
-        return load_file(file)
-    except (ValueError, OSError, KeyError, SafetensorError) as error:
-        raise DataError(f"{file}: damaged ({' '.join(str(error).split())[:200]}); copy the model again") from None
+    """Tensors by name. Raises: as `StoredWeights`."""
+    return dict(StoredWeights(file).items())
 
 
 def _read(file: Path, size: int = -1) -> bytes:
@@ -107,10 +141,9 @@ def _read(file: Path, size: int = -1) -> bytes:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def check_shapes(state: dict[str, Tensor], model: nn.Module, weights: Path, config: Path) -> None:
+def check_shapes(have: Mapping[str, tuple[int, ...]], model: nn.Module, weights: Path, config: Path) -> None:
     """Raises: ConfigError if the weights are not those of a model of these sizes, of which nothing need be allocated yet."""
     want = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-    have = {name: tuple(x.shape) for name, x in state.items()}
     if want == have:
         return
     different = [name for name in want if name in have and want[name] != have[name]]
