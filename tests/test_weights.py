@@ -120,7 +120,7 @@ def test_mistakes_are_told(tmp_path):
         model.save_pretrained(tmp_path)
     with torch.device("meta"):
         empty = VideoTransformer(model.config)
-    with pytest.raises(ConfigError, match="blocks.9.x is none of this model's"):
+    with pytest.raises(ConfigError, match=r"blocks\.9\.x is none of this model's"):
         fill(empty, [("blocks.9.x", torch.zeros(1))])
     with pytest.raises(ConfigError, match="is missing"):
         fill(empty, [])
