@@ -26,7 +26,9 @@ def main(path: Path) -> None:
     pipeline = VideoPipeline.from_pretrained("bounce")
     videos = pipeline.generate(captions, seeds=list(range(len(captions))), num_frames=FRAMES)
     pages = [page([video[frame] for video in videos], captions) for frame in range(FRAMES)]
-    pages[0].save(path, save_all=True, append_images=pages[1:], duration=round(1000 / FPS), loop=0, quality=70, method=6)
+    pages[0].save(
+        path, save_all=True, append_images=pages[1:], duration=round(1000 / FPS), loop=0, quality=70, method=6
+    )
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

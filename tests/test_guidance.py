@@ -68,6 +68,21 @@ def test_the_interval_guides_between_its_times():
     torch.testing.assert_close(made, plain + STD * (noise() + shift), rtol=0, atol=1e-2)
 
 
+def test_another_scale_late():
+    """As with the interval: from 3 times to `late` times the difference, at the time where the other expert begins."""
+    at, late = 0.605, 1.5
+    made = sample(Gaussians(), 400, guidance_scale=3.0, late_scale=(at, late))
+    early, after = 0.7 + 2 * 0.4, 0.7 + 0.5 * 0.4
+    t = at - 0.005
+    moved = (1 - t) * (early - after) / ((1 - t) ** 2 * STD**2 + t**2) ** 0.5
+    torch.testing.assert_close(made, after + STD * (noise() + moved), rtol=0, atol=1e-2)
+    none, x = Gaussians(), noise(2)
+    guided = GuidedDenoiser(none, None, SamplingConfig(guidance_scale=1.0, late_scale=(0.5, 3.0)), none.diffusion)
+    for t in (0.7, 0.5, 0.4):
+        guided(x, torch.full((2,), t))
+    assert none.calls == [("full",), ("full",), ("full", "history")]
+
+
 def test_branches_called():
     x, t = noise(2), torch.full((2,), 0.5)
     for available, settings, called in (
@@ -234,6 +249,28 @@ def test_which_branches_differ():
     assert model.branches(history) == ALL and model.branches(None) == ("full", "history")
     no_prompt = TextConditioned(pipe.transformer, pipe.diffusion, pipe.encode_text([""]), None, 4)
     assert no_prompt.branches(history) == ("full", "alone") and no_prompt.branches(None) == ("full",)
+
+
+def test_a_negative_prompt_stands_where_the_empty_one_does():
+    pipe = tiny_pipeline()
+    made = {
+        (prompt, negative, scale): pipe(
+            prompt, seed=1, negative_prompt=negative, guidance_scale=scale, num_frames=1
+        ).astype(int)
+        for prompt in ("a red circle", "")
+        for negative in ("", "a blue square")
+        for scale in (1.0, 3.0, 0.0)
+    }
+    assert abs(made["a red circle", "a blue square", 3.0] - made["a red circle", "", 3.0]).max() > 2
+    assert abs(made["", "a blue square", 3.0] - made["", "", 3.0]).max() > 2  # without a prompt, too
+    assert (made["a red circle", "a blue square", 1.0] == made["a red circle", "", 1.0]).all()
+    # at scale 0 nothing is left but the negative prompt, as if it were the prompt
+    assert (
+        abs(
+            made["a red circle", "a blue square", 0.0] - pipe("a blue square", seed=1, guidance_scale=1.0, num_frames=1)
+        ).max()
+        <= 1
+    )
 
 
 def test_the_transformer_is_called_once_a_step_whatever_the_guidance():

@@ -7,7 +7,7 @@ from video_gen.errors import ConfigError
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.sampling.config import SamplingConfig
-from video_gen.sampling.solvers import SOLVERS, generators_for, sample_noise, timesteps
+from video_gen.sampling.solvers import SOLVERS, generators_for, sample_noise, times_of, timesteps
 
 MEAN, STD = 0.7, 0.4
 SHAPE = (2, 1, 2, 2, 2)
@@ -32,7 +32,7 @@ def exact(x, diffusion):
 
 
 @pytest.mark.parametrize("path", ["straight", "cosine", "ddpm"])
-@pytest.mark.parametrize(("solver", "bound"), [("euler", 0.08), ("heun", 0.03), ("two_step", 0.01)])
+@pytest.mark.parametrize(("solver", "bound"), [("euler", 0.08), ("heun", 0.03), ("two_step", 0.01), ("unipc", 0.02)])
 def test_solvers_recover_an_analytic_gaussian(path, solver, bound):
     diffusion = Diffusion(DiffusionConfig(path=path))
     noise = sample_noise((64, 1, 1, 4, 4), generators_for(list(range(64)), "cpu"))
@@ -40,7 +40,7 @@ def test_solvers_recover_an_analytic_gaussian(path, solver, bound):
     assert (made - exact(noise, diffusion)).abs().max() < bound
 
 
-@pytest.mark.parametrize(("solver", "least"), [("euler", 0.95), ("heun", 1.7), ("two_step", 1.6)])
+@pytest.mark.parametrize(("solver", "least"), [("euler", 0.95), ("heun", 1.7), ("two_step", 1.6), ("unipc", 1.6)])
 def test_orders(solver, least):
     diffusion = Diffusion()
     noise = sample_noise((16, 1, 1, 4, 4), generators_for(list(range(16)), "cpu")).double()
@@ -105,7 +105,9 @@ def test_noise_drawn_anew_is_scaled(scale):
         )
 
 
-@pytest.mark.parametrize(("solver", "calls"), [("euler", 5), ("heun", 9), ("two_step", 5), ("sde", 5), ("renoise", 5)])
+@pytest.mark.parametrize(
+    ("solver", "calls"), [("euler", 5), ("heun", 9), ("two_step", 5), ("unipc", 5), ("sde", 5), ("renoise", 5)]
+)
 def test_calls_per_solver(solver, calls):
     diffusion, seen = Diffusion(), []
     generators = generators_for([0, 1], "cpu")
@@ -126,3 +128,58 @@ def test_settings_are_checked():
         SamplingConfig().replace(guidance_interval=(0.8, 0.2))
     with pytest.raises(ConfigError, match="perhaps you meant 'num_steps'"):
         SamplingConfig().replace(num_step=3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("shift", [1.0, 3.0, 12.0])
+@pytest.mark.parametrize("name", ["unipc", "flow_match"])
+def test_public_schedulers(name, shift, steps):
+    """diffusers' two schedulers, on a network that is no Gaussian's: same times, same latents."""
+    diffusers = pytest.importorskip("diffusers")
+    if name == "unipc":
+        scheduler = diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+        )
+    else:
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    times = timesteps(steps, shift, name)
+    torch.testing.assert_close(times, scheduler.sigmas, rtol=0, atol=2e-7)
+
+    def velocity(x, t):
+        return torch.sin(3 * x) + t * x.flip(-1) - 0.4
+
+    start = sample_noise((2, 3, 2, 4, 4), generators_for([0, 1], "cpu"))
+    x = start
+    for t, sigma in zip(scheduler.timesteps, scheduler.sigmas):
+        x = scheduler.step(velocity(x, sigma), t, x, return_dict=False)[0]
+
+    def denoiser(x, t):
+        return x - t[:, None, None, None, None] * velocity(x, t[0])
+
+    made = SOLVERS["unipc" if name == "unipc" else "euler"](denoiser, start, times, Diffusion())
+    torch.testing.assert_close(made, x, rtol=1e-5, atol=1e-5)
+
+
+def test_times_are_told_as_the_scheduler_of_public_models_tells_them():
+    diffusers = pytest.importorskip("diffusers")
+    from video_gen.sampling.conditioned import whole
+
+    for shift, steps in ((1.0, 8), (3.0, 50), (5.0, 40), (12.0, 30)):
+        scheduler = diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+        )
+        scheduler.set_timesteps(steps)
+        told = 1000 * whole(timesteps(steps, shift, "unipc")[:-1], 1000)
+        torch.testing.assert_close(told, scheduler.timesteps.float(), rtol=0, atol=1e-4)
+
+
+def test_a_list_of_times_replaces_the_schedule():
+    few = SamplingConfig(num_steps=3, times=(1.0, 0.9, 0.4), shift=7.0)
+    torch.testing.assert_close(times_of(few), torch.tensor([1.0, 0.9, 0.4, 0.0]))
+    with pytest.raises(ConfigError, match="times are 3 and num_steps is 4"):
+        few.replace(num_steps=4)
+    with pytest.raises(ConfigError, match="must fall"):
+        few.replace(times=(1.0, 0.4, 0.4))
+    with pytest.raises(ConfigError, match="late_scale"):
+        few.replace(late_scale=(1.2, 3.0))

@@ -18,11 +18,12 @@ class TextConditioned:
     """A `rollout.BlockModel`.
 
     Args:
-        text: the prompts, encoded; `empty`: as many empty ones, or None where the text is not to be guided by, because no
-            prompt was given or its guidance is off.
+        text: the prompts, encoded; `empty`: as many empty or negative ones, or None where the text is not to be guided by,
+            because no prompt was given or its guidance is off.
         window: latent frames of history that a block sees, besides the sink.
         ahead, gap: the frame to which the video leads, a history of its own, and the frames between a block and it; None, 0 = none.
         actions: (b, f, n) that lead to the block's frames; None = nothing is known of that.
+        whole_times: see `SamplingConfig`.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class TextConditioned:
         ahead: History | None = None,
         gap: int = 0,
         actions: Tensor | None = None,
+        whole_times: int | None = None,
     ):
         self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
         self.window, self.ahead, self.gap, self.actions = window, ahead, gap, actions
+        self.whole_times = whole_times
 
     def towards(self, picture: Tensor, gap: int) -> Self:
         """The same, for a block with `gap` frames between it and a picture, (b or 1, c, 1, h, w) latents of it by itself."""
@@ -84,7 +87,8 @@ class TextConditioned:
 
         def denoise(noisy: Tensor, t: Tensor) -> tuple[Tensor, ...]:
             many, times = repeat(noisy, count), repeat(t, count)
-            output = self.transformer.denoise(many, times, text, history, visible, actions)
+            told = times if self.whole_times is None else whole(times, self.whole_times)
+            output = self.transformer.denoise(many, told, text, history, visible, actions)
             return self.diffusion.to_denoised(output.float(), many, times).chunk(count)
 
         return denoise
@@ -111,6 +115,11 @@ def join_texts(memories: list[TextMemory]) -> TextMemory:
     )
     some_padded = any(memory.padded or memory.visible.shape[1] < longest for memory in memories)
     return TextMemory(layers, torch.cat([padded(memory.visible, axis=1) for memory in memories]), some_padded)
+
+
+def whole(t: Tensor, parts: int) -> Tensor:
+    """Times rounded down to one of so many parts; what is a hair below one by its own rounding is that one."""
+    return (t * parts + 1e-4).floor() / parts
 
 
 def repeat_history(history: History | None, count: int) -> History | None:

@@ -8,15 +8,16 @@ from video_gen.config import Config
 from video_gen.data.config import LARGEST, Fps, Frames, WorldName
 from video_gen.model.diffusion_config import DiffusionConfig
 
-Solver = Literal["euler", "heun", "two_step", "sde", "renoise"]
+Solver = Literal["euler", "heun", "two_step", "unipc", "sde", "renoise"]
+Spacing = Literal["even", "unipc", "flow_match"]
 
 
 class SamplingConfig(Config):
     """Solver, steps and guidance."""
 
     solver: Solver = "two_step"
-    """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `renoise`
-    draws new noise at each step."""
+    """`two_step` (DPM-Solver++ 2M) is the most accurate per model call; `heun` takes two calls per step; `unipc` is what the
+    public Wan models are sampled with; `renoise` draws new noise at each step."""
     num_steps: int = Field(default=20, ge=1, le=10_000)
     """Solver steps per block."""
     first_steps: int | None = Field(default=None, ge=1, le=10_000)
@@ -31,10 +32,25 @@ class SamplingConfig(Config):
     has."""
     shift: float = Field(default=1.0, gt=0, le=1_000)
     """Steps are spaced as t = shift * u / (1 + (shift - 1) * u), u from 1 to 0 evenly: above 1 spends more on noise."""
+    spacing: Spacing = "even"
+    """Where u stands. `unipc` and `flow_match` are as the two schedulers of public models have it, whose names these are:
+    evenly from 1 to a thousandth, and then at once to 0."""
+    times: tuple[float, ...] | None = None
+    """The diffusion times of the steps themselves, falling, without the 0 at the end: as many as `num_steps`, in place of `shift`
+    and `spacing`, for models that were distilled to a few of them. None = there is no such list."""
+    whole_times: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The network is told the diffusion time rounded down to one of so many parts, as public models are by their schedulers:
+    1000. None = as it is."""
     noise_scale: float = Field(default=1.0, ge=0, le=2)
     """Of the noise that `sde` and `renoise` draw anew; a little below 1 keeps to what is likely, at the price of variety."""
     guidance_scale: float = Field(default=2.0, ge=0, le=1_000)
     """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
+    late_scale: tuple[float, float] | None = None
+    """A diffusion time and the `guidance_scale` from there down to 0: where another expert begins that wants another one.
+    None = the same all the way."""
+    negative_prompt: str = ""
+    """What guidance leads away from, in place of the estimate without caption: what the video is not to look like. "" = the
+    caption is left out."""
     history_scale: float = Field(default=1.0, ge=0, le=1_000)
     """The same for the estimates without and with history (history guidance, arXiv:2502.06764); 1 = off. Beside guidance by
     text it costs half as much again."""
@@ -63,6 +79,33 @@ class SamplingConfig(Config):
     def steps_of(self, first: bool) -> int:
         """Solver steps of a video's first block, or of another one."""
         return (first and self.first_steps) or self.num_steps
+
+    def guidance_at(self, t: float) -> float:
+        """`guidance_scale` at a diffusion time."""
+        return self.late_scale[1] if self.late_scale is not None and t < self.late_scale[0] else self.guidance_scale
+
+    @property
+    def guided(self) -> bool:
+        """Whether text guides at some time."""
+        return self.guidance_scale != 1 or (self.late_scale is not None and self.late_scale[1] != 1)
+
+    @model_validator(mode="after")
+    def _times(self):
+        if self.times is None:
+            return self
+        if len(self.times) != self.num_steps or self.first_steps not in (None, self.num_steps):
+            raise ValueError(
+                f"times are {len(self.times)} and num_steps is {self.num_steps}; give as many of both, or times none"
+            )
+        if not all(1 >= now > then for now, then in zip(self.times, (*self.times[1:], 0.0))):
+            raise ValueError(f"times must fall from at most 1 and stay above 0, got {self.times}")
+        return self
+
+    @model_validator(mode="after")
+    def _late(self):
+        if self.late_scale is not None and not (0 <= self.late_scale[0] <= 1 and self.late_scale[1] >= 0):
+            raise ValueError(f"late_scale must be a time in [0, 1] and a scale of 0 or more, got {self.late_scale}")
+        return self
 
     @model_validator(mode="after")
     def _interval(self):
@@ -94,8 +137,13 @@ class SamplingSettings(TypedDict, total=False):
     long_block_frames: int | None
     ending_frames: int | None
     shift: float
+    spacing: Spacing
+    times: tuple[float, ...] | None
+    whole_times: int | None
     noise_scale: float
     guidance_scale: float
+    late_scale: tuple[float, float] | None
+    negative_prompt: str
     history_scale: float
     ending_scale: float
     action_scale: float

@@ -13,6 +13,7 @@ Guidance goes past `full`, by the differences that the text, the history, the fr
     full + (guidance_scale - 1) * (full - history) + (history_scale - 1) * (history - alone)
          + (ending_scale - 1) * (full - unled) + (action_scale - 1) * (full - untold)
 
+`guidance_scale` is that of the time. Where there is a negative prompt, the branches `history` and `alone` have it for their text.
 With `history_scale` 1 that is classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598); the second difference is
 history guidance (Song et al. 2025, arXiv:2502.06764). Each difference, here a *push*, may be changed on its way by the
 functions below. They take norms and inner products per frame, over `(c, h, w)`: so a frame is guided alike whatever block
@@ -34,6 +35,8 @@ from video_gen.sampling.config import SamplingConfig
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy (b, c, f, h, w), t (b,) or (b, f)) to the estimate of the denoised latents."""
 Branch = Literal["full", "history", "alone", "unled", "untold"]
+BY_TEXT: tuple[Branch, ...] = ("full", "history")
+"""The branches where nothing but text guides."""
 BranchDenoiser = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """The same, with one estimate for each branch that it was made for."""
 PER_FRAME = (1, 3, 4)
@@ -68,14 +71,15 @@ class GuidedDenoiser:
         if latest > 1 - sampling.guidance_zero_init:
             return self.diffusion.to_denoised(torch.zeros_like(noisy), noisy, t, "velocity")
         low, high = sampling.guidance_interval
-        if self.branches == ("full",) or not low <= latest <= high:
+        scale = sampling.guidance_at(latest)
+        if self.branches == ("full",) or not low <= latest <= high or (self.branches == BY_TEXT and scale == 1):
             return self.plain(noisy, t)[0]
         found = dict(zip(self.branches, self.all(noisy, t)))
         full = found["full"]
         with_history = found.get("history", full)
         guided = full
-        if "history" in found and sampling.guidance_scale != 1:
-            guided = guided + (sampling.guidance_scale - 1) * self._push(full, with_history, full, noisy, t)
+        if "history" in found and scale != 1:
+            guided = guided + (scale - 1) * self._push(full, with_history, full, noisy, t)
         if "alone" in found:
             guided = guided + (sampling.history_scale - 1) * self._push(with_history, found["alone"], full, noisy, t)
         if "unled" in found:
@@ -101,7 +105,7 @@ class GuidedDenoiser:
 def needed_branches(available: tuple[Branch, ...], sampling: SamplingConfig) -> tuple[Branch, ...]:
     """Of the branches that differ those that the settings ask for; `full` comes first and is always one."""
     history_guided = sampling.history_scale != 1 and "alone" in available
-    text_guided = sampling.guidance_scale != 1 and "history" in available
+    text_guided = sampling.guided and "history" in available
     wanted: dict[Branch, bool] = {
         "full": True,
         "history": "history" in available and (text_guided or history_guided),

@@ -119,11 +119,12 @@ class VideoModel:
     # -------------------- text and blocks
 
     def block_model(self, prompts: Sequence[str], sampling: SamplingConfig, block_frames: int) -> TextConditioned:
-        """Encode the prompts and, where guidance will want it, the empty one."""
-        text = self.encode_text(prompts)
-        guided = any(prompts) and (sampling.guidance_scale != 1 or sampling.history_scale != 1)
-        empty = self.encode_text([""] * len(prompts)) if guided else None
-        return TextConditioned(self.transformer, self.diffusion, text, empty, self.window(block_frames))
+        """Encode the prompts and, where guidance will want it, the empty or negative one."""
+        text, unwanted = self.encode_text(prompts), sampling.negative_prompt
+        guided = (any(prompts) or unwanted) and (sampling.guided or sampling.history_scale != 1)
+        empty = self.encode_text([unwanted] * len(prompts)) if guided else None
+        window, parts = self.window(block_frames), sampling.whole_times
+        return TextConditioned(self.transformer, self.diffusion, text, empty, window, whole_times=parts)
 
     def window(self, block_frames: int) -> int:
         """Latent frames of history, besides the sink, that a block sees. A model that was trained without a limit has the

@@ -11,7 +11,7 @@ from video_gen.model.diffusion import Diffusion
 from video_gen.sampling.beyond import Draft
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.guidance import Branches, Denoiser, GuidedDenoiser
-from video_gen.sampling.solvers import SOLVERS, sample_noise, timesteps
+from video_gen.sampling.solvers import SOLVERS, sample_noise, times_of
 
 
 class BlockModel(Branches, Protocol):
@@ -90,7 +90,7 @@ def advance(
     acting = model if actions is None else model.doing(actions)
     denoiser: Denoiser = GuidedDenoiser(acting, history, sampling, diffusion)
     first = state.history is None and state.block is None
-    times = timesteps(sampling.steps_of(first), sampling.shift).to(device)
+    times = times_of(sampling, first).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
         noisy, times = draft.start(noisy, diffusion), draft.times(times)

@@ -6,6 +6,7 @@ All have the signature `solver(denoiser, noisy, times, diffusion, generators, no
 (DPM-Solver++, Lu et al. 2022, arXiv:2211.01095), which is Euler on the straight path. The last step gives the estimate itself.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,14 +14,40 @@ from torch import Tensor
 
 from video_gen.errors import ConfigError
 from video_gen.model.diffusion import Diffusion, shift_time
+from video_gen.sampling.config import SamplingConfig, Spacing
 from video_gen.sampling.guidance import Denoiser
 
 Solver = Callable[[Denoiser, Tensor, Tensor, Diffusion, Sequence[torch.Generator] | None, float], Tensor]
 
 
-def timesteps(num_steps: int, shift: float = 1.0) -> Tensor:
-    """`num_steps + 1` times from 1 to 0, float32."""
-    return shift_time(torch.linspace(1, 0, num_steps + 1), shift)
+PARTS = 1000
+"""Parts of the way from noise to data in the schedulers of public models."""
+BELOW_ONE = 1e-6
+"""How far below 1 UniPC's scheduler begins, since it takes the logarithm of the latents' share."""
+
+
+def timesteps(num_steps: int, shift: float = 1.0, spacing: Spacing = "even") -> Tensor:
+    """`num_steps + 1` times from 1 to 0, float32.
+
+    Source: of the spacings `unipc` and `flow_match`: diffusers' UniPCMultistepScheduler with flow sigmas, and its
+    FlowMatchEulerDiscreteScheduler, which shifts the last time twice.
+    """
+    if spacing == "even":
+        return shift_time(torch.linspace(1, 0, num_steps + 1), shift)
+    if spacing == "unipc":
+        times = shift_time(torch.linspace(1, 1 / PARTS, num_steps + 1, dtype=torch.double)[:-1], shift)
+        times = times.clamp(max=1 - BELOW_ONE)
+    else:
+        last = float(shift_time(torch.tensor(1 / PARTS), shift))
+        times = shift_time(torch.linspace(1, last, num_steps, dtype=torch.double), shift)
+    return torch.cat([times, times.new_zeros(1)]).float()
+
+
+def times_of(sampling: SamplingConfig, first: bool = False) -> Tensor:
+    """The times of a block's steps, from the first of them to 0; `first`: of a video's first block."""
+    if sampling.times is not None:
+        return torch.tensor([*sampling.times, 0.0])
+    return timesteps(sampling.steps_of(first), sampling.shift, sampling.spacing)
 
 
 def generators_for(seeds: Sequence[int], device: torch.device | str) -> list[torch.Generator]:
@@ -88,6 +115,47 @@ def two_step(
     return x
 
 
+def unipc(
+    denoiser: Denoiser,
+    noisy: Tensor,
+    times: Tensor,
+    diffusion: Diffusion,
+    generators: Sequence[torch.Generator] | None = None,
+    noise_scale: float = 1.0,
+) -> Tensor:
+    """Second order with a corrector, one call per step: a step's estimate is extrapolated from the one before, and once the
+    estimate at its end is there the step is made again with it. First step and last are of first order.
+
+    Source: UniPC (Zhao et al. 2023, arXiv:2302.04867, algorithms 1 and 2), order 2, with B(h) = e^h - 1, as the public Wan
+    models are sampled; with `spacing` unipc it is diffusers' UniPCMultistepScheduler.
+    """
+    on_cpu = times.cpu()
+    alphas, sigmas = diffusion.alpha(on_cpu).double().tolist(), diffusion.sigma(on_cpu).double().tolist()
+    halves = [math.log(a / s) if a * s > 0 else math.inf if a else -math.inf for a, s in zip(alphas, sigmas)]
+    x, steps = noisy, len(alphas) - 1
+    moved, before, bend = noisy, noisy, torch.zeros_like(noisy)  # of the step before, for its corrector
+    weight = share = old_share = 0.0
+    for i in range(steps):
+        estimate = _call(denoiser, x, times[i])
+        if i:
+            x = moved + weight * (old_share * bend + share * (estimate - before))
+        ratio = sigmas[i + 1] / sigmas[i]
+        weight = alphas[i + 1] - ratio * alphas[i]  # = alpha * (1 - e^-h), h the step in logsnr / 2
+        moved = ratio * x + weight * estimate
+        if 0 < i < steps - 1:
+            h = halves[i + 1] - halves[i]
+            reach = (halves[i - 1] - halves[i]) / h
+            bend = (before - estimate) / reach
+            linear = math.expm1(-h) / -h - 1
+            b = linear / math.expm1(-h), 2 * (linear / -h - 0.5) / math.expm1(-h)
+            old_share = (b[1] - b[0]) / (reach - 1)
+            share, x = b[0] - old_share, moved + weight * bend / 2
+        else:
+            bend, old_share, share, x = torch.zeros_like(noisy), 0.0, 0.5, moved
+        before = estimate
+    return x
+
+
 def sde(
     denoiser: Denoiser,
     noisy: Tensor,
@@ -135,7 +203,14 @@ def renoise(
     return x
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun, "two_step": two_step, "sde": sde, "renoise": renoise}
+SOLVERS: dict[str, Solver] = {
+    "euler": euler,
+    "heun": heun,
+    "two_step": two_step,
+    "unipc": unipc,
+    "sde": sde,
+    "renoise": renoise,
+}
 
 
 def _call(denoiser: Denoiser, x: Tensor, t: Tensor) -> Tensor:
