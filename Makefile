@@ -6,6 +6,9 @@ BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
+# a process a core, each with a thread of its own, and the tests of a file in one
+TOGETHER ?= -n logical --maxprocesses 4 --dist loadfile
+
 .PHONY: help setup play demo demo-short test test-slow test-gpu bench lint clean
 help:
 	@echo "make play        walk through the shipped world, which a network makes, in the browser"
@@ -35,7 +38,7 @@ demo-short: setup
 	$(BIN)/video-gen demo --short --output runs/demo-short
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

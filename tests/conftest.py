@@ -2,3 +2,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # as many processes as cores: more threads than one each would wait for one another
+    os.environ["OMP_NUM_THREADS"] = "1"

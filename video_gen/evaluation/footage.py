@@ -12,7 +12,7 @@ import torch
 
 from video_gen.data import flow
 from video_gen.data.clips import to_video
-from video_gen.errors import ConfigError, DataError
+from video_gen.errors import DataError
 from video_gen.evaluation import vbench
 from video_gen.evaluation.distances import Kind, check_count, measure
 from video_gen.evaluation.drift import sharpness
@@ -20,14 +20,12 @@ from video_gen.evaluation.features import Features, cover
 from video_gen.evaluation.foreign import Foreign, load_foreign
 from video_gen.evaluation.intervals import Estimate, mean
 from video_gen.evaluation.lpips import LPIPS
-from video_gen.evaluation.reconstruction import flicker, psnr
+from video_gen.evaluation.reconstruction import flicker, psnr, ssim
 
 LOOKS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit", "clip", "clip_vision_model")
 """Models of `transformers` by which it is told whether a video stays what it is."""
 LARGEST_LOOK = 224
 """Pixels at which they look, at most."""
-HALF_WINDOW = 5
-"""Pixels at the border around which no window of SSIM is whole."""
 SHOWN = 6
 """Videos of a set that are kept."""
 REFERENCE, OTHER = "reference", "other"
@@ -60,20 +58,13 @@ def compare(made: np.ndarray, true: np.ndarray, lpips: LPIPS, device: torch.devi
         error of the change from frame to frame in grey levels of 255.
     Raises: ConfigError if torchmetrics is missing.
     """
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-    except ImportError:
-        raise ConfigError("evaluating footage needs torchmetrics; pip install 'video-gen[eval]'") from None
     ours, theirs = (to_video(torch.from_numpy(np.ascontiguousarray(x))).to(device) for x in (made, true))
     flat, target = (x.transpose(1, 2).flatten(0, 1) for x in (ours, theirs))
     shape = made.shape[:2]
-    light = ((flat + 1) / 2, (target + 1) / 2)  # the formula is for light above 0, and for whole windows
-    _, windows = ssim(*light, data_range=1.0, reduction="none", return_full_image=True)
-    alike = windows[..., HALF_WINDOW:-HALF_WINDOW, HALF_WINDOW:-HALF_WINDOW].mean((1, 2, 3))
     found = {
         "psnr": psnr(flat[:, :, None], target[:, :, None]).view(shape),
         "psnr_clip": psnr(ours, theirs),
-        "ssim": alike.view(shape),
+        "ssim": ssim(ours, theirs),
         lpips.name: lpips(flat, target).view(shape),
     }
     if shape[1] > 1:

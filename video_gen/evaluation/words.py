@@ -81,6 +81,8 @@ FIGURES: Mapping[str, Words] = {
     "spread_px": Words("Variety of places", "deviation of where objects are in the first frame", "pixels"),
     "psnr": Words("Sharpness after the VAE", "likeness to the true clip; held-out clips", "decibels", 30, "higher"),
     "psnr_linear": Words("The same by PCA alone", "the floor: a VAE below it is broken", "decibels"),
+    "detail": Words("Fine detail", "1 is as much as the clips have", better="higher"),
+    "psnr_halved": Words("At half size", "of halved latents: high where they are smooth", "decibels"),
     "ssim": Words("Structural similarity", "1 is equal", better="higher"),
     "flicker": Words("Flicker", "error of the change from frame to frame, grey levels of 255", better="lower"),
     "psnr_per_frame": Words("Sharpness of each frame", "dB"),

@@ -21,7 +21,8 @@ class ReversedGradient(torch.autograd.Function):
 
 
 class PatchDiscriminator(nn.Module):
-    """Video (b, 3, f, h, w) to a score per patch, higher = more real (PatchGAN, arXiv:1611.07004, in three axes)."""
+    """Video (b, 3, f, h, w) to a score per patch, higher = more real (PatchGAN, arXiv:1611.07004, in three axes), and what its
+    layers see. `frozen`: its weights learn nothing of it."""
 
     def __init__(self, width: int = 32):
         super().__init__()
@@ -32,16 +33,38 @@ class PatchDiscriminator(nn.Module):
         )
         self.out = nn.Conv3d(widths[-1], 1, 1)
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor, frozen: bool = False) -> tuple[Tensor, list[Tensor]]:
         with torch.autocast("cpu", enabled=False):  # see `TapwiseGradient`: there bfloat16 gradients are wrong
-            x = video.float() if video.is_cpu else video
+            x, seen = video.float() if video.is_cpu else video, []
             for block in self.blocks:
-                x = F.leaky_relu(block(x), 0.2)
-            return self.out(x)
+                x = F.leaky_relu(_convolved(cast(nn.Conv3d, block), x, frozen), 0.2)
+                seen.append(x)
+            return _convolved(self.out, x, frozen), seen
 
 
-def hinge_loss(discriminator: nn.Module, made: Tensor, video: Tensor, strength: float) -> Tensor:
-    """Hinge loss of the discriminator (Lim & Ye 2017, arXiv:1705.02894); what made `made` is pushed the other way, times
-    `strength`, and not at all at 0."""
-    made = cast(Tensor, ReversedGradient.apply(made, strength)) if strength else made.detach()
-    return F.relu(1 - discriminator(video)).mean() + F.relu(1 + discriminator(made)).mean()
+def adversarial_losses(
+    discriminator: nn.Module, made: Tensor, video: Tensor, strength: float, matching: float
+) -> dict[str, Tensor]:
+    """What the discriminator and who made `made` learn of each other.
+
+    Args:
+        strength: by how much the hinge loss pushes `made` the other way; 0 = not at all.
+        matching: weight of the distance of what the discriminator's layers see; 0 leaves it out.
+    Returns: `adversarial`, the discriminator's hinge loss (Lim & Ye 2017, arXiv:1705.02894); `matching`, the mean distance of
+        features (Wang et al. 2018, arXiv:1711.11585, section 3.2), from which the discriminator learns nothing.
+    """
+    turned = cast(Tensor, ReversedGradient.apply(made, strength)) if strength else made.detach()
+    real, true = discriminator(video)
+    losses = {"adversarial": F.relu(1 - real).mean() + F.relu(1 + discriminator(turned)[0]).mean()}
+    if matching:
+        seen = discriminator(made, frozen=True)[1]
+        apart = [(a - b.detach()).abs().mean() for a, b in zip(seen, true)]
+        losses["matching"] = matching * sum(apart, start=torch.zeros_like(apart[0])) / len(apart)
+    return losses
+
+
+def _convolved(layer: nn.Conv3d, x: Tensor, frozen: bool) -> Tensor:
+    if not frozen:
+        return layer(x)
+    assert layer.bias is not None
+    return F.conv3d(x, layer.weight.detach(), layer.bias.detach(), layer.stride, layer.padding)

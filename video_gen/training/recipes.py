@@ -44,8 +44,28 @@ class VAELossConfig(Config):
     """Weight of a 3D patch discriminator; 0 leaves it out."""
     adversarial_start: int = Field(default=1000, ge=0)
     """Step from which the decoder listens to the discriminator."""
+    feature_matching: float = Field(default=0.0, ge=0)
+    """Weight of how unlike clip and reconstruction are to the discriminator's layers, which learn on these very clips what to look
+    at; from `adversarial_start` on."""
     lpips: float = Field(default=0.0, ge=0)
-    """Weight of LPIPS over frames; needs the `lpips` package and its weights on disk."""
+    """Weight of LPIPS, how unlike frames look to a network, whose weights are yours: `lpips_weights`."""
+    lpips_weights: Path | None = None
+    """A .safetensors of LPIPS with AlexNet, as `evaluate footage --lpips` takes it."""
+    frequency: float = Field(default=0.0, ge=0)
+    """Weight of the distance of frames' Fourier coefficients: of fine texture, which is small in pixels, it takes more notice."""
+    scale_equivariance: float = Field(default=0.0, ge=0)
+    """Weight of how unlike halved latents, decoded, are to the halved video. Latents then have little that the picture does not
+    ask for, and are easier to generate (Skorokhodov et al. 2025, arXiv:2502.14831). It costs a quarter of a decoding."""
+
+    @model_validator(mode="after")
+    def _needs(self):
+        if bool(self.lpips) != (self.lpips_weights is not None):
+            raise ValueError("lpips and lpips_weights belong together; give a weight and a file, or neither")
+        if self.feature_matching and not self.adversarial:
+            raise ValueError(
+                f"feature_matching is {self.feature_matching:g}, but adversarial is 0: there is no discriminator; set that, too"
+            )
+        return self
 
 
 class VAERun(Config):
@@ -84,6 +104,12 @@ class VAERun(Config):
                     f"crop {self.crop} must be a multiple of the VAE's spatial stride {stride}, and at most {least}, the "
                     "smallest side of a clip"
                 )
+        sides = {self.crop} if self.crop is not None else {side for size in self.data.sizes for side in size[1:]}
+        if self.loss.scale_equivariance and (odd := [x for x in sides if x % (2 * self.vae.spatial_stride)]):
+            raise ValueError(
+                f"loss.scale_equivariance halves latents, so sides of clips must be multiples of {2 * self.vae.spatial_stride}, "
+                f"and one is {odd[0]}; choose such sizes, or a crop"
+            )
         return self
 
 

@@ -14,10 +14,11 @@ from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_frames, to_video
 from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError
-from video_gen.evaluation.reconstruction import psnr
+from video_gen.evaluation.lpips import LPIPS
+from video_gen.evaluation.reconstruction import halved, psnr
 from video_gen.model.flops import vae_training_flops
 from video_gen.model.video_vae import Posterior, VideoVAE
-from video_gen.training.adversarial import PatchDiscriminator, hinge_loss
+from video_gen.training.adversarial import PatchDiscriminator, adversarial_losses
 from video_gen.training.best import Judge
 from video_gen.training.known_data import remember_data
 from video_gen.training.parallel import Mesh
@@ -44,6 +45,9 @@ def reconstruction_loss(made: Tensor, video: Tensor, config: VAELossConfig) -> d
         parts["spatial"] = config.spatial_gradient * sum(
             (charbonnier(step, config.charbonnier_epsilon) for step in steps), start=torch.zeros_like(parts["pixels"])
         )
+    if config.frequency:
+        waves = torch.fft.rfft2(difference, norm="ortho").abs()
+        parts["frequency"] = config.frequency * charbonnier(waves, config.charbonnier_epsilon)
     if config.temporal_gradient and video.shape[2] > 1:
         step = difference.diff(dim=2)
         parts["temporal"] = config.temporal_gradient * charbonnier(step, config.charbonnier_epsilon)
@@ -57,7 +61,7 @@ GAIN_NOISE = 0.3
 class VAETask:
     """A `training.task.Task`.
 
-    Raises: ConfigError if LPIPS is asked for and cannot be loaded, or with a context: videos are not shared.
+    Raises: ConfigError, DataError if LPIPS is asked for and cannot be loaded, or with a context: videos are not shared.
     """
 
     tokens_per_step: float | None = None
@@ -79,7 +83,7 @@ class VAETask:
             train.buckets, run.loop.batch_size, run.loop.seed, *ranks, accumulation=run.loop.accumulation
         )
         self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
-        self.lpips = load_lpips() if run.loss.lpips else None
+        self.lpips = LPIPS.from_file(run.loss.lpips_weights) if run.loss.lpips_weights else None
 
     def clips(self) -> dict[str, str]:
         return {clip: side for part in (self.train, self.validation) for clip, side in zip(part.ids, part.parts)}
@@ -114,16 +118,22 @@ class VAETask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         video, config = to_video(batch["video"]), self.run.loss
         posterior = self.vae.encode(video)
-        made = self.vae.decode(sampled(posterior, generators)).float()
+        latents = sampled(posterior, generators)
+        made = self.vae.decode(latents).float()
         parts = reconstruction_loss(made, video, config)
+        if config.scale_equivariance:
+            apart = self.vae.decode(halved(latents)).float() - halved(video)
+            parts["scale"] = config.scale_equivariance * charbonnier(apart, config.charbonnier_epsilon)
         parts["kl"] = config.kl * posterior.kl().mean()
         if self.lpips is not None:
             parts["lpips"] = config.lpips * self.lpips.to(made.device)(frames(made), frames(video)).mean()
         total = sum(parts.values(), start=torch.zeros((), device=video.device))
         if self.discriminator is not None and video.shape[2] > 1:
-            strength = config.adversarial if step >= config.adversarial_start else 0.0
-            parts["adversarial"] = hinge_loss(self.discriminator, made, video, strength)
-            total = total + parts["adversarial"]
+            listens = step >= config.adversarial_start
+            strength, matching = (w if listens else 0.0 for w in (config.adversarial, config.feature_matching))
+            learned = adversarial_losses(self.discriminator, made, video, strength, matching)
+            parts |= learned
+            total = total + sum(learned.values())
         mse = (made.detach() - video).square().mean()
         return total, {**parts, "psnr": 10 * torch.log10(4 / mse)}
 
@@ -200,18 +210,6 @@ def sampled(posterior: Posterior, generators: Sequence[torch.Generator]) -> Tens
 def frames(video: Tensor) -> Tensor:
     """(b, c, f, h, w) to (b * f, c, h, w)."""
     return video.transpose(1, 2).flatten(0, 1)
-
-
-def load_lpips() -> nn.Module:
-    """The LPIPS of the package of that name (Zhang et al. 2018), frozen."""
-    try:
-        import lpips  # type: ignore[import-not-found]
-
-        return lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
-    except (ImportError, OSError) as error:
-        raise ConfigError(
-            f"loss.lpips needs the package lpips and its weights ({error}); install it, or set 0"
-        ) from None
 
 
 @torch.no_grad()
