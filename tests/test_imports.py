@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
 LAYERS = {
-    "errors": -3, "__version__": -3, "shipped": -2, "plain_yaml": -1, "config": 0, "files": 0, "progress": 0,
+    "errors": -3, "__version__": -3, "shipped": -2, "look": -2, "plain_yaml": -1, "config": 0, "files": 0, "progress": 0,
     "interrupt": 0, "vocabulary": 0.5,
     "model": 1, "data": 1, "options": 1,
     "help": 2, "command_line": 3,
@@ -15,7 +15,7 @@ LAYERS = {
     "training": 3, "evaluation": 3,
     "arguments": 4,
     "train": 5, "sample": 5, "evaluate": 5, "evaluate_control": 5, "evaluate_footage": 5.5,
-    "web": 5, "stream": 6, "play": 6, "plan": 6,
+    "web": 5, "stream": 6, "play": 6, "studio": 6, "plan": 6,
     "demo": 6, "demo_stages": 5,
     "cli": 7,
 }  # fmt: skip

@@ -324,6 +324,26 @@ class PlayWorld(Config):
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
+class Studio(Config):
+    """Create, steer, watch and look through videos, runs, data and models in the browser. Until Ctrl-C."""
+
+    model: Path | None = None
+    """The model that is picked first, as `sample` takes one. Default: runs/demo/diffusion/model if it is there, else bounce."""
+    output: Path = Path("out/studio")
+    """Folder for what is made: results, uploads and the queue, which goes on where it stood."""
+    runs: tuple[Path, ...] = (Path("runs"),)
+    """Folders whose runs are shown, and where new ones are started."""
+    data: tuple[Path, ...] = (Path("data"),)
+    """Folders whose data sets are looked through and mended. Beside these three nothing is read or written."""
+    host: str = "127.0.0.1"
+    """Address to listen at. Any other than this machine's own asks whoever comes for a token, which is printed."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """0 = a free one."""
+    browser: bool = True
+    """Open the page."""
+    where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
+
+
 class MeasuredOptions(Options):
     """The clips, of which those are measured that are held out; what is not given is as the VAE was trained."""
 

@@ -32,6 +32,7 @@ from video_gen.arguments import (
     PlayWorld,
     Sample,
     StreamVideo,
+    Studio,
     TrainDiffusion,
     TrainDistill,
     TrainVAE,
@@ -204,6 +205,12 @@ def play(output: Path, **options: Any) -> None:
     play(folder=output, **options)
 
 
+def studio(model: Path | None = None, **options: Any) -> None:
+    from video_gen.studio import studio
+
+    studio(model=model_of(model), **options)
+
+
 def evaluate_vae(
     num_clips: int, device: Device, vae: Path | None = None, output: Path | None = None, **said: Any
 ) -> None:
@@ -297,6 +304,7 @@ COMMANDS: Commands = {
     ("sample",): Command(Sample, sample),
     ("stream",): Command(StreamVideo, stream),
     ("play",): Command(PlayWorld, play),
+    ("studio",): Command(Studio, studio),
     ("data", "check"): Command(DataCheck, data_check, first="--folder"),
     ("data", "encode"): Command(DataEncode, data_encode),
     ("data", "prepare"): Command(DataPrepare, data_prepare),

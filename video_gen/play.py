@@ -1,7 +1,6 @@
 """`video-gen play`: a model's world in the browser, or what is refused before the page is there."""
 
 import secrets
-import socket
 import sys
 import webbrowser
 from contextlib import suppress
@@ -16,10 +15,10 @@ from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.play import vocabulary_of
 from video_gen.shipped import OWN_MODELS, model_names
 from video_gen.training.parallel import pick_device
+from video_gen.web.access import LOOPBACK, address_of, listen
 
 START = "start.png"
 """In a model's folder: what its world begins with where nothing else is given."""
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def play(
@@ -83,10 +82,9 @@ def play(
             outlet.tell,
             resume,
         )
-        token = None if host in LOCAL else secrets.token_urlsafe(16)
+        token = None if host in LOOPBACK else secrets.token_urlsafe(16)
         app = make_app(player, outlet, playable, token)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
-        address += f"?token={token}" if token else ""
+        address = address_of(host, listener, token)
         print(f"play at {address}   (Ctrl-C ends)", flush=True)
         if browser and token is None:
             with suppress(webbrowser.Error):
@@ -96,23 +94,6 @@ def play(
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             player.close()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one. Raises: ConfigError if it cannot, which says why."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":  # there it would let two servers have one port
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(64)
-    except OSError as error:
-        found.close()
-        raise ConfigError(
-            f"play: {host}, port {port}: {error.strerror or error}; give another --port (0 = a free one), or --host"
-        ) from None
-    return found
 
 
 def playable(own: tuple[str, ...] = OWN_MODELS) -> list[str]:

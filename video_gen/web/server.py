@@ -5,18 +5,17 @@ loses old frames, and neither the connection nor anybody's time. One page plays,
 """
 
 import asyncio
-import hmac
 import json
 import struct
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import PlainTextResponse
 
+from video_gen.web.access import SAFE, same_origin, welcome
 from video_gen.web.player import Player, Shown
 
 HEADER = struct.Struct("<IIffHH")
@@ -35,11 +34,8 @@ FILES = {
     "/play.css": ("play.css", "text/css"),
     "/play.js": ("play.js", "text/javascript"),
 }
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
-SAFE = {
+HEADERS = SAFE | {
     "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
 }
 
@@ -89,7 +85,7 @@ def make_app(player: Player, outlet: Outlet, models: Callable[[], list[str]], to
         if not welcome(request.headers, request.query_params.get("token"), request.cookies.get("token"), token):
             return PlainTextResponse("refused: this page is for its own machine, or for whoever has the token\n", 403)
         response = await call_next(request)
-        response.headers.update(SAFE)
+        response.headers.update(HEADERS)
         if token is not None:
             response.set_cookie("token", token, httponly=True, samesite="strict")
         return response
@@ -242,29 +238,3 @@ def hello(player: Player, models: list[str]) -> dict[str, Any]:
         "states": player.states(),
         "recording": player.recording,
     }
-
-
-# -------------------- who may come
-
-
-def welcome(headers: Any, *given: str | None) -> bool:
-    """Whether a request may be answered: with the token where there is one, which stands last; else only if it names this machine,
-    since a page elsewhere can have its own name lead here (DNS rebinding)."""
-    *said, token = given
-    if token is not None:
-        return any(one is not None and hmac.compare_digest(one.encode(), token.encode()) for one in said)
-    return host_of(headers.get("host", "")) in LOOPBACK
-
-
-def same_origin(headers: Any) -> bool:
-    """Whether a socket is opened by a page of this server, or by no page."""
-    origin = headers.get("origin")
-    try:
-        return origin is None or urlsplit(origin).netloc == headers.get("host")
-    except ValueError:
-        return False
-
-
-def host_of(host: str) -> str:
-    """A Host header without its port."""
-    return host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
