@@ -8,12 +8,14 @@ import torch
 from video_gen.model import transformer as transformer_module
 from video_gen.model.attention import SpatiotemporalAttention, attend
 from video_gen.model.layers import RotaryEmbedding
+from video_gen.model.offload import Offload
 from video_gen.model.runs import Block, Runs
 from video_gen.model.spans import plan_video
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
+from video_gen.model.weights import keep_in
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 DEVICE = torch.device("cuda")
@@ -164,3 +166,26 @@ def test_vae_chunks_equal_the_whole():
             made, cache = vae.decode_chunk(part, cache)
             parts.append(made)
         assert norm_error(torch.cat(parts, dim=2), decoded) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_blocks_that_stay_on_the_cpu_give_the_same_numbers(kind):
+    model = VideoTransformer(TransformerConfig(width=512, depth=8, head_dim=64, latent_channels=8, text_width=16))
+    keep_in(model.eval().requires_grad_(False), kind)
+    model.stream.requires_grad_(True)
+    text, seen = torch.randn(1, 4, 16, device=DEVICE), torch.ones(1, 4, dtype=torch.bool, device=DEVICE)
+    noisy, t = torch.randn(1, 8, 4, 32, 32, device=DEVICE), torch.tensor([0.4], device=DEVICE)
+
+    def gradient():
+        with torch.autocast("cuda", torch.bfloat16):
+            out = model(noisy, t, text, seen)
+        return out.detach(), torch.autograd.grad(out.float().square().mean(), model.stream)[0]
+
+    model.to(DEVICE)
+    expected = gradient()
+    model.to("cpu")
+    with Offload(model, DEVICE) as offload:
+        for _ in range(3):
+            with offload.saving():
+                found = gradient()
+            assert norm_error(found[0], expected[0]) == 0 and norm_error(found[1], expected[1]) < 1e-5

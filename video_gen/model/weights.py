@@ -86,9 +86,10 @@ def rounded_to(weight: Tensor, stored: torch.dtype) -> tuple[Tensor, Tensor]:
     return (scaled.round() if stored == torch.int8 else scaled).to(stored), scale
 
 
-def keep_in(model: nn.Module, kind: Weights) -> None:
+def keep_in(model: nn.Module, kind: Weights, frozen: bool = False) -> None:
     """Keep the linear layers of a model's `blocks`, or of any other module's, in `kind`. Parts on "meta" stay there.
 
+    Args: frozen: only those that do not learn; so the base of a LoRA, and not what is trained beside it.
     Raises: ConfigError if they are in eight bits already, which says less than was there.
     """
     root = getattr(model, "blocks", model)
@@ -100,7 +101,7 @@ def keep_in(model: nn.Module, kind: Weights) -> None:
                 raise ConfigError(
                     f"weights {kind}: they are in eight bits already; load the model again, with this one"
                 )
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear) and not (frozen and layer.weight.requires_grad):
                 if kind == "bf16":
                     layer.weight = nn.Parameter(layer.weight.detach().bfloat16(), layer.weight.requires_grad)
                 else:
