@@ -47,7 +47,7 @@ def test_auto_compiles_where_it_pays(choice, device, steps, want):
 )
 def test_blocks_are_traced_whole_and_give_the_same(masks, checkpointing, monkeypatch):
     """`fullgraph` fails at the first thing that the compiler cannot follow; made into code by a GPU's compiler elsewhere."""
-    monkeypatch.setattr(transformer, "_masks", lambda *given: masks)
+    monkeypatch.setattr(transformer, "masks_for", lambda *given: masks)
     for limit in ("dense_tokens", "run_tokens"):
         monkeypatch.setitem(spans.plan_video.__kwdefaults__, limit, 0)
     torch.compiler.reset()

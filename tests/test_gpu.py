@@ -32,7 +32,7 @@ def exact(monkeypatch):
 @pytest.fixture
 def masks(monkeypatch):
     """Choose how a transformer's attention is told what is hidden."""
-    return lambda kind: monkeypatch.setattr(transformer_module, "_masks", lambda *given: kind)
+    return lambda kind: monkeypatch.setattr(transformer_module, "masks_for", lambda *given: kind)
 
 
 def norm_error(got: torch.Tensor, want: torch.Tensor) -> float:

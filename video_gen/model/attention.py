@@ -60,13 +60,8 @@ class SpatiotemporalAttention(nn.Module):
         q, own = self.exchanged(x, plan)
         if plan.context is not None and text is not None:
             text = plan.context.text(text)
-        if self.kind == "space":
-            mixed = self._space(q, own, plan, text)
-        else:
-            if plan.self_history:
-                history = own if history is None else history.append(own)
-            parts = [self._span(q, own, span, plan, text, history) for span in plan.spans]
-            mixed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        space = self.kind == "space"
+        mixed = self._space(q, own, plan, text) if space else attend_frames(q, own, plan, text, history, self.kind)
         if plan.context is not None and self.kind != "time":
             mixed = plan.context.leave(mixed)
         return self.out(mixed.permute(0, 2, 3, 1, 4).flatten(3)), own
@@ -80,42 +75,53 @@ class SpatiotemporalAttention(nn.Module):
             k = torch.cat([said.expand(frames), k], dim=3)
             v = torch.cat([text.v.expand(frames), v], dim=3)
         words = 0 if text is None else text.k.shape[3]
-        return self._attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
+        return _attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
 
-    def _span(
-        self, q: Tensor, own: KeyValue, span: Span, plan: Plan, text: KeyValue | None, history: KeyValue | None
-    ) -> Tensor:
-        f, past = span.own.stop - span.own.start, count(span.history)
-        cos, sin = plan.tables(self.kind)
-        at = (..., slice(span.position, span.position + f), slice(None), slice(None))
-        q = rotate(q[:, :, span.own], cos[at], sin[at])
-        k, v = own.frames((span.own,))
-        k = rotate(k, cos[at], sin[at])
-        if past:
-            assert history is not None
-            old = history.frames(span.history)
-            before = (..., slice(past), slice(None), slice(None))
-            k = torch.cat([rotate(old.k, cos[before], sin[before]), k], dim=2)
-            v = torch.cat([old.v, v], dim=2)
-        if self.kind == "time":
-            q, k, v = (x.transpose(2, 3) for x in (q, k, v))
-            return attend(q, k, v, span.time_bias).transpose(2, 3)
-        q, k, v = (x.flatten(2, 3) for x in (q, k, v))
-        if text is not None:
-            said = text.k
-            if span.ahead is not None:
-                there = (..., slice(span.ahead, span.ahead + 1), slice(None), slice(None))
-                said = _ahead(said, cos[there], sin[there])
-            k, v = torch.cat([said[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
-        words = 0 if text is None else text.k.shape[3]
-        return self._attend(q, k, v, plan, span.joint_bias, words, span.places_bias).unflatten(2, (f, -1))
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None
-    ) -> Tensor:
-        if plan.context is None:
-            return attend(q, k, v, bias)
-        return plan.context.attend(q, k, v, bias, words, places_bias)
+def attend_frames(
+    q: Tensor, own: KeyValue, plan: Plan, text: KeyValue | None, history: KeyValue | None, kind: Kind = "joint"
+) -> Tensor:
+    """Attention of queries (b, heads, f, s, head_dim) to what a plan's spans see: text, history and own frames; all places of
+    a frame (`joint`) or the same one (`time`). Neither queries nor keys are rotated yet."""
+    if plan.self_history:
+        history = own if history is None else history.append(own)
+    parts = [_span(q, own, span, plan, text, history, kind) for span in plan.spans]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _span(
+    q: Tensor, own: KeyValue, span: Span, plan: Plan, text: KeyValue | None, history: KeyValue | None, kind: Kind
+) -> Tensor:
+    f, past = span.own.stop - span.own.start, count(span.history)
+    cos, sin = plan.tables(kind)
+    at = (..., slice(span.position, span.position + f), slice(None), slice(None))
+    q = rotate(q[:, :, span.own], cos[at], sin[at])
+    k, v = own.frames((span.own,))
+    k = rotate(k, cos[at], sin[at])
+    if past:
+        assert history is not None
+        old = history.frames(span.history)
+        before = (..., slice(past), slice(None), slice(None))
+        k = torch.cat([rotate(old.k, cos[before], sin[before]), k], dim=2)
+        v = torch.cat([old.v, v], dim=2)
+    if kind == "time":
+        q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+        return attend(q, k, v, span.time_bias).transpose(2, 3)
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    if text is not None:
+        said = text.k
+        if span.ahead is not None:
+            there = (..., slice(span.ahead, span.ahead + 1), slice(None), slice(None))
+            said = _ahead(said, cos[there], sin[there])
+        k, v = torch.cat([said[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
+    words = 0 if text is None else text.k.shape[3]
+    return _attend(q, k, v, plan, span.joint_bias, words, span.places_bias).unflatten(2, (f, -1))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None) -> Tensor:
+    if plan.context is None:
+        return attend(q, k, v, bias)
+    return plan.context.attend(q, k, v, bias, words, places_bias)
 
 
 def _ahead(words: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ A pass leaves keys and values per layer for the next. In training the clean pass
 runs over one finished block at a time and appends to a cache. Both are the same code, so they agree.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,6 +58,22 @@ class TextMemory:
         """Some of the samples, by index or mask."""
         layers = tuple(KeyValue(k[keep], v[keep]) for k, v in self.layers)
         return TextMemory(layers, self.visible[keep], self.padded, self.gap)
+
+    def joined(self, others: "Sequence[TextMemory]") -> "TextMemory":
+        """One batch of several, padded to the longest; what is padded is not visible, so it changes nothing."""
+        memories = (self, *others)
+        longest = max(memory.visible.shape[1] for memory in memories)
+
+        def padded(x: Tensor, axis: int) -> Tensor:
+            after = [0, 0] * (x.ndim - 1 - axis) + [0, longest - x.shape[axis]]
+            return F.pad(x, after)
+
+        layers = tuple(
+            KeyValue(*(torch.cat([padded(x, axis=3) for x in parts]) for parts in zip(*layer)))
+            for layer in zip(*(memory.layers for memory in memories))
+        )
+        some_padded = any(memory.padded or memory.visible.shape[1] < longest for memory in memories)
+        return TextMemory(layers, torch.cat([padded(memory.visible, axis=1) for memory in memories]), some_padded)
 
     def towards(self, ahead: "History", gap: int, visible: Tensor | None = None) -> "TextMemory":
         """The text, and a frame to which the video leads.
@@ -430,7 +447,7 @@ class VideoTransformer(nn.Module, Pretrained):
         tables = self.rotary(max(kept, first) + sum(blocks) + ahead, *grid, x.device)
         tables = tuple(table.to(x.dtype) for table in tables)
         options |= {"sink": self.config.sink, "window": self.config.window, "context": context}
-        options["masks"] = _masks(x, self.config.head_dim, context)
+        options["masks"] = masks_for(x, self.config.head_dim, context)
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
 
@@ -441,7 +458,7 @@ def previous_frames(clean: Tensor, blocks: tuple[int, ...]) -> Tensor:
     return F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, starts]
 
 
-def _masks(x: Tensor, head_dim: int, context: Context | None) -> Masks:
+def masks_for(x: Tensor, head_dim: int, context: Context | None) -> Masks:
     """How joint attention of `x` is told what is hidden. A GPU has fused kernels for runs in half precision; a ring of
     processes wants gradients of the divisors, too, which FlexAttention has."""
     if not x.is_cuda:

@@ -4,7 +4,6 @@ import copy
 from typing import Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from video_gen.model.actions import Actions
@@ -100,21 +99,8 @@ class TextConditioned:
 
 
 def join_texts(memories: list[TextMemory]) -> TextMemory:
-    """Several memories as one batch, padded to the longest; what is padded is not visible, so it changes nothing."""
-    if len(memories) == 1:
-        return memories[0]
-    longest = max(memory.visible.shape[1] for memory in memories)
-
-    def padded(x: Tensor, axis: int) -> Tensor:
-        after = [0, 0] * (x.ndim - 1 - axis) + [0, longest - x.shape[axis]]
-        return F.pad(x, after)
-
-    layers = tuple(
-        KeyValue(*(torch.cat([padded(x, axis=3) for x in parts]) for parts in zip(*layer)))
-        for layer in zip(*(memory.layers for memory in memories))
-    )
-    some_padded = any(memory.padded or memory.visible.shape[1] < longest for memory in memories)
-    return TextMemory(layers, torch.cat([padded(memory.visible, axis=1) for memory in memories]), some_padded)
+    """Several memories as one batch."""
+    return memories[0] if len(memories) == 1 else memories[0].joined(memories[1:])
 
 
 def whole(t: Tensor, parts: int) -> Tensor:
