@@ -222,7 +222,7 @@ def test_wrong_input_is_told():
     ):
         with pytest.raises(ShapeError, match=message):
             call()
-    with pytest.raises(ConfigError, match="1.3b"):
+    with pytest.raises(ConfigError, match="there are tiny"):
         WanTransformerConfig.preset("1.3b")
     with pytest.raises(ConfigError, match="num_heads 3"):
         WanTransformerConfig.preset("tiny", num_heads=3)
