@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
 
 from video_gen.errors import ConfigError, DataError
+from video_gen.model.frozen_text import encoder_fingerprint, mended
 from video_gen.model.text import build_text_encoder, load_text_encoder
 from video_gen.model.transformer_config import TextConfig
+from video_gen.model.umt5 import INNER, OUTER
 
 transformers = pytest.importorskip("transformers")
 WORDS = ["[PAD]", "[EOS]", "[UNK]", "a", "red", "circle", "blue", "square"]
@@ -21,6 +24,7 @@ DECODER = dict(
     num_attention_heads=2,
     num_key_value_heads=1,
 )
+DECODERS = ("Qwen2", "Qwen3", "Llama", "Gemma2", "Gemma3")
 CLIP = dict(
     vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, eos_token_id=1
 )
@@ -31,7 +35,15 @@ def make(kind: str):
     t = transformers
     if kind in ("T5", "MT5", "UMT5"):
         return getattr(t, f"{kind}ForConditionalGeneration")(getattr(t, f"{kind}Config")(**T5))
-    if kind in ("Qwen2", "Llama"):
+    if kind == "Gemma3":  # with eyes
+        eyes = dict(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+        )
+        text = DECODER | dict(head_dim=8)
+        return t.Gemma3ForConditionalGeneration(
+            t.Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4)
+        )
+    if kind in DECODERS:
         return getattr(t, f"{kind}ForCausalLM")(getattr(t, f"{kind}Config")(**DECODER))
     if kind == "CLIPText":
         return t.CLIPTextModel(t.CLIPTextConfig(**CLIP))
@@ -45,7 +57,7 @@ def save(kind: str, folder) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     torch.manual_seed(0)
-    side = "left" if kind in ("Qwen2", "Llama") else "right"
+    side = "left" if kind in DECODERS else "right"
     if kind == "Qwen2":  # whose tokeniser is always one of bytes
         letters = {letter: i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyzĠ")} | {"<|endoftext|>": 27}
         transformers.Qwen2Tokenizer(vocab=letters, merges=[], padding_side=side).save_pretrained(folder)
@@ -58,7 +70,9 @@ def save(kind: str, folder) -> None:
     make(kind).save_pretrained(folder)
 
 
-@pytest.mark.parametrize("kind", ["T5", "MT5", "UMT5", "CLIP", "CLIPText", "Qwen2", "Llama"])
+@pytest.mark.parametrize(
+    "kind", ["T5", "MT5", "UMT5", "CLIP", "CLIPText", "Qwen2", "Qwen3", "Llama", "Gemma2", "Gemma3"]
+)
 def test_families(kind, tmp_path):
     save(kind, tmp_path)
     encoder = build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path)))
@@ -72,6 +86,99 @@ def test_families(kind, tmp_path):
     assert not torch.allclose(other[0, 1:3], tokens[0, 1:3])
     names = [name for name, _ in encoder.model.named_modules()]
     assert not any("decoder" in name.split(".")[0] or "vision" in name for name in names)
+
+
+@pytest.mark.parametrize("kind", ["T5", "UMT5", "CLIPText", "Qwen3", "Gemma2"])
+def test_tokens_are_those_of_the_library(kind, tmp_path):
+    """What the library's own class says of the same ids, whatever part of it we took."""
+    save(kind, tmp_path)
+    encoder = build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path)))
+    entries = encoder.tokenise(["a red circle", "a"])
+    ids, mask = entries.unbind(-1)
+    whole = make(kind).from_pretrained(tmp_path).eval()
+    inner = whole if kind == "CLIPText" else getattr(whole, "encoder", None) or whole.model
+    torch.testing.assert_close(
+        encoder(entries)[0], inner(input_ids=ids, attention_mask=mask).last_hidden_state, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_parts_in_folders_of_their_own(tmp_path):
+    """As diffusers' folders have them: text_encoder/ and tokenizer/."""
+    save("UMT5", tmp_path / "text_encoder")
+    (tmp_path / "tokenizer").mkdir()
+    for path in (tmp_path / "text_encoder").glob("token*"):
+        path.rename(tmp_path / "tokenizer" / path.name)
+    told = TextConfig(kind="transformers", name=str(tmp_path), subfolder="text_encoder", tokeniser="tokenizer")
+    encoder = build_text_encoder(told)
+    entries = encoder.tokenise(["a red circle"])
+    encoder.save_pretrained(tmp_path / "text")
+    torch.testing.assert_close(load_text_encoder(tmp_path / "text")(entries)[0], encoder(entries)[0])
+    elsewhere = told.replace(tokeniser=str(tmp_path / "tokenizer"))
+    assert build_text_encoder(elsewhere).tokenise(["a red circle"]).equal(entries)
+    assert encoder_fingerprint(told) == encoder_fingerprint(elsewhere) != encoder_fingerprint(told.replace(clean=True))
+
+
+def test_a_long_caption_is_cut_with_one_warning_where_the_family_does_so(tmp_path):
+    save("UMT5", tmp_path)
+    config = TextConfig(kind="transformers", name=str(tmp_path), max_tokens=2, too_long="cut")
+    encoder = build_text_encoder(config)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        cut = encoder.tokenise(["a red circle", "a"])
+        encoder.tokenise(["a red circle"])  # later on: said already
+        encoder.tokenise(["a red"])
+    assert [str(one.message) for one in told] == ["caption 'a red circle...' makes 3 tokens; the first 2 are used"]
+    assert cut.equal(encoder.tokenise(["a red", "a"]))
+    with pytest.raises(ConfigError, match="too_long is for kind 'transformers'"):
+        TextConfig.model_validate({}).replace(too_long="cut")
+
+
+@pytest.mark.parametrize("text", ["  a\tred  circle\n", "a red &amp;amp; blue", "âœ” fine", "a &lt;b&gt;", ""])
+def test_captions_are_mended_as_wans(text):
+    pytest.importorskip("ftfy")
+    wan = pytest.importorskip("diffusers.pipelines.wan.pipeline_wan")
+    assert mended(text) == wan.prompt_clean(text)
+
+
+@pytest.mark.parametrize("layout", ["original", "comfy"])
+def test_umt5_from_one_file(layout, tmp_path):
+    from safetensors.torch import save_file
+
+    save("UMT5", tmp_path / "whole")
+    model = make("UMT5").from_pretrained(tmp_path / "whole")
+    state = {
+        name: x for name, x in model.state_dict().items() if name.startswith(("shared", "encoder.block", "encoder.fin"))
+    }
+    if layout == "original":
+        ours = {known: name for name, known in OUTER.items()}
+        inner = {known: name for name, known in INNER.items()}
+        state = {
+            ours.get(name) or "blocks.{}.{}".format(*_split(name, inner)): x.contiguous() for name, x in state.items()
+        }
+    else:
+        state = state | {"spiece_model": torch.zeros(3, dtype=torch.uint8)}
+    file = tmp_path / "umt5.safetensors"
+    save_file(state, file)
+    told = TextConfig(kind="transformers", name=str(file), tokeniser=str(tmp_path / "whole"))
+    whole = build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "whole")))
+    encoder = build_text_encoder(told)
+    entries = encoder.tokenise(["a red circle", "a"])
+    assert whole(entries)[0].equal(encoder(entries)[0])
+    for name, change in (("norm1", None), ("other", torch.zeros(1)), ("a.scale_weight", torch.ones(()))):
+        broken = dict(state)
+        if change is None:
+            broken.pop(next(key for key in broken if "norm1" in key or "layer_norm" in key))
+        else:
+            broken[name] = change
+        save_file(broken, file)
+        with pytest.raises(ConfigError, match=f"{file}: ") as error:
+            build_text_encoder(told)
+        assert "\n" not in str(error.value)
+
+
+def _split(name, inner):
+    _, _, index, rest = name.split(".", 3)
+    return index, inner[rest]
 
 
 def test_a_folder_is_found_from_any_place(tmp_path, monkeypatch):

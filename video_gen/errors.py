@@ -2,7 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class VideoGenError(Exception):
@@ -25,6 +28,10 @@ class TrainingError(VideoGenError):
     """Training cannot go on: a NaN, a checkpoint that does not fit, an interrupted stage that is missing."""
 
 
+class VideoGenWarning(UserWarning):
+    """Something of the input is used otherwise than it was given: the message says what and how."""
+
+
 TRACEBACK = "VIDEO_GEN_TRACEBACK"
 """The environment variable that has every error shown with its traceback."""
 
@@ -36,7 +43,8 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
     Raises: mistakes of the program itself, whose traceback is wanted; with VIDEO_GEN_TRACEBACK set, everything.
     """
     try:
-        run()
+        with warnings_in_a_line(program):
+            run()
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt as stopped:
@@ -49,6 +57,22 @@ def exit_code(program: str, run: Callable[[], object]) -> int:
         print(f"{program}: {line}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def warnings_in_a_line(program: str) -> Iterator[None]:
+    """Show this package's warnings as errors are shown, and others as ever."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, VideoGenWarning):
+                print(f"{program}: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def line_of(error: Exception) -> str | None:

@@ -1,23 +1,21 @@
-"""Captions to tokens: a small byte-level encoder that is trained with the model, or any frozen `transformers` encoder.
+"""Captions to tokens: a small byte-level encoder that is trained with the model, or any frozen `transformers` encoder
+(`frozen_text.py`).
 
 Both have `config`, `width`, and are called as `encoder(tokenised) -> (tokens, visible)` with `tokenised = tokenise(texts)`.
 """
 
-import hashlib
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import write_text
+from video_gen.model.frozen_text import TransformersTextEncoder, load_text_config, save_text_config
 from video_gen.model.layers import sinusoids
-from video_gen.model.pretrained import Pretrained, check_finite, read_config
+from video_gen.model.pretrained import Pretrained
 from video_gen.model.transformer_config import NEIGHBOURS, TextConfig
 
 PIECE_BYTES = 12
@@ -85,67 +83,6 @@ class ByteTextEncoder(nn.Module, Pretrained):
         return [1 + zlib.crc32(group) % self.config.hash_buckets for group in groups]
 
 
-class TransformersTextEncoder(nn.Module):
-    """A frozen encoder of the `transformers` library: T5, CLIP, Qwen, ... by folder or Hub id.
-
-    Raises: ConfigError if the library is missing, or the encoder cannot be loaded.
-    """
-
-    def __init__(self, config: TextConfig):
-        super().__init__()
-        assert config.name is not None  # the config checks that
-        try:
-            import transformers  # type: ignore[import-not-found]
-        except ImportError:
-            raise ConfigError(
-                f"text.name is '{config.name}', but transformers is not installed; pip install 'video-gen[hf]'"
-            ) from None
-        if is_local(config.name) and not Path(config.name).is_dir():
-            raise ConfigError(
-                f"text.name '{config.name}': no such folder; put the text encoder back there, or name where it is"
-            )
-        try:
-            self.tokeniser = transformers.AutoTokenizer.from_pretrained(config.name)
-            model = encoder_of(config.name)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(f"text.name '{config.name}': cannot be loaded: {reason}") from None
-        self.tokeniser.padding_side = "right"  # so that a text's tokens do not move with the batch
-        if self.tokeniser.pad_token is None:  # as with Llama; what is padded is not seen
-            self.tokeniser.pad_token = self.tokeniser.eos_token
-        self.config = config
-        self.model = model.eval().requires_grad_(False)
-        check_finite(self.model.state_dict(), "text encoder", config.name)
-        self.width = int(self.model.config.hidden_size)
-
-    def train(self, mode: bool = True) -> "TransformersTextEncoder":
-        """Stays in eval mode: a frozen encoder drops nothing out."""
-        return super().train(False)
-
-    def tokenise(self, texts: list[str]) -> Tensor:
-        """(b, m, 2) int64: token ids and the attention mask. Raises: DataError if a text is too long."""
-        # some tokenisers make nothing of an empty text, which must have a token, too
-        texts = [text if self.tokeniser(text)["input_ids"] else self.tokeniser.pad_token for text in texts]
-        found = self.tokeniser(texts, padding=True, return_tensors="pt")
-        if found["input_ids"].shape[1] > self.config.max_tokens:
-            longest = max(texts, key=len)
-            raise DataError(
-                f"caption '{longest[:40]}...' makes {found['input_ids'].shape[1]} tokens, at most "
-                f"{self.config.max_tokens} are taken; shorten it, or raise text.max_tokens"
-            )
-        return torch.stack([found["input_ids"], found["attention_mask"]], dim=-1)
-
-    @torch.no_grad()
-    def forward(self, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, m, 2) to tokens (b, m, width), and (b, m) bool, False at padding."""
-        ids, mask = entries.unbind(-1)
-        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float(), mask.bool()
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Only the name is kept: the weights are the library's."""
-        save_text_config(self.config, folder)
-
-
 class CachedTextEncoder(nn.Module):
     """A frozen encoder's output, read instead of computed: in training it stands in for the encoder, which is not loaded.
 
@@ -179,67 +116,6 @@ class CachedTextEncoder(nn.Module):
 
 
 TextEncoder = ByteTextEncoder | TransformersTextEncoder | CachedTextEncoder
-
-
-def is_local(name: str) -> bool:
-    """Whether a text encoder's name is that of a folder, and cannot be one of the Hub."""
-    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or Path(name).is_dir()
-
-
-def whole_name(name: str | None) -> str | None:
-    """A text encoder's name as it holds from any working folder: a folder's absolute path, or the Hub's name as it is."""
-    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
-
-
-def encoder_of(name: str) -> Any:
-    """The part of a `transformers` model that reads text: of T5 and its kin the encoder alone, of CLIP that of the text."""
-    import transformers  # type: ignore[import-not-found]
-
-    settings = transformers.AutoConfig.from_pretrained(name)
-    alone = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel", "clip": "CLIPTextModel"}
-    if kind := alone.get(settings.model_type):
-        return getattr(transformers, kind).from_pretrained(name)
-    model = transformers.AutoModel.from_pretrained(name)
-    if settings.is_encoder_decoder:
-        return model.get_encoder()
-    return getattr(model, "text_model", model)
-
-
-def load_text_config(folder: str | Path) -> TextConfig:
-    """Raises: DataError if there is none, or it is damaged; ConfigError if it does not fit."""
-    return read_config(TextConfig, Path(folder) / "config.json")
-
-
-def save_text_config(config: TextConfig, folder: str | Path) -> None:
-    """Of a text encoder in a folder the whole path is kept. Raises: DataError if it cannot be written."""
-    kept = config.replace(name=whole_name(config.name))
-    write_text(Path(folder) / "config.json", kept.model_dump_json(indent=1))
-
-
-def encoder_fingerprint(name: str) -> str:
-    """16 hexadecimal digits of a `transformers` encoder's files: folder or Hub id, which is not loaded.
-
-    Files of the Hub's cache are known by the names of their blobs, which are hashes; others are read.
-    Raises: ConfigError if there is none.
-    """
-    try:
-        from transformers.utils import cached_file  # type: ignore[import-not-found]
-
-        config = cached_file(name, "config.json")
-    except (ImportError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"text.name '{name}': cannot be found: {reason}") from None
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(Path(str(config)).parent.iterdir()):
-        if path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
-            digest.update(path.name.encode())
-            if path.is_symlink():
-                digest.update(path.resolve().name.encode())
-                continue
-            with path.open("rb") as stream:
-                while piece := stream.read(1 << 22):
-                    digest.update(piece)
-    return digest.hexdigest()
 
 
 def build_text_encoder(config: TextConfig) -> TextEncoder:

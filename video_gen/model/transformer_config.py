@@ -23,18 +23,32 @@ class TextConfig(Config):
     kind: Literal["bytes", "transformers"] = "bytes"
     """`bytes` is small and trained with the model; `transformers` takes a frozen encoder of that library."""
     name: str | None = None
-    """With `transformers`: a folder or Hub id, such as google/t5-v1_1-base."""
+    """With `transformers`: a folder or Hub id, such as google/t5-v1_1-base; or the .safetensors file of a UMT5 encoder."""
+    subfolder: str | None = None
+    """With `transformers`: the folder within `name` that holds the encoder, such as text_encoder."""
+    tokeniser: str | None = None
+    """With `transformers`: its tokeniser: a folder within `name`, such as tokenizer, or, with a slash in it, a folder or Hub id of
+    its own; None = it lies with the encoder."""
+    clean: bool = False
+    """With `transformers`: captions are mended before they are read (encodings gone wrong, HTML, many spaces), as those were
+    that Wan was trained on."""
     width: int = Field(default=128, ge=8, le=65_536)
     """With `bytes`: features per token. An encoder by name brings its own."""
     hash_buckets: int = Field(default=4096, ge=16, le=2**24)
     """With `bytes`: rows of the table of hashed words and byte groups."""
     max_tokens: int = Field(default=128, ge=2, le=65_536)
-    """A longer caption is an error: nothing is cut off in silence."""
+    """A longer caption is an error, since nothing is cut off in silence; or it is cut, see `too_long`."""
+    too_long: Literal["error", "cut"] = "error"
+    """With `transformers`: `cut` takes the first `max_tokens` of a longer caption and warns of it once."""
 
     @model_validator(mode="after")
     def _name(self):
         if (self.kind == "transformers") != (self.name is not None):
             raise ValueError("kind 'transformers' needs a name (a folder or Hub id), and kind 'bytes' takes none")
+        told = {"subfolder": self.subfolder, "tokeniser": self.tokeniser, "clean": self.clean}
+        told["too_long"] = self.too_long == "cut"
+        if self.kind == "bytes" and (wrong := [name for name, value in told.items() if value]):
+            raise ValueError(f"{wrong[0]} is for kind 'transformers'; leave it out")
         return self
 
 

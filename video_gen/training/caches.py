@@ -23,15 +23,9 @@ from video_gen.data.latents import (
 )
 from video_gen.data.store import fill, unit_name
 from video_gen.errors import ConfigError, DataError
+from video_gen.model.frozen_text import encoder_fingerprint, load_text_config, whole_name
 from video_gen.model.pretrained import local_folder
-from video_gen.model.text import (
-    ByteTextEncoder,
-    TextEncoder,
-    build_text_encoder,
-    encoder_fingerprint,
-    load_text_config,
-    whole_name,
-)
+from video_gen.model.text import ByteTextEncoder, TextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
@@ -124,7 +118,7 @@ def encode_texts(run: DiffusionRun, captions: Iterable[str]) -> Callable[[str], 
 
     units = [keys[start : start + SHARD_TEXTS] for start in range(0, len(keys), SHARD_TEXTS)]
     with bar("captions", "texts") as progress:
-        store = fill(run.latents / f"text-{encoder_fingerprint(run.text.name)}", units, make, progress)
+        store = fill(run.latents / f"text-{encoder_fingerprint(run.text)}", units, make, progress)
     return lambda text: store.read(unit_name([text])).float()
 
 
