@@ -95,7 +95,7 @@ MISTAKES = [
     ("sample a red circle", "'red' is one word too many; put a text of several words in quotes"),
     ("worlds extra", "'extra' is one word too many"),
     ("train vae --crop 8 demo-vae.yaml", "'demo-vae.yaml' is one word too many; a YAML file comes first"),
-    ("sample --solver", "--solver needs a value: euler|heun|two_step|sde|renoise"),
+    ("sample --solver", "--solver needs a value: euler|heun|two_step|unipc|sde|renoise"),
     ("sample --solver --seed 1", "--solver needs a value"),
     ("sample --solver ''", "'--solver' is ''"),
     ("sample --solver eular", "perhaps you meant 'euler'"),

@@ -13,7 +13,8 @@ from video_gen.data import video_file
 from video_gen.data.video_file import probe, read_frames
 from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError, ShapeError
-from video_gen.sample import sample_to_files, stem
+from video_gen.naming import stem
+from video_gen.sample import sample_to_files
 from video_gen.sampling import given
 from video_gen.sampling.given import read_source, read_start
 from video_gen.sampling.pipeline import VideoPipeline

@@ -9,16 +9,16 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from video_gen.command_line import Options
+from video_gen.command_line import Options, rest_of
 from video_gen.config import FLAT, POSITIONAL, Config, Said
 from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, RecordConfig, WorldConfig
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.model.transformer_config import TextConfig
+from video_gen.sampling.config import SamplingConfig, Solver
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Device = Literal["auto", "cpu", "cuda"]
 Steps = Annotated[int, Field(ge=1, le=10_000)]
-Solver = Literal["euler", "heun", "two_step", "sde", "renoise"]
 
 
 class DeviceOptions(Options):
@@ -85,6 +85,10 @@ class EndingOptions(Options):
     """Latent frames of the end that lead there; without it as many as a clip of training has."""
     ending_scale: float | None = Field(default=None, ge=0, le=1_000)
     """How closely to lead there, as --guidance-scale for text; 1 = off."""
+
+
+class FinerOptions(rest_of(SamplingConfig, SamplingOptions, SolverOptions, EndingOptions, but=("action_scale",))):
+    """Finer settings of how to sample; what is not given is the model's own."""
 
 
 class TrainOptions(Options):
@@ -263,6 +267,7 @@ class Sample(Config):
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
     ending: Annotated[EndingOptions, FLAT] = EndingOptions()
+    finer: Annotated[FinerOptions, FLAT] = FinerOptions()
 
 
 class StreamVideo(Config):

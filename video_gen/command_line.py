@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from video_gen import __version__
 from video_gen.config import Config, explain, load_yaml, merged
@@ -24,6 +24,17 @@ RUN = "run"
 
 class Options(Config):
     """Base of groups of options that several commands have."""
+
+
+def rest_of(kind: type[Config], *groups: type[Options], but: tuple[str, ...] = ()) -> Any:
+    """A group of options for the fields of `kind` that none of the groups has, each None until it is given; without `but`."""
+    known = {*but, *(name for group in groups for name in group.model_fields)}
+    left = {name: field for name, field in kind.model_fields.items() if name not in known}
+    fields: dict[str, Any] = {
+        name: (Annotated[field.annotation | None, Field(description=field.description), *field.metadata], None)
+        for name, field in left.items()
+    }
+    return create_model(f"Rest of {kind.__name__}", __base__=Options, **fields)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,7 @@
 """Sampling to files: videos, a contact sheet, and the settings inside each file and beside it. What is there is kept."""
 
 import json
-import re
 import sys
-import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +11,16 @@ from PIL import Image
 from video_gen.data.video_file import probe
 from video_gen.data.video_writer import check_writable, contact_sheet, write_video
 from video_gen.errors import ConfigError
-from video_gen.files import explained, write_text, written
+from video_gen.files import write_text, written
+from video_gen.naming import claimed, stem
 from video_gen.sampling.given import count as frames_of
 from video_gen.sampling.given import read_at, read_picture, read_source, read_start
 from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.sampling.watching import Watch
 
 Format = Literal["mp4", "gif", "png"]
 STRENGTH = 0.6
 """At which a source is changed, unless told otherwise."""
-SLUG = 40
-"""Letters of a prompt in a file's name, at most."""
 
 
 def sample_to_files(
@@ -46,6 +42,8 @@ def sample_to_files(
     block_frames: int | None = None,
     batch_size: int = 8,
     enlarge: int = 1,
+    sheet: bool = True,
+    watch: Watch | None = None,
     **settings: Any,
 ) -> list[Path]:
     """Sample `count` videos, with seeds `seed`, `seed + 1`, ..., into the folder `output`.
@@ -59,7 +57,8 @@ def sample_to_files(
         interpolate: factor by which the source's own frame rate is raised; its frames are read as they are, not by the
             model's clock.
         enlarge: whole factor by which the written pictures are enlarged.
-    Returns: the video files, and last a contact sheet of them. A .json per video lies beside it.
+        sheet: whether to write a contact sheet of them, too. `watch`: see `VideoPipeline.generate`; of each batch.
+    Returns: the video files, and last the contact sheet. A .json per video lies beside it.
     Raises: DataError if an input cannot be read, or a file not be written; ShapeError, ConfigError for what doesn't fit.
     """
     if source is None and (strength is not None or interpolate is not None):
@@ -79,7 +78,14 @@ def sample_to_files(
     facts: dict[str, Any] = {name: str(path) if path else None for name, path in files.items()}
     facts |= {"loop": loop, "strength": given.get("strength"), "interpolate": interpolate, "block_frames": block_frames}
     facts |= pipeline.config.sampling.replace(**settings).model_dump(mode="json")
-    options = {"num_frames": num_frames, "block_frames": block_frames, "loop": loop, **given, **settings}
+    options = {
+        "num_frames": num_frames,
+        "block_frames": block_frames,
+        "loop": loop,
+        "watch": watch,
+        **given,
+        **settings,
+    }
     paths, made = [], []
     for start in range(0, count, batch_size):
         seeds = [seed + i for i in range(start, min(count, start + batch_size))]
@@ -95,9 +101,11 @@ def sample_to_files(
                 write_text(path.with_suffix(".json"), json.dumps(of_this, indent=1))
             paths.append(path)
             made.append(frames)
-    with claimed(output, stem(prompt, "sheet"), "png") as sheet, written(sheet) as temporary:
-        Image.fromarray(contact_sheet(made, scale=max(1, 96 // made[0].shape[1]))).save(temporary)
-    return [*paths, sheet]
+    if sheet:
+        with claimed(output, stem(prompt, "sheet"), "png") as path, written(path) as temporary:
+            Image.fromarray(contact_sheet(made, scale=max(1, 96 // made[0].shape[1]))).save(temporary)
+        paths.append(path)
+    return paths
 
 
 # -------------------- what is given
@@ -145,41 +153,3 @@ def interpolated(pipeline: VideoPipeline, prompt: str, factor: int, **options: A
 def say(note: str | None) -> None:
     if note is not None:
         print(note, file=sys.stderr)
-
-
-# -------------------- names
-
-
-def stem(prompt: str, what: str) -> str:
-    """A file's name after a prompt: its letters and digits of any script, with hyphens between the words."""
-    words = "-".join(re.findall(r"\w+", unicodedata.normalize("NFC", prompt).casefold()))
-    short = words if len(words) <= SLUG else words[: SLUG + 1].rpartition("-")[0] or words[:SLUG]
-    return f"{short}_{what}" if short else what
-
-
-def free_name(folder: Path, stem: str) -> str:
-    """The name, or with the first number from 2 on under which nothing is in the folder, whatever its suffix."""
-    taken = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
-    numbered = (f"{stem}_{number}" for number in range(2, len(taken) + 3))
-    return stem if stem not in taken else next(name for name in numbered if name not in taken)
-
-
-@contextmanager
-def claimed(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
-    """A file of a name that nothing has, taken at once, so that two programs that run together do not write the same; it goes
-    if what is done with it fails. Raises: DataError if the folder cannot be written."""
-    while True:
-        path = folder / f"{free_name(folder, stem)}.{suffix}"
-        with explained(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                path.open("xb").close()
-                break
-            except FileExistsError:
-                continue
-    try:
-        yield path
-    except BaseException:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-        raise

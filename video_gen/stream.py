@@ -18,7 +18,8 @@ from video_gen.data.live_video import LiveMP4, LiveRaw, LiveWriter
 from video_gen.errors import ConfigError, DataError, VideoGenError
 from video_gen.files import check_folder, read_lines
 from video_gen.interrupt import stop_signals
-from video_gen.sample import free_name, read_given
+from video_gen.naming import free_name
+from video_gen.sample import read_given
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.stream import Stream
 

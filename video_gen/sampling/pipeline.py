@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Unpack
 
 import numpy as np
@@ -17,6 +18,7 @@ from video_gen.sampling.play import Play, Plays, actions_before, still, vocabula
 from video_gen.sampling.rollout import advance
 from video_gen.sampling.stream import Stream, Streams
 from video_gen.sampling.stream_state import StreamState
+from video_gen.sampling.watching import Step, Watch
 
 
 class ClipOptions(SamplingSettings, total=False):
@@ -31,6 +33,7 @@ class ClipOptions(SamplingSettings, total=False):
     strength: float
     block_frames: int | None
     sampling: SamplingConfig | None
+    watch: Watch | None
 
 
 class InterpolateOptions(SamplingSettings, total=False):
@@ -38,6 +41,7 @@ class InterpolateOptions(SamplingSettings, total=False):
 
     block_frames: int | None
     sampling: SamplingConfig | None
+    watch: Watch | None
 
 
 class StreamOptions(SamplingSettings, total=False):
@@ -88,6 +92,7 @@ class VideoPipeline(VideoModel):
         strength: float = 1.0,
         block_frames: int | None = None,
         sampling: SamplingConfig | None = None,
+        watch: Watch | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> np.ndarray:
         """Several videos at once; each depends on its own prompt and seed alone.
@@ -108,6 +113,7 @@ class VideoPipeline(VideoModel):
             block_frames: latent frames per block; default `sampling.block_frames` for a clip as long as those of training,
                 and `sampling.long_block_frames` for longer ones.
             sampling, settings: how to sample, and fields of it to change, such as `guidance_scale=3.0`.
+            watch: is told after each step how far the videos are and what they look like; what it raises ends the work.
         Returns: uint8 (n, f, h, w, 3).
         Raises: ShapeError if the number of frames does not fit; ConfigError for an unknown setting or an impossible seed;
             DataError for a prompt that is too long.
@@ -139,14 +145,15 @@ class VideoPipeline(VideoModel):
             model = self.block_model(prompts, chosen, block_frames or total)
             state, decoder = self.begin(model, given, seeds, block_frames)
             drafts = None if source is None else self.encode(source[None])
-            for at, size in zip(np.cumsum([done, *sizes]).tolist(), sizes):
+            for number, (at, size) in enumerate(zip(np.cumsum([done, *sizes]).tolist(), sizes)):
                 draft = None if drafts is None else beyond.Draft(drafts[:, :, at : at + size], strength)
                 if ends and last is None and at:
                     last = parts[0][:, 0]
                 led = model
                 if last is not None and total - at <= (chosen.ending_frames or trained):
                     led = model.towards(self.encode(np.array(last)[:, None]), total - at - size)
-                state = advance(led, state, (c, size, h, w), self.diffusion, chosen, self.device, draft)
+                look = None if watch is None else partial(_told, watch, number, len(sizes), at)
+                state = advance(led, state, (c, size, h, w), self.diffusion, chosen, self.device, draft, look=look)
                 assert state.block is not None
                 frames, decoder = self.decode(state.block, decoder)
                 parts.append(frames)
@@ -305,3 +312,7 @@ class VideoPipeline(VideoModel):
             model = self.block_model(prompts, chosen, block_frames)
             rollout, decoder = self.begin(model, given, seeds, block_frames)
         return StreamState(rollout, decoder, steering, block_frames, speed), given
+
+
+def _told(watch: Watch, block: int, blocks: int, start: int, step: int, steps: int, estimate: Tensor) -> None:
+    watch(Step(block, blocks, step, steps, start, estimate))

@@ -12,6 +12,7 @@ from video_gen.sampling.beyond import Draft
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.guidance import Branches, Denoiser, GuidedDenoiser
 from video_gen.sampling.solvers import SOLVERS, sample_noise, times_of
+from video_gen.sampling.watching import Look, watched
 
 
 class BlockModel(Branches, Protocol):
@@ -74,6 +75,7 @@ def advance(
     device: torch.device | str = "cpu",
     draft: Draft | None = None,
     actions: Tensor | None = None,
+    look: Look | None = None,
 ) -> RolloutState:
     """Make one block: the one loop body of clips, longer videos and streams.
 
@@ -81,6 +83,7 @@ def advance(
         shape: (c, f, h, w) of the block, f being its own choice each time.
         draft: what it starts from, None = noise alone.
         actions: (b, f, n) that lead to its frames; None = nothing is known of that.
+        look: is told each estimate; see `watching`.
     Returns: the state after it, whose `block` it is.
     """
     generators = [torch.Generator(device) for _ in state.randomness]
@@ -94,6 +97,8 @@ def advance(
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
         noisy, times = draft.start(noisy, diffusion), draft.times(times)
+    if look is not None:
+        denoiser = watched(denoiser, times, look)
     block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators, sampling.noise_scale)
     return RolloutState(history, block, tuple(generator.get_state() for generator in generators), actions)
 
