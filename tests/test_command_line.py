@@ -18,6 +18,7 @@ from video_gen.config import load_yaml
 from video_gen.errors import ConfigError, DataError, exit_code
 from video_gen.model.pretrained import local_folder
 from video_gen.options import options_of
+from video_gen.sampling.config import SamplingConfig
 from video_gen.shipped import CONFIGS, MODELS, config_names, default_model
 from video_gen.training.recipes import DiffusionRun, VAERun
 
@@ -42,6 +43,15 @@ def test_what_is_measured_or_taken_from_elsewhere_is_no_option():
     hidden = {"--vae.latent-mean", "--vae.latent-std", "--transformer.latent-channels", "--transformer.text-width"}
     assert not names & {*hidden, "--stages"} and "--vae.latent-channels" in names
     assert VAERun.model_validate({"vae": {"latent_channels": 1, "latent_mean": [0.5]}}).vae.latent_mean == (0.5,)
+
+
+def test_every_setting_of_sampling_can_be_said():
+    given = handed_over(parsed("sample x --late-scale .5 3 --negative-prompt grey --guidance-optimal-scale --times .9 .4"))
+    assert given["late_scale"] == (0.5, 3.0) and given["guidance_optimal_scale"] is True and given["times"] == (0.9, 0.4)
+    names = {option.path[-1] for option in options_of(Sample)}
+    assert set(SamplingConfig.model_fields) - names == {"action_scale"}  # of worlds that are played
+    with pytest.raises(ConfigError, match="--shift"):
+        parsed("sample x --shift 0")
 
 
 def test_values_of_all_forms():
