@@ -162,6 +162,8 @@ class VideoTransformer(nn.Module, Pretrained):
     """
 
     Config = TransformerConfig
+    history_reads_text = False
+    """Whether history depends on the text that was given with it; if not, it serves any."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -232,6 +234,7 @@ class VideoTransformer(nn.Module, Pretrained):
         history: History | None = None,
         blocks: tuple[int, ...] | None = None,
         actions: Actions | None = None,
+        text: TextMemory | None = None,
     ) -> History:
         """Append clean frames to the history.
 
@@ -240,6 +243,7 @@ class VideoTransformer(nn.Module, Pretrained):
             t: (b, f) or (b,) diffusion time of that noise; None = 0.
             blocks: sizes of the blocks the frames came in; None = one.
             actions: that led to the frames; None = nothing is known of them.
+            text: not read, see `history_reads_text`.
         """
         f = latents.shape[2]
         x, height, width = self._embed(latents, CLEAN)

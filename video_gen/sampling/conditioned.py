@@ -6,11 +6,15 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
+from video_gen.errors import ShapeError
 from video_gen.model.actions import Actions
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History, TextMemory, VideoTransformer
-from video_gen.sampling.guidance import Branch, BranchDenoiser
+from video_gen.sampling.guidance import BY_TEXT, Branch, BranchDenoiser
+
+WITHOUT_TEXT: tuple[Branch, ...] = ("history", "alone")
+"""The branches that are told an empty or negative prompt."""
 
 
 class TextConditioned:
@@ -43,6 +47,8 @@ class TextConditioned:
 
     def towards(self, picture: Tensor, gap: int) -> Self:
         """The same, for a block with `gap` frames between it and a picture, (b or 1, c, 1, h, w) latents of it by itself."""
+        if self.transformer.history_reads_text:
+            raise ShapeError("a Wan model is not led to a last picture as history; leave last_image and loop out")
         ahead = self.transformer.encode_history(picture.expand(len(self.text.visible), -1, -1, -1, -1))
         return self._with(ahead=ahead, gap=gap)
 
@@ -64,7 +70,7 @@ class TextConditioned:
         """All branches are one forward pass of as many times the batch. What they see is put together once per block."""
         count = len(branches)
         empty = self.text if self.empty is None else self.empty
-        text = join_texts([empty if branch in ("history", "alone") else self.text for branch in branches])
+        text = join_texts([empty if branch in WITHOUT_TEXT else self.text for branch in branches])
         if self.ahead is not None:
             led = None
             if "unled" in branches:
@@ -82,7 +88,7 @@ class TextConditioned:
         if "alone" in branches and history is not None:
             sees = torch.tensor([branch != "alone" for branch in branches], device=text.visible.device)
             visible = sees.repeat_interleave(len(self.text.visible))
-        history = repeat_history(history, count)
+        history = self._known(history, branches)
 
         def denoise(noisy: Tensor, t: Tensor) -> tuple[Tensor, ...]:
             many, times = repeat(noisy, count), repeat(t, count)
@@ -93,9 +99,21 @@ class TextConditioned:
         return denoise
 
     def append(self, history: History | None, latents: Tensor, t: Tensor, actions: Tensor | None = None) -> History:
-        done = None if actions is None else Actions(actions)
-        kept = self.transformer.encode_history(latents, t, history, actions=done)
+        """Where history reads the text, there is one for the prompts and, behind it in the batch, one for the empty ones: each
+        branch goes on from a video that it read as its own (as Self-Forcing does, arXiv:2506.08009)."""
+        done, branches, text = None if actions is None else Actions(actions), BY_TEXT[:1], self.text
+        if self.transformer.history_reads_text and self.empty is not None:
+            branches, text = BY_TEXT, join_texts([self.text, self.empty])
+            latents, t = repeat(latents, 2), repeat(t, 2)
+        kept = self.transformer.encode_history(latents, t, self._known(history, branches), actions=done, text=text)
         return kept.last(self.transformer.config.sink, self.window)
+
+    def _known(self, history: History | None, branches: tuple[Branch, ...]) -> History | None:
+        """History as each branch knows it. What was read with prompts alone, before there was guidance, serves all."""
+        if history is None or len(history.layers[0].k) == len(self.text.visible):
+            return repeat_history(history, len(branches))
+        chosen = [int(branch in WITHOUT_TEXT) for branch in branches]
+        return select_history(history, chosen)
 
 
 def join_texts(memories: list[TextMemory]) -> TextMemory:
@@ -115,6 +133,17 @@ def repeat_history(history: History | None, count: int) -> History | None:
     layers = tuple(KeyValue(repeat(layer.k, count), repeat(layer.v, count)) for layer in history.layers)
     latest = None if history.latest is None else repeat(history.latest, count)
     return History(layers, history.frames, latest)
+
+
+def select_history(history: History, parts: list[int]) -> History:
+    """Halves of a history's batch, the first (0) and the last (1), as often and in the order as `parts` says."""
+
+    def chosen(x: Tensor) -> Tensor:
+        halves = x.chunk(2)
+        return halves[parts[0]] if len(parts) == 1 else torch.cat([halves[part] for part in parts])
+
+    layers = tuple(KeyValue(chosen(layer.k), chosen(layer.v)) for layer in history.layers)
+    return History(layers, history.frames, None if history.latest is None else chosen(history.latest))
 
 
 def repeat(x: Tensor, count: int) -> Tensor:

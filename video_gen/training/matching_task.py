@@ -104,7 +104,7 @@ class MatchingTask(DistillTask):
             inputs.append(before)
             chosen_times.append(times[chosen].expand(-1, size))
             made.append(x)
-            history = student.encode_history(x, history=history, actions=past)
+            history = student.encode_history(x, history=history, actions=past, text=memory)
         return torch.cat(inputs, dim=2), torch.cat(chosen_times, dim=1), torch.cat(made, dim=2)
 
     @torch.no_grad()
