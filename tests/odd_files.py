@@ -9,6 +9,10 @@ import numpy as np
 BITS = 6
 
 
+KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+"""Weights of red and blue in brightness, by the matrix of H.273."""
+
+
 def numbered(frames: int = 40, height: int = 48, width: int = 64) -> np.ndarray:
     """(f, h, w, 3) uint8: six bars that spell the frame's index, and a mark that moves."""
     video = np.full((frames, height, width, 3), 40, np.uint8)
@@ -77,3 +81,16 @@ def flat(pixels: str, planes: tuple[int, ...], height: int = 32, width: int = 32
     for name, value in facts.items():
         setattr(frame, name, value)
     return frame
+
+
+def coded(rgb, matrix: int, full: bool, bits: int = 8) -> tuple[int, ...]:
+    """Y, Cb, Cr of a colour by the formulas of H.273."""
+    kr, kb = KR_KB[matrix]
+    r, g, b = (value / 255 for value in rgb)
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    cb, cr = (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
+    scale = 1 << (bits - 8)
+    if full:
+        most = (256 * scale) - 1
+        return round(y * most), round(cb * most + 128 * scale), round(cr * most + 128 * scale)
+    return tuple(round(scale * value) for value in (16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr))

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from odd_files import coded, encode, flat
 from photographs import NAMES, photograph
 from PIL import Image, ImageDraw
 
@@ -22,10 +23,12 @@ from video_gen.data.config import ClipConfig
 from video_gen.data.manifest import MANIFEST, read_manifest
 from video_gen.data.packed import Packed
 from video_gen.data.prepare import looking, preparing
+from video_gen.data.prepare.pieces import Piece
 from video_gen.data.prepare.preparing import prepare
 from video_gen.data.prepare.settings import KeepSettings, PrepareConfig
 from video_gen.data.prepare.shots import find_blends, find_cuts, find_shots
 from video_gen.data.prepare.workers import Workers
+from video_gen.data.prepare.writing import write_pieces
 from video_gen.data.video_file import all_frames, probe
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
@@ -192,6 +195,20 @@ def test_bars_are_cropped_and_pieces_are_scaled_and_show_the_frames_they_should(
     own = np.array([np.abs(a - b).mean() for a, b in zip(shown, small)])
     next_one = np.array([np.abs(a - b).mean() for a, b in zip(shown, small[1:])])
     assert own.max() < 4 and (own[:-1] < next_one).all()
+
+
+@pytest.mark.parametrize("matrix, full", [(1, True), (6, False), (9, False)])
+def test_colours_stay_what_they_are(tmp_path, matrix, full):
+    facts = {"colorspace": matrix, "color_range": 2 if full else 1}
+    frames = [flat("yuv420p", coded((200, 60, 90), matrix, full), 33, 45, **facts) for _ in range(3)]
+    path = encode(tmp_path / "a.mkv", frames, "ffv1", **facts)
+    info = probe(path)
+    for box, short in (((0.1, 0.1, 0.0, 0.0), None), ((0.0, 0.0, 0.0, 0.0), 16)):
+        piece = Piece("a.mkv", f"{short}", 0, 0, 3, 0.0, info.duration, box)
+        write_pieces(path, info, [piece], tmp_path, PrepareConfig(short_side=short), None)
+        (tmp_path / f"{piece.name}.mp4").rename(tmp_path / "made.mp4")
+        shown = np.stack([frame for _, frame in all_frames(tmp_path / "made.mp4")]).astype(int)
+        assert len(shown) == 3 and shown.shape[1] % 2 == 0 and abs(shown - (200, 60, 90)).max() <= 4
 
 
 def test_a_container_that_rounds_times_loses_and_repeats_no_frame(tmp_path):

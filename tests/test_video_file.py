@@ -5,11 +5,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from odd_files import encode, flat, number, numbered, remux
+from odd_files import KR_KB, coded, encode, flat, number, numbered, remux
 from PIL import Image
 
 from video_gen.data.picture import hlg_inverse_oetf, pq_eotf, rolled_off, without_combs
-from video_gen.data.video_file import all_frames, frames_at, probe, read_frames
+from video_gen.data.video_file import all_frames, every_frame, frames_at, probe, read_frames
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
 
@@ -220,21 +220,7 @@ def test_interlaced_frames_have_no_combs(tmp_path):
 
 # -------------------- colours
 
-KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 RED_ISH = (200, 60, 90)
-
-
-def coded(rgb, matrix: int, full: bool, bits: int = 8) -> tuple[int, ...]:
-    """Y, Cb, Cr of a colour by the formulas of H.273."""
-    kr, kb = KR_KB[matrix]
-    r, g, b = (value / 255 for value in rgb)
-    y = kr * r + (1 - kr - kb) * g + kb * b
-    cb, cr = (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
-    scale = 1 << (bits - 8)
-    if full:
-        most = (256 * scale) - 1
-        return round(y * most), round(cb * most + 128 * scale), round(cr * most + 128 * scale)
-    return tuple(round(scale * value) for value in (16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr))
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "yuv420p10le"])
@@ -246,6 +232,9 @@ def test_flat_colours_come_out_as_they_went_in(tmp_path, pixels, full, matrix):
     frames = [flat(pixels, values, **facts) for _ in range(3)]
     path = encode(tmp_path / "a.mkv", frames, "ffv1", pixels=pixels, **facts)
     assert abs(read_frames(path, [0.0])[0].astype(int) - RED_ISH).max() <= 3
+    smaller = next(every_frame(path, probe(path))).scaled(24, 20)
+    for picture, size in ((smaller, (20, 24, 3)), (smaller.scaled(7, 6), (6, 7, 3))):
+        assert picture.rgb().shape == size and abs(picture.rgb().astype(int) - RED_ISH).max() <= 5
 
 
 @pytest.mark.parametrize("height, matrix", [(32, 6), (720, 1)])

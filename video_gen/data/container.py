@@ -9,6 +9,7 @@ with B frames) or not at all (raw streams) is read by count.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,8 @@ class Opened:
     """Time stamp of the first frame that is shown."""
     counted: bool
     """Frames are numbered as they come: their stamps are those of decoding, or missing."""
+    packets: Iterator[Any]
+    """Of all streams, from the start on; each comes once."""
 
     @property
     def tick(self) -> float:
@@ -82,10 +85,12 @@ class Timeline(NamedTuple):
 def opened(path: Path | Loaded) -> Iterator[Opened]:
     """Raises: DataError if it is no video, or holds no stream to show."""
     with _container(path) as container:
-        stream = _shown_stream(container, path)
-        origin = None if _by_decoding(container, stream) else _first_stamp(container, stream, path)
-    with _container(path) as container:  # anew: not every container can go back to its start
-        yield Opened(path, container, _shown_stream(container, path), origin or 0, origin is None)
+        stream, packets, seen = _shown_stream(container, path), container.demux(), []
+        origin = None
+        if not _by_decoding(container, stream):
+            origin = _first_stamp(_remembered(packets, seen), stream, path)
+        # those that were seen come once more: not every container can go back to its start, and opening takes its time
+        yield Opened(path, container, stream, origin or 0, origin is None, chain(seen, packets))
 
 
 @contextmanager
@@ -117,10 +122,10 @@ def timeline(video: Opened) -> Timeline:
 
     Raises: DataError if there is no frame, the file ends before its header says, or its time starts again in the middle.
     """
-    container, stream, path = video.container, video.stream, video.path
+    stream, path = video.stream, video.path
     stamps, steps, decoding, last_of_any, packets, started = [], [], [], 0.0, 0, video.counted
     with explained(path):
-        for packet in container.demux():
+        for packet in video.packets:
             stamp = packet.pts if packet.pts is not None else packet.dts
             if not packet.size or (stamp is None and not video.counted):
                 continue
@@ -145,11 +150,11 @@ def timeline(video: Opened) -> Timeline:
     return Timeline(len(stamps), (stamps[last] - video.origin) * video.tick + step)
 
 
-def decoded(video: Opened) -> Iterator[Shown]:
-    """Frames from where the container stands, in the order shown. Raises: DataError."""
+def decoded(video: Opened, packets: Iterator[Any] | None = None) -> Iterator[Shown]:
+    """Frames in the order shown: of all that comes, or of `packets`. Raises: DataError."""
     index, end, whole = 0, 0.0, False
     with explained(video.path):
-        for frame in _frames(video):
+        for frame in _frames(video, packets or video.packets):
             if video.counted:
                 start, end = index * video.step, (index + 1) * video.step
             else:
@@ -171,7 +176,7 @@ def decoded_from(video: Opened, time: float) -> Iterator[Shown]:
         frames: Iterator[Shown] = iter(())
         try:
             video.container.seek(target, stream=video.stream, backward=True)
-            frames = decoded(video)
+            frames = decoded(video, video.container.demux(video.stream))
             first = next(frames, None)
         except (av.FFmpegError, DataError):
             first = None
@@ -218,12 +223,19 @@ def _by_decoding(container: Any, stream: Any) -> bool:
     return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
 
 
-def _first_stamp(container: Any, stream: Any, path: Path | Loaded) -> int | None:
+def _remembered(packets: Iterator[Any], seen: list[Any]) -> Iterator[Any]:
+    """Packets, each of which is put into `seen`."""
+    for packet in packets:
+        seen.append(packet)
+        yield packet
+
+
+def _first_stamp(packets: Iterator[Any], stream: Any, path: Path | Loaded) -> int | None:
     """Time stamp of the first frame that is shown; None if the packets have none."""
     key, shown, every = None, [], []
     with explained(path):
-        for packet in container.demux(stream):
-            if not packet.size:
+        for packet in packets:
+            if not packet.size or packet.stream.index != stream.index:
                 continue
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is None:
@@ -240,14 +252,16 @@ def _first_stamp(container: Any, stream: Any, path: Path | Loaded) -> int | None
     return min(shown or every)
 
 
-def _frames(video: Opened) -> Iterator[VideoFrame]:
+def _frames(video: Opened, packets: Iterator[Any]) -> Iterator[VideoFrame]:
     """Decoded with alpha, where the file has it."""
+    own = (packet for packet in packets if packet.stream.index == video.stream.index)
     name = ALPHA_DECODERS.get(video.stream.codec_context.name)
     if name is None or video.stream.metadata.get("alpha_mode") != "1" or name not in av.codecs_available:
-        yield from video.container.decode(video.stream)
+        for packet in own:
+            yield from packet.decode()
         return
     decoder: Any = av.CodecContext.create(name, "r")
-    for packet in video.container.demux(video.stream):
+    for packet in own:
         if packet.size:
             yield from decoder.decode(packet)
     yield from decoder.decode(None)

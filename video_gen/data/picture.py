@@ -1,6 +1,7 @@
 """A decoded frame as a person sees it: RGB, upright, of square pixels, without combs, standard dynamic range, on white."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -89,17 +90,39 @@ def to_picture(frame: VideoFrame, stored: tuple[int, int], shown: tuple[int, int
     return upright(array, orientation_of(frame, path))
 
 
-def to_scaled_picture(
-    frame: VideoFrame, size: tuple[int, int], stored: tuple[int, int], path: Path | Loaded
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Scaled:
+    """A frame at a size of its own, as it is seen. Most stay brightness and colours as they are coded, of limited range: to make
+    them smaller still, or to code them again, takes no detour through RGB."""
+
+    content: VideoFrame | np.ndarray
+    """yuv420p, or (h, w, 3) uint8 RGB."""
+    path: Path | Loaded
+
+    def rgb(self) -> np.ndarray:
+        """(h, w, 3) uint8."""
+        if isinstance(self.content, np.ndarray):
+            return self.content
+        return reformatted(self.content, "rgb24", self.path).to_ndarray()
+
+    def scaled(self, width: int, height: int) -> "Scaled":
+        if isinstance(self.content, np.ndarray):
+            made = Image.fromarray(self.content).resize((width, height), Image.Resampling.BOX)
+            return Scaled(np.asarray(made), self.path)
+        return Scaled(reformatted(self.content, "yuv420p", self.path, (width, height)), self.path)
+
+
+def to_scaled_picture(frame: VideoFrame, size: tuple[int, int], stored: tuple[int, int], path: Path | Loaded) -> Scaled:
     """The same at `size` (width, height), which is as it is seen, of whole pictures: several times as fast as to scale them
     afterwards, since most frames are scaled before their colours are worked out. Raises: DataError, as `to_picture`."""
     orientation = orientation_of(frame, path)
     width, height = size[::-1] if orientation.transposed else size
     if frame.interlaced_frame or frame.color_trc in (PQ, HLG) or has_alpha(frame):
         array = to_picture(frame, stored, stored, path)
-        return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BOX))
-    return upright(_reformatted(frame, "rgb24", path, (width, height)), orientation)
+        return Scaled(np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BOX)), path)
+    if orientation == Orientation() and _is_plain(frame):
+        return Scaled(reformatted(frame, "yuv420p", path, (width, height)), path)
+    return Scaled(upright(reformatted(frame, "rgb24", path, (width, height)).to_ndarray(), orientation), path)
 
 
 def upright(array: np.ndarray, orientation: Orientation) -> np.ndarray:
@@ -121,6 +144,11 @@ def without_combs(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _is_plain(frame: VideoFrame) -> bool:
+    """Whether brightness and two colours lie in planes of their own."""
+    return frame.format.name.startswith(("yuv4", "yuvj4"))
+
+
 def has_alpha(frame: VideoFrame) -> bool:
     name = frame.format.name
     return name.startswith(("yuva", "gbrap", "rgba", "bgra", "argb", "abgr", "ya", "pal8"))
@@ -131,24 +159,27 @@ def _rgb(frame: VideoFrame, path: Path | Loaded) -> np.ndarray:
     if frame.color_trc in (PQ, HLG):
         return _from_hdr(frame, path)
     if has_alpha(frame):
-        return _on_white(_reformatted(frame, "rgba", path))
-    return _reformatted(frame, "rgb24", path)
+        return _on_white(reformatted(frame, "rgba", path).to_ndarray())
+    return reformatted(frame, "rgb24", path).to_ndarray()
 
 
-def _reformatted(
-    frame: VideoFrame, format: str, path: Path | Loaded, size: tuple[int, int] | None = None
-) -> np.ndarray:
-    """`size`: (width, height) to which it is scaled on the way, each pixel the mean of those that it stands for."""
-    name, scaled = frame.format.name, {}
+def reformatted(frame: VideoFrame, format: str, path: Path | Loaded, size: tuple[int, int] | None = None) -> VideoFrame:
+    """A frame in another format, yuv420p of limited range or one of RGB, by the matrix and range that it declares.
+
+    Args: size: (width, height) to which it is scaled on the way, each pixel the mean of those that it stands for.
+    Raises: DataError if its colours are stored in a way that is not read.
+    """
+    name, how = frame.format.name, {"format": format, "threads": 1}
     if size is not None:
         larger = size[0] > frame.width or size[1] > frame.height
-        how = Interpolation.BICUBIC if larger else Interpolation.AREA
-        scaled = {"width": size[0], "height": size[1], "interpolation": how}
+        interpolation = Interpolation.BICUBIC if larger else Interpolation.AREA
+        how |= {"width": size[0], "height": size[1], "interpolation": interpolation}
     if frame.format.is_rgb or name == "pal8":
-        return frame.reformat(format=format, **scaled).to_ndarray()
+        return frame.reformat(**how)
     full = name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
     if name.startswith("gray") and frame.color_range != ColorRange.MPEG:
-        return frame.reformat(format=format, **scaled).to_ndarray()
+        return frame.reformat(**how)
+    to = ColorRange.MPEG if format == "yuv420p" else ColorRange.JPEG
     matrix = frame.colorspace
     if matrix in UNSPECIFIED or name.startswith("gray"):
         matrix = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
@@ -157,14 +188,10 @@ def _reformatted(
             f"{path}: its colours are stored by matrix {int(matrix)} of H.273, of which only "
             f"{', '.join(dict.fromkeys(READ_MATRICES.values()))} are read; encode it again"
         )
-    return frame.reformat(
-        format=format,
-        src_colorspace=matrix,
-        dst_colorspace=matrix,
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        **scaled,
-    ).to_ndarray()
+    how |= {"src_colorspace": matrix, "src_color_range": ColorRange.JPEG if full else ColorRange.MPEG}
+    made = frame.reformat(dst_colorspace=matrix, dst_color_range=to, **how)
+    made.colorspace, made.color_range = matrix, to  # it may be the frame itself, and say nothing of either
+    return made
 
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:
@@ -177,7 +204,7 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 
 def _from_hdr(frame: VideoFrame, path: Path | Loaded) -> np.ndarray:
     """Toned down: linear light, highlights rolled off, BT.709 primaries, and the gamma of a screen."""
-    coded = _reformatted(frame, "rgb48le", path)
+    coded = reformatted(frame, "rgb48le", path).to_ndarray()
     light = (_pq_light if frame.color_trc == PQ else _hlg_light)(coded) / REFERENCE_WHITE
     if frame.color_primaries in (9, *UNSPECIFIED):
         light = (light @ BT2020_TO_BT709.T.astype(np.float32)).clip(0)

@@ -20,7 +20,16 @@ from video_gen.data.container import MAX_PIXELS as MAX_PIXELS
 from video_gen.data.container import Opened, decoded, decoded_from, opened, timeline
 from video_gen.data.image_file import count_of, opened_image, rgb_of, shown_images, tick_of
 from video_gen.data.packed import File, Loaded, Packed
-from video_gen.data.picture import HLG, PQ, has_alpha, orientation_of, square_size, to_picture, to_scaled_picture
+from video_gen.data.picture import (
+    HLG,
+    PQ,
+    Scaled,
+    has_alpha,
+    orientation_of,
+    square_size,
+    to_picture,
+    to_scaled_picture,
+)
 from video_gen.errors import DataError, ShapeError
 
 VIDEO_SUFFIXES = frozenset((
@@ -72,7 +81,7 @@ class Timed(NamedTuple):
     end: float
     read: Callable[[], np.ndarray]
     """Makes (h, w, 3) uint8 RGB of it; called only if it is wanted."""
-    scaled: Callable[[int, int], np.ndarray]
+    scaled: Callable[[int, int], Scaled]
     """Makes it of a width and a height, all of it; much faster than to scale what `read` makes."""
 
 
@@ -265,8 +274,9 @@ def _timed_images(path: Path | Loaded) -> Iterator[Timed]:
             start,
             end,
             lambda picture=same: rgb_of(picture, path),
-            lambda width, height, picture=same: np.asarray(
-                Image.fromarray(rgb_of(picture, path)).resize((width, height), Image.Resampling.LANCZOS)
+            lambda width, height, picture=same: Scaled(
+                np.asarray(Image.fromarray(rgb_of(picture, path)).resize((width, height), Image.Resampling.LANCZOS)),
+                path,
             ),
         )
 

@@ -98,15 +98,17 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float, crf: int, preset: str
         container.mux(stream.encode())
 
 
-def h264_stream(container: Any, height: int, width: int, rate: Fraction, options: dict[str, str]) -> Any:
-    """A stream of H.264 that plays in browsers, in a container open for writing."""
+def h264_stream(
+    container: Any, height: int, width: int, rate: Fraction, options: dict[str, str], matrix: int = BT709
+) -> Any:
+    """A stream of H.264 that plays in browsers, in a container open for writing. `matrix`: of its colours, by H.273."""
     stream: Any = container.add_stream("libx264", rate=rate, options=options)
     context = stream.codec_context
     stream.height, stream.width = height, width
     stream.pix_fmt = "yuv420p"
     context.gop_size = GOP
     context.thread_count = 1  # worlds are rendered in as many processes as there are cores
-    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.colorspace, context.color_primaries, context.color_trc = matrix, BT709, BT709
     context.color_range = ColorRange.MPEG
     return stream
 

@@ -14,7 +14,7 @@ from video_gen.data.video_file import VideoInfo
 from video_gen.errors import DataError
 from video_gen.files import written
 
-VERSION = 1
+VERSION = 2
 """Of what is measured: facts of another version are looked for again."""
 SPANS = (4, 8, 16)
 """Frames before and after one that may be a blend of both."""

@@ -1,6 +1,6 @@
 """One reading of a file, from its first frame to its last: the curves and samples from which everything is decided.
 
-Every frame is looked at as a picture of a few hundred cells, scaled by FFmpeg before its colours are worked out; about once a
+Every frame is scaled by FFmpeg before its colours are worked out, and looked at as a picture of a few hundred cells; about once a
 second one is looked at more closely.
 """
 
@@ -13,8 +13,9 @@ import numpy as np
 from video_gen.data.duplicates import SIDE
 from video_gen.data.flow import SMALLEST, fastest, flow
 from video_gen.data.folder import content_hash
+from video_gen.data.picture import Scaled
 from video_gen.data.prepare.facts import SPANS, THUMB, Facts
-from video_gen.data.video_file import Timed, VideoInfo, every_frame, probe
+from video_gen.data.video_file import VideoInfo, every_frame, probe
 from video_gen.errors import DataError
 
 CELLS = (48, 27)
@@ -52,10 +53,11 @@ def look_at(path: Path, name: str, stamp: str) -> Facts:
 
 
 def _read(path: Path, info: VideoInfo) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    curves, samples = _Curves(info.fps or 1.0), _Samples(info)
+    curves, samples, size = _Curves(info.fps or 1.0), _Samples(info), _sized(info, SHORT_SIDE)
     for index, timed in enumerate(every_frame(path, info)):
-        curves.add(timed.start, timed.scaled(*CELLS))
-        samples.add(index, timed)
+        picture = timed.scaled(*size)  # once: what is looked at is made of it
+        curves.add(timed.start, picture.scaled(*CELLS).rgb())
+        samples.add(index, timed.start, timed.end, picture)
     return curves.finished(), samples.finished()
 
 
@@ -78,7 +80,7 @@ class _Curves:
 
     def add(self, time: float, picture: np.ndarray) -> None:
         flat = picture.reshape(-1).astype(np.float32)
-        grey = picture.mean(-1)
+        grey = flat.reshape(-1, 3) @ np.full(3, 1 / 3, np.float32)
         histogram = _histogram(picture)
         step, colours = 0.0, 0.0
         if self.near:
@@ -98,10 +100,10 @@ class _Curves:
 
     def _returns(self, step: float) -> None:
         """Is this frame what was there just before the one before it? And is it what a frame of a moment ago cut away from?"""
-        index, count = len(self.back) - 1, len(self.near)
-        if step > 0:
-            for ago in range(2, min(self.flash + 1, count - 1) + 1):
-                near = _apart(self.near[-1], self.near[-1 - ago])
+        index, most = len(self.back) - 1, min(self.flash + 1, len(self.near) - 2)
+        if step > 0 and most >= 2:
+            older = np.stack([self.near[-1 - ago] for ago in range(2, most + 1)])
+            for ago, near in enumerate(np.abs(older - self.near[-1]).mean(1).tolist(), 2):
                 self.back[index] = min(self.back[index], near / step)  # the end of a flash
                 before = self.rows["step"][index - ago + 1]  # that the flash began with
                 if before > 0:
@@ -143,8 +145,8 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
 
 def _histogram(picture: np.ndarray) -> np.ndarray:
     """Shares of the colours, (BINS ** 3,)."""
-    part = picture.reshape(-1, 3).astype(np.int32) * BINS // 256
-    return np.bincount((part[:, 0] * BINS + part[:, 1]) * BINS + part[:, 2], minlength=BINS**3) / len(part)
+    part = picture.reshape(-1, 3).astype(np.int16) * BINS // 256
+    return np.bincount(part @ np.array([BINS * BINS, BINS, 1], np.int16), minlength=BINS**3) / len(part)
 
 
 # -------------------- now and then
@@ -156,7 +158,6 @@ class _Samples:
     def __init__(self, info: VideoInfo):
         self.info = info
         self.every = max(1e-6, min(SAMPLE_SECONDS, info.duration / LEAST_SAMPLES))
-        self.size = _sized(info, SHORT_SIDE)
         self.motion_size = _sized(info, MOTION_SIDE)
         self.next = self.every / 2
         self.rows: dict[str, list[Any]] = {
@@ -165,27 +166,27 @@ class _Samples:
         self.waiting: deque[tuple[float, np.ndarray]] = deque()
         """Samples whose motion is not known yet: time, and picture."""
 
-    def add(self, index: int, timed: Timed) -> None:
-        if self.waiting and timed.start - self.waiting[0][0] >= MOTION_SECONDS - 1e-6:
-            self._measure(timed)
-        if timed.end <= self.next and self.info.kind == "video" and index + 1 < self.info.num_frames:
+    def add(self, index: int, start: float, end: float, picture: Scaled) -> None:
+        if self.waiting and start - self.waiting[0][0] >= MOTION_SECONDS - 1e-6:
+            self._measure(start, picture)
+        if end <= self.next and self.info.kind == "video" and index + 1 < self.info.num_frames:
             return
-        if timed.end <= self.next and self.rows["frame"]:
+        if end <= self.next and self.rows["frame"]:
             return
-        self.next += self.every * max(1.0, np.ceil((timed.end - self.next) / self.every))
-        grey = _grey(timed.scaled(*self.size))
+        self.next += self.every * max(1.0, np.ceil((end - self.next) / self.every))
+        grey = _grey(picture.rgb())
         self.rows["frame"].append(index)
         self.rows["sharpness"].append(sharpness(grey))
-        self.rows["grey"].append(_grey(timed.scaled(*THUMB)).round().astype(np.uint8))
-        self.rows["small"].append(_grey(timed.scaled(SIDE, SIDE)).round().astype(np.uint8))
+        self.rows["grey"].append(_grey(picture.scaled(*THUMB).rgb()).round().astype(np.uint8))
+        self.rows["small"].append(_grey(picture.scaled(SIDE, SIDE).rgb()).round().astype(np.uint8))
         self.rows["lit"].append(bars(grey))
         self.rows["motion"].append(np.nan)
-        self.waiting.append((timed.start, timed.scaled(*self.motion_size)))
+        self.waiting.append((start, picture.scaled(*self.motion_size).rgb()))
 
-    def _measure(self, timed: Timed) -> None:
+    def _measure(self, start: float, picture: Scaled) -> None:
         then, before = self.waiting.popleft()
         number = len(self.rows["motion"]) - 1 - len(self.waiting)
-        self.rows["motion"][number] = _moved(before, timed.scaled(*self.motion_size)) / (timed.start - then)
+        self.rows["motion"][number] = _moved(before, picture.scaled(*self.motion_size).rgb()) / (start - then)
 
     def finished(self) -> dict[str, np.ndarray]:
         kinds = {"frame": np.int64, "grey": np.uint8, "small": np.uint8}

@@ -75,7 +75,7 @@ class PrepareConfig(Config):
     """Pixels to which the short side is scaled; smaller pictures stay as they are. None = all do."""
     fps: Fps | None = None
     """Frames a second above which pieces are thinned out; None = as they are."""
-    crf: int = Field(default=18, ge=0, le=51)
+    crf: int = Field(default=20, ge=0, le=51)
     """H.264 quality of what is written, 0 (best) to 51."""
     crop: bool = True
     """Crop black bars."""
