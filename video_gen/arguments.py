@@ -15,6 +15,7 @@ from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, Rec
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.model.transformer_config import TextConfig
 from video_gen.sampling.config import SamplingConfig, Solver
+from video_gen.sampling.fit import Fit
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -264,6 +265,7 @@ class Sample(Config):
     """Whole factor by which the pictures are enlarged."""
     compile: bool = False
     """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
+    fit: Annotated[Fit, FLAT] = Fit()
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
     ending: Annotated[EndingOptions, FLAT] = EndingOptions()
@@ -295,6 +297,7 @@ class StreamVideo(Config):
     """Whole factor by which the pictures are enlarged."""
     speed: float | None = Field(default=None, ge=0.01, le=100)
     """Of playback; default 1."""
+    fit: Annotated[Fit, FLAT] = Fit()
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 

@@ -46,6 +46,7 @@ from video_gen.errors import ConfigError, exit_code
 from video_gen.files import check_folder
 from video_gen.options import names_of, options_of
 from video_gen.plain_yaml import read_yaml
+from video_gen.sampling.fit import Fit
 from video_gen.shipped import OWN_DEMO, OWN_VAE, default_model
 from video_gen.training.recipes import VAERun
 
@@ -155,17 +156,22 @@ def model_of(model: Path | None, own: Path = OWN_DEMO, part: str = "") -> Path:
     return model
 
 
-def sample(device: Device, compile: bool, output: Path, model: Path | None = None, **options: Any) -> None:
+def sample(
+    device: Device, compile: bool, output: Path, fit: Fit, prompt: str, model: Path | None = None, **options: Any
+) -> None:
+    if compile and fit.offload != "off":
+        raise ConfigError("compile and offload do not go together: weights that come and go cannot be compiled in")
     check_folder(output)
     from video_gen.sample import sample_to_files
     from video_gen.sampling.pipeline import VideoPipeline
     from video_gen.training.compiling import compile_to_sample, or_eagerly
     from video_gen.training.parallel import pick_device
 
-    pipeline = VideoPipeline.from_pretrained(model_of(model), pick_device(device))
+    texts = [prompt, options.get("negative_prompt", "")]
+    pipeline = VideoPipeline.from_pretrained(model_of(model), pick_device(device), fit, texts)
     if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
-    make = partial(sample_to_files, pipeline, output=output, **options)
+    make = partial(sample_to_files, pipeline, prompt, output, **options)
     for path in or_eagerly(make, {"transformer": pipeline.transformer}) if compile else make():
         print(path)
 
@@ -175,6 +181,7 @@ def stream(
     output: Path,
     format: Literal["mp4", "raw"],
     enlarge: int,
+    fit: Fit,
     model: Path | None = None,
     prompt: str | None = None,
     script: Path | None = None,
@@ -194,7 +201,8 @@ def stream(
     cues = read_script(script) if script else []
     if resume is not None and model is None:
         model = Path(model_of_state(resume))
-    pipeline = VideoPipeline.from_pretrained(model_of(model), on)
+    texts = [text for text in (prompt, *(cue.prompt for cue in cues)) if text is not None]
+    pipeline = VideoPipeline.from_pretrained(model_of(model), on, fit, texts)
     with open_stream(pipeline, prompt, cues=cues, resume=resume, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 

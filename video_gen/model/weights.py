@@ -90,22 +90,21 @@ def keep_in(model: nn.Module, kind: Weights, frozen: bool = False) -> None:
     """Keep the linear layers of a model's `blocks`, or of any other module's, in `kind`. Parts on "meta" stay there.
 
     Args: frozen: only those that do not learn; so the base of a LoRA, and not what is trained beside it.
-    Raises: ConfigError if they are in eight bits already, which says less than was there.
+    Raises: ConfigError if they are in other eight bits already, which say less than was there.
     """
     root = getattr(model, "blocks", model)
-    if kind == "fp32":
-        return
     for parent in list(root.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, EightBitLinear):
+            if isinstance(layer, EightBitLinear) and layer.weight.dtype != STORED.get(kind):
                 raise ConfigError(
                     f"weights {kind}: they are in eight bits already; load the model again, with this one"
                 )
-            if isinstance(layer, nn.Linear) and not (frozen and layer.weight.requires_grad):
-                if kind == "bf16":
-                    layer.weight = nn.Parameter(layer.weight.detach().bfloat16(), layer.weight.requires_grad)
-                else:
-                    setattr(parent, name, EightBitLinear.of(layer, kind))
+            if kind == "fp32" or not isinstance(layer, nn.Linear) or (frozen and layer.weight.requires_grad):
+                continue
+            if kind == "bf16":
+                layer.weight = nn.Parameter(layer.weight.detach().bfloat16(), layer.weight.requires_grad)
+            else:
+                setattr(parent, name, EightBitLinear.of(layer, kind))
 
 
 def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], device: str | torch.device = "cpu") -> None:
@@ -135,6 +134,11 @@ def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], device: str | 
             setattr(part, last, filled)
     if left:
         raise ConfigError(f"weights: {min(left)} is missing; take the weights of the same model, whole")
+
+
+def with_blocks(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model that have `blocks`: itself, or its experts."""
+    return [part for part in model.modules() if isinstance(getattr(part, "blocks", None), nn.ModuleList)]
 
 
 def in_eight_bits(model: nn.Module) -> bool:

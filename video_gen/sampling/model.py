@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,13 +16,17 @@ from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.files import write_text
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.model.lent_text import lent_text
+from video_gen.model.offload import Offload
 from video_gen.model.pretrained import local_folder, read_config
-from video_gen.model.text import TextEncoder, load_text_encoder
+from video_gen.model.text import TextEncoder, load_text_config, load_text_encoder
 from video_gen.model.transformer import TextMemory, VideoTransformer
 from video_gen.model.vae_layers import Caches
 from video_gen.model.video_vae import PART_FRAMES, VideoVAE
+from video_gen.model.weights import keep_in, with_blocks
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import ClipSettings, PipelineConfig, SamplingConfig
+from video_gen.sampling.fit import Fit
 from video_gen.sampling.rollout import RolloutState, begin
 from video_gen.sampling.solvers import generators_for
 
@@ -46,13 +51,20 @@ class VideoModel:
         self.diffusion = Diffusion(diffusion)
         self.origin = origin
         """Where it was loaded from: an absolute folder, the name of a model that ships, or a Hub id."""
+        self.fitted = Fit()
+        self.offloads: tuple[Offload, ...] = ()
 
     # -------------------- loading and saving
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def from_pretrained(
+        cls, path: str | Path, device: str | torch.device = "cpu", fit: Fit = Fit(), texts: Sequence[str] = ()
+    ) -> Self:
         """Load a model folder, the model of that name that ships, or a Hub id.
 
+        Args:
+            fit: what is where, and in how many bits.
+            texts: with `fit.text_encoder` "freed", those that will be wanted: the encoder is gone before the transformer comes.
         Raises: DataError, ConfigError if it is not one, is damaged, or its parts do not belong together.
         """
         folder = local_folder(path)
@@ -66,10 +78,16 @@ class VideoModel:
         for part in ("vae", "transformer", "text"):
             if not (folder / part).is_dir():
                 raise DataError(f"{folder}: holds no {part}/; copy the model again, with all of its folders")
+        text: TextEncoder
+        if fit.text_encoder == "freed":
+            load = partial(load_text_encoder, folder / "text")
+            text = lent_text(load, load_text_config(folder / "text"), texts, device)
+        else:
+            text = load_text_encoder(folder / "text")
         model = cls(
             VideoVAE.from_pretrained(folder / "vae"),
-            VideoTransformer.from_pretrained(folder / "transformer"),
-            load_text_encoder(folder / "text"),
+            VideoTransformer.from_pretrained(folder / "transformer", fit.weights),
+            text,
             config.diffusion,
             config.clip,
             config.sampling,
@@ -78,7 +96,7 @@ class VideoModel:
             config.maze,
         )
         model.check_parts(folder)
-        return model.to(device)
+        return model.settle(fit, device)
 
     def check_parts(self, folder: Path) -> None:
         """Raises: ConfigError if the parts of a folder are not of one model."""
@@ -108,8 +126,34 @@ class VideoModel:
         write_text(folder / "model.json", self.config.model_dump_json(indent=1))
 
     def to(self, device: str | torch.device) -> Self:
-        for module in (self.vae, self.transformer, self.text):
-            module.to(device).eval()
+        return self.settle(self.fitted, device)
+
+    def settle(self, fit: Fit, device: str | torch.device) -> Self:
+        """Put the parts where `fit` wants them, for sampling. A text encoder that is not to be there stays as it was loaded.
+
+        Raises: ConfigError if a tile is none of the VAE's, or weights are in eight bits already and are to be in others.
+        """
+        stride = self.vae.config.spatial_stride
+        if fit.vae_tile is not None and fit.vae_tile % stride:
+            low = max(stride, fit.vae_tile - fit.vae_tile % stride)
+            raise ConfigError(
+                f"vae_tile {fit.vae_tile} must be a multiple of {stride}, as {low} and {low + stride} are"
+            )
+        for offload in self.offloads:
+            offload.close()
+        for part in with_blocks(self.transformer):
+            keep_in(part, fit.weights)
+        if fit.offload == "blocks":
+            self.transformer.requires_grad_(False)
+            self.offloads = tuple(Offload(part, device) for part in with_blocks(self.transformer))
+        else:
+            self.offloads = ()
+            self.transformer.to(device)
+        self.text.to("cpu" if fit.text_encoder == "cpu" else device)
+        self.vae.to(device)
+        for part in (self.vae, self.transformer, self.text):
+            part.eval()
+        self.fitted = fit
         return self
 
     @property
@@ -138,7 +182,10 @@ class VideoModel:
         return sampling.long_block_frames or max(1, self.latent_frames(self.config.clip.num_frames) // 2)
 
     def encode_text(self, texts: Sequence[str]) -> TextMemory:
-        tokens, visible = self.text(self.text.tokenise(list(texts)).to(self.device))
+        entries = self.text.tokenise(list(texts))
+        on = torch.device("cpu") if self.fitted.text_encoder == "cpu" else self.device
+        with torch.autocast(on.type, torch.bfloat16, enabled=torch.is_autocast_enabled(self.device.type)):
+            tokens, visible = (x.to(self.device) for x in self.text(entries.to(on)))
         return self.transformer.encode_text(finite(tokens, "text encoder"), visible)
 
     def begin(
@@ -180,15 +227,28 @@ class VideoModel:
     def encode(self, frames: np.ndarray) -> Tensor:
         """uint8 (b, f, h, w, 3) to latents (b, c, f', h', w')."""
         video = to_video(torch.from_numpy(frames)).to(self.device)
-        return finite(torch.cat([part.mean.float() for part in self.vae.encode_parts(video)], dim=2), "VAE")
+        parts = self.vae.encode_parts(video, self.vae_chunk, self.vae_tile)
+        return finite(torch.cat([part.mean.float() for part in parts], dim=2), "VAE")
+
+    @property
+    def vae_chunk(self) -> int:
+        """Latent frames that go through the VAE at once."""
+        return self.fitted.vae_chunk or PART_FRAMES
+
+    @property
+    def vae_tile(self) -> int:
+        """Side of a tile in latent pixels."""
+        if self.fitted.vae_tile is not None:
+            return self.fitted.vae_tile // self.vae.config.spatial_stride
+        return self.vae.tile_for(self.config.clip.height, self.config.clip.width)
 
     def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:
         """The next latents (b, c, f, h, w) as uint8 (b, f, h, w, 3), a few latent frames and, of large ones, a tile at a
         time, and the VAE's cache of each tile. Raises: DataError if they are not finite, which would be a black video."""
         finite(latents, "transformer", "guidance_scale and history_scale are too high")
-        parts, tile = [], self.vae.tile_for(self.config.clip.height, self.config.clip.width)
-        for some in latents.split(PART_FRAMES, dim=2):
-            video, caches = self.vae.tiled_decode_chunk(some, caches, tile)
+        parts = []
+        for some in latents.split(self.vae_chunk, dim=2):
+            video, caches = self.vae.tiled_decode_chunk(some, caches, self.vae_tile)
             parts.append(np.stack([to_frames(one) for one in finite(video, "VAE")]))
         assert caches is not None
         return np.concatenate(parts, axis=1), caches

@@ -116,6 +116,8 @@ class Streams:
         sampling = now.sampling.replace(**settings)
         new = now.replace(prompts=tuple(prompts), sampling=sampling, speed=now.speed if speed is None else speed)
         if new.replace(speed=now.speed) != now:
+            if self._pipeline.offloads:
+                self._ahead.result()  # blocks that come and go serve one thread at a time
             self._model = self._encode(new)
         self._steering = new
 
