@@ -81,7 +81,7 @@ class VideoModel:
         text: TextEncoder
         if fit.text_encoder == "freed":
             load = partial(load_text_encoder, folder / "text")
-            text = lent_text(load, load_text_config(folder / "text"), texts, device)
+            text = lent_text(load, load_text_config(folder / "text"), [*texts, config.sampling.negative_prompt], device)
         else:
             text = load_text_encoder(folder / "text")
         model = cls(
