@@ -4,6 +4,7 @@ Processes are started as torchrun does, by environment variables, each group doe
 takes longest.
 """
 
+import copy
 import itertools
 import json
 import multiprocessing
@@ -24,12 +25,13 @@ from video_gen.errors import ConfigError
 from video_gen.model.text import ByteTextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
+from video_gen.model.wan.transformer import WanTransformer
 from video_gen.training import loop as loop_module
 from video_gen.training.config import LoopConfig, OptimConfig, ParallelConfig
 from video_gen.training.context import Ring, Ulysses
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.loop import TrainingInterrupted, train
-from video_gen.training.parallel import Mesh, matrices_to_rows, processes, rows_to_matrices
+from video_gen.training.parallel import Mesh, matrices_to_rows, processes, rows_to_matrices, whole
 from video_gen.training.recipes import DiffusionRun
 from video_gen.training.state import latest
 
@@ -167,6 +169,41 @@ def job_gradients(folder: Path) -> None:
             torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
+def job_wan(folder: Path) -> None:
+    """A WanTransformer of which processes share the tokens, and one whose weights are spread: as in one process."""
+    count = int(os.environ["WORLD_SIZE"])
+    generator = torch.Generator().manual_seed(1)
+    noisy, clean, target = torch.randn(3, 2, CHANNELS, FRAMES, *SIZE, generator=generator)
+    text, t = torch.randn(2, 4, 16, generator=generator), torch.rand(2, FRAMES, generator=generator)
+    pictures = {"clip_tokens": torch.randn(2, 5, 9, generator=generator)}
+    visible = torch.tensor([[True] * 4, [True, True, False, False]])
+    sizes = {"latent_channels": CHANNELS, "in_channels": CHANNELS, "text_width": 16, "image_width": 9, "ffn_dim": 40}
+    hidden = {"history_visible": torch.tensor([True, False])} | pictures
+    with processes(ParallelConfig(context=-1, shard=1), LoopConfig(batch_size=1)) as mesh:
+        for heads, window, blocks in ((4, None, (1, 2, 2)), (3, 1, (1, 2, 2)), (4, None, (5,)), (3, None, (5,))):
+            torch.manual_seed(0)
+            sizes |= {"dim": 8 * heads, "num_heads": heads, "window": window}
+            model = WanTransformer.from_preset("tiny", **sizes)
+            torch.nn.init.normal_(model.head.head.weight)  # which begins with zeros, and would hide mistakes
+            spread = copy.deepcopy(model)
+            found = []
+            for shared in (None, mesh.context.context(heads), "spread"):
+                made, context = (spread, None) if shared == "spread" else (model, shared)
+                if shared == "spread":
+                    mesh.distribute({"transformer": spread})
+                model.zero_grad()
+                output = made(noisy, t, text, visible, clean, 0.3 * t, blocks, context=context, **hidden)
+                (output - target).square().mean().backward()
+                gradients = {n: whole(p.grad).clone() for n, p in made.named_parameters() if p.grad is not None}
+                if context is not None:
+                    for gradient in gradients.values():
+                        dist.all_reduce(gradient)
+                        gradient /= count
+                found.append((output.detach(), gradients))
+            for other in found[1:]:
+                torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-6)
+
+
 def job_matrices(folder: Path) -> None:
     """Dealing matrices out and back, for numbers that divide and that do not."""
     with processes(ParallelConfig(), LoopConfig(batch_size=4)) as mesh:
@@ -236,6 +273,7 @@ def pair(tmp_path_factory) -> Path:
     jobs = (
         ("matrices", {}),
         ("gradients", {}),
+        ("wan", {}),
         ("curve", {"name": "context", "parallel": {"context": 2}}),
         ("cut", {"name": "cut", "parallel": {"shard": 2}}),
     )
@@ -268,7 +306,7 @@ def test_a_damaged_shard_is_noticed(pair):
 def test_four_processes_and_what_two_saved_goes_on_with_four(pair, one, tmp_path):
     shutil.copytree(pair / "cut", tmp_path / "resumed")
     mixed = {"parallel": {"shard": 2, "context": 2}}
-    jobs = (("gradients", {}), ("matrices", {}), ("curve", {"name": "mixed", **mixed}))
+    jobs = (("gradients", {}), ("wan", {}), ("matrices", {}), ("curve", {"name": "mixed", **mixed}))
     finish(start(4, tmp_path, *jobs, ("curve", {"name": "resumed", **mixed})), tmp_path)
     for name in ("mixed", "resumed"):
         assert losses(tmp_path / name) == pytest.approx(one, abs=1e-4)

@@ -6,6 +6,7 @@ of the time, and of no products) are left out.
 """
 
 from itertools import accumulate
+from typing import Protocol
 
 from video_gen.model.transformer_config import NEIGHBOURS, TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
@@ -14,6 +15,16 @@ BACKWARD = 2
 """A product's backward is two products of its size: one for its input's gradient, one for its weight's."""
 TIME_FEATURES, PLACE_FEATURES = 256, 32
 """Inputs of the embeddings of diffusion time and of places: `layers.TimeEmbedding`, `layers.PlaceEmbedding`."""
+
+
+class Limits(Protocol):
+    """What a transformer's sizes say of its history."""
+
+    @property
+    def sink(self) -> int: ...
+
+    @property
+    def window(self) -> int | None: ...
 
 
 # -------------------- the transformer
@@ -39,7 +50,7 @@ def transformer_flops(
     text = _text_pass(config, batch, text_tokens)
     if not history or len(blocks) == 1:
         return text + _noisy_pass(config, batch, places, blocks, (0,) * len(blocks), text_tokens)
-    past = _kept_before(config, blocks)
+    past = kept_before(config, blocks)
     return (
         text
         + _clean_pass(config, batch, places, blocks[:-1], past[:-1])
@@ -115,7 +126,7 @@ def _video_pairs(places: int, blocks: tuple[int, ...], past: tuple[int, ...], te
     }
 
 
-def _kept_before(config: TransformerConfig, blocks: tuple[int, ...]) -> tuple[int, ...]:
+def kept_before(config: Limits, blocks: tuple[int, ...]) -> tuple[int, ...]:
     """Frames of history that each block sees."""
     starts = list(accumulate(blocks, initial=0))[:-1]
     most = None if config.window is None else config.sink + config.window

@@ -23,6 +23,8 @@ from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
+from video_gen.model.wan.config import WanTransformerConfig
+from video_gen.model.wan.flops import wan_flops
 from video_gen.sampling.config import ClipSettings
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.best import Judge
@@ -186,7 +188,9 @@ class DiffusionTask:
         """The trained text encoder's, too; not those of a frozen one."""
         b, _, f, h, w = batch["latents"].shape
         blocks, tokens = self.blocks(step, f), self.text_tokens(batch["text"])
-        forward = transformer_flops(self.transformer.config, b, (f, h, w), tokens, blocks, history=len(blocks) > 1)
+        config, history = self.transformer.config, len(blocks) > 1
+        count: Any = wan_flops if isinstance(config, WanTransformerConfig) else transformer_flops
+        forward = count(config, b, (f, h, w), tokens, blocks, history=history)
         return (1 + BACKWARD) * (forward + text_flops(self.run.text, b, tokens))
 
     def text_tokens(self, tokenised: Tensor) -> int:
