@@ -357,7 +357,7 @@ class VideoTransformer(nn.Module, Pretrained):
         hidden |= {"gap": text.gap}
         plans = self._plans(x, (height, width), blocks, first, kept, route, context=context, **hidden)
         embedded, modulation = self._times(t, actions)
-        x, _ = self._layers(x, modulation, plans, text, history, route, self.config.depth)
+        x = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         patches = self.unembed(modulate(layer_norm(x), shift, scale))
         if self.previous_modulation is not None and held is not None:
@@ -377,7 +377,8 @@ class VideoTransformer(nn.Module, Pretrained):
     ) -> tuple[KeyValue, ...]:
         """Keys and values of every layer; the last layer does no more than make them."""
         _, modulation = self._times(t, actions)
-        x, memories = self._layers(x, modulation, plans, None, history, route, self.config.depth - 1)
+        memories: list[KeyValue] = []
+        x = self._layers(x, modulation, plans, None, history, route, self.config.depth - 1, memories)
         return (*memories, cast(TransformerBlock, self.blocks[-1]).memory(x, modulation, plans[0]))
 
     def _layers(
@@ -389,9 +390,14 @@ class VideoTransformer(nn.Module, Pretrained):
         history: History | None,
         route: Route | None,
         depth: int,
-    ) -> tuple[Tensor, list[KeyValue]]:
-        """The first `depth` layers; `plans`: for all places, and for the route's. Returns: tokens, keys and values."""
-        memories, whole = [], x
+        memories: list[KeyValue] | None = None,
+    ) -> Tensor:
+        """The first `depth` layers; `plans`: for all places, and for the route's; `memories` are given their keys and values, which
+        otherwise are gone when the layer is done: those of all layers are larger than all else.
+
+        Returns: tokens.
+        """
+        whole = None
         for index, block in enumerate(self.blocks[:depth]):
             if route is not None and index == route.first:
                 whole, x = x, route.take(x)
@@ -400,9 +406,11 @@ class VideoTransformer(nn.Module, Pretrained):
             words = text.layers[index] if text else None
             x, memory = block(x, modulation, plans[routed], words, layer, self.checkpointing)
             if route is not None and index == route.stop - 1:
-                x = route.put(whole, x)
-            memories.append(memory)
-        return x, memories
+                x = route.put(cast(Tensor, whole), x)
+            if memories is not None:
+                memories.append(memory)
+            del memory
+        return x
 
     def _embed(self, latents: Tensor, stream: int, context: Context | None = None) -> tuple[Tensor, int, int]:
         """Tokens (b, f, s, d), with a context of its share of places, and height and width of all in patches."""

@@ -240,7 +240,7 @@ class WanTransformer(nn.Module, Pretrained):
         kept = history.frames if history else 0
         plan = self._plan(x, grid, blocks, first, kept, history_visible=history_visible, context=context)
         embedded, modulation = self._times(t)
-        x, _ = self._layers(x, modulation, plan, text, history, self.config.depth)
+        x = self._layers(x, modulation, plan, text, history, self.config.depth)
         patches = self.head(x, embedded)
         if context is not None:
             patches = context.gather(patches, 2)
@@ -252,20 +252,30 @@ class WanTransformer(nn.Module, Pretrained):
     ) -> tuple[KeyValue, ...]:
         """Keys and values of every layer; the last layer does no more than make them."""
         _, modulation = self._times(t)
-        x, memories = self._layers(x, modulation, plan, text, history, self.config.depth - 1)
+        memories: list[KeyValue] = []
+        x = self._layers(x, modulation, plan, text, history, self.config.depth - 1, memories)
         return (*memories, cast(WanBlock, self.blocks[-1]).memory(x, modulation, plan))
 
     def _layers(
-        self, x: Tensor, modulation: Tensor, plan: Plan, text: WanMemory, history: History | None, depth: int
-    ) -> tuple[Tensor, list[KeyValue]]:
-        """The first `depth` layers. Returns: tokens, keys and values."""
-        memories, bias = [], text_bias(text.visible, text.text_len, x.dtype)
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        plan: Plan,
+        text: WanMemory,
+        history: History | None,
+        depth: int,
+        memories: list[KeyValue] | None = None,
+    ) -> Tensor:
+        """The first `depth` layers; `memories` are given their keys and values. Returns: tokens."""
+        bias = text_bias(text.visible, text.text_len, x.dtype)
         for index, block in enumerate(self.blocks[:depth]):
             layer = history.layers[index] if history else None
             words = Words(text.layers[index], bias, text.picture[index] if text.picture else None)
             x, memory = block(x, modulation, plan, words, layer, self.checkpointing)
-            memories.append(memory)
-        return x, memories
+            if memories is not None:
+                memories.append(memory)
+            del memory  # those of all layers are larger than all else
+        return x
 
     def _embed(
         self, latents: Tensor, beside: Tensor | None, context: Context | None = None
