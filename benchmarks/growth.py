@@ -8,7 +8,7 @@ from benchmarks.measure import Setting, Timing, attempt, interleaved, peak_memor
 from benchmarks.models import CHANNELS, Ours, Size, our_config
 from benchmarks.tables import Table
 from benchmarks.vae import ours as our_vae
-from video_gen.model.video_vae import PART_FRAMES
+from video_gen.model.vae_contract import PART_FRAMES
 
 FRAMES, FRAMES_PIXELS = (17, 65, 257, 1025), 64
 PIXELS, PIXELS_FRAMES = (64, 128, 256, 512), 17

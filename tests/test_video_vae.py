@@ -122,7 +122,7 @@ def test_tiles_of_chunks_equal_the_whole(tile, frames, monkeypatch):
         decoded = torch.cat(list(vae.decode_parts(whole.mean, frames, tile)), 2)
         torch.testing.assert_close(decoded, vae.decode(whole.mean), **CLOSE)
         _, caches = vae.tiled_decode_chunk(whole.mean, None, 3)
-        with pytest.raises(ShapeError, match="12 caches for 4 tiles"):
+        with pytest.raises(ShapeError, match="12 caches, and 4 are used"):
             vae.tiled_decode_chunk(whole.mean, caches, 5)
 
 

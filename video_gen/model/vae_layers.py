@@ -32,18 +32,35 @@ class Stream:
         self._old = iter(cache or ())
         self._new: list[Tensor] | None = [] if keep else None
 
-    def before(self, x: Tensor, frames: int) -> Tensor:
-        """`x` with the `frames` frames before it; a video's first frame is repeated before its start."""
-        old = [x[:, :1]] * frames if self.starts else [next(self._old).to(x.dtype)]
+    def before(self, x: Tensor, frames: int, zeros: bool = False) -> Tensor:
+        """`x` with the `frames` frames before it; before a video's start, its first frame is repeated, or there are zeros."""
+        if not self.starts:
+            old = [next(self._old).to(x.dtype)]
+        else:
+            old = [x.new_zeros(x.shape[0], frames, *x.shape[2:])] if zeros else [x[:, :1]] * frames
         joined = torch.cat([*old, x], dim=1)
         if self._new is not None:
             self._new.append(joined[:, -frames:].clone())
         return joined
 
     @property
+    def keeps(self) -> bool:
+        return self._new is not None
+
+    def advance(self) -> None:
+        """Go on with the next part of the same chunk."""
+        self._old, self._new, self.starts = iter(self.cache), [], False
+
+    @property
     def cache(self) -> Cache:
         assert self._new is not None
         return tuple(self._new)
+
+
+def working(x: Tensor) -> Tensor:
+    """In the number format that convolutions will run in, so that no later step converts more values than these."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class TapwiseGradient(torch.autograd.Function):
@@ -105,13 +122,18 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         x = stream.before(x, self.frames - 1) if self.frames > 1 else x
-        x, conv = x.permute(0, 4, 1, 2, 3), self.conv
-        if x.is_cpu and torch.is_grad_enabled() and _computes_in_bfloat16(x):
-            assert conv.bias is not None
-            made = TapwiseGradient.apply(x.bfloat16(), conv.weight.bfloat16(), conv.bias.bfloat16())
-        else:
-            made = conv(x)
-        return made.permute(0, 2, 3, 4, 1)
+        assert self.conv.bias is not None
+        return convolve(x, self.conv.weight, self.conv.bias)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x` (b, f, h, w, c) and `weight` (out, c, frames, 3, 3) to (b, f - frames + 1, h, w, out); see `TapwiseGradient`."""
+    x = x.permute(0, 4, 1, 2, 3)
+    if x.is_cpu and torch.is_grad_enabled() and _computes_in_bfloat16(x):
+        made: Any = TapwiseGradient.apply(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
+    else:
+        made = F.conv3d(x, weight, bias, padding=(0, 1, 1))
+    return made.permute(0, 2, 3, 4, 1)
 
 
 def _computes_in_bfloat16(x: Tensor) -> bool:

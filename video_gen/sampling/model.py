@@ -21,8 +21,9 @@ from video_gen.model.offload import Offload
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.text import TextEncoder, load_text_config, load_text_encoder
 from video_gen.model.transformer import TextMemory, VideoTransformer
+from video_gen.model.vae_contract import PART_FRAMES
 from video_gen.model.vae_layers import Caches
-from video_gen.model.video_vae import PART_FRAMES, VideoVAE
+from video_gen.model.video_vae import VideoVAE
 from video_gen.model.weights import keep_in, with_blocks
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import ClipSettings, PipelineConfig, SamplingConfig
