@@ -156,7 +156,7 @@ class WanVAE(nn.Module, CausalVAE, Pretrained):
         """
         with torch.device("meta"):
             vae = cls(config)
-        check_shapes(dict(state), vae, Path(source), Path("sizes"))
+        check_shapes({name: tuple(x.shape) for name, x in state.items()}, vae, Path(source), Path("its sizes"))
         check_finite(dict(state), cls.__name__, source)
         vae.load_state_dict(dict(state), assign=True)
         return vae.eval()
