@@ -46,8 +46,12 @@ def test_what_is_measured_or_taken_from_elsewhere_is_no_option():
 
 
 def test_every_setting_of_sampling_can_be_said():
-    given = handed_over(parsed("sample x --late-scale .5 3 --negative-prompt grey --guidance-optimal-scale --times .9 .4"))
-    assert given["late_scale"] == (0.5, 3.0) and given["guidance_optimal_scale"] is True and given["times"] == (0.9, 0.4)
+    given = handed_over(
+        parsed("sample x --late-scale .5 3 --negative-prompt grey --guidance-optimal-scale --times .9 .4")
+    )
+    assert (
+        given["late_scale"] == (0.5, 3.0) and given["guidance_optimal_scale"] is True and given["times"] == (0.9, 0.4)
+    )
     names = {option.path[-1] for option in options_of(Sample)}
     assert set(SamplingConfig.model_fields) - names == {"action_scale"}  # of worlds that are played
     with pytest.raises(ConfigError, match="--shift"):

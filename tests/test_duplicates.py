@@ -105,3 +105,12 @@ def test_copies_are_found_among_many_others():
     pictures = [each[None] for each in rng.integers(0, 255, (3000, SIDE, SIDE), dtype=np.uint8)]
     pictures += [pictures[7], pictures[1500]]
     assert near_duplicates(pictures, [1.0] * len(pictures)) == [(3000, 7), (3001, 1500)]
+
+
+def test_grainy_copies_are_found_among_many_others():
+    originals = scenes(4000, 7)
+    pictures = [small(scene) for scene in originals]
+    pictures += [small(copies(scene)[kind]) for kind in ("brighter", "grainy") for scene in originals[:50]]
+    found = near_duplicates(pictures, [1.0] * len(pictures))
+    print(f"among {len(originals)}: {len(found)} of 100 found")
+    assert len(found) >= 98 and all((later - 4000) % 50 == first for later, first in found)

@@ -1,14 +1,15 @@
-"""Near-duplicates among many files, in linear time: the same pictures coded, scaled or lit otherwise.
+"""Near-duplicates among many files, in nearly linear time: the same pictures coded, scaled or lit otherwise.
 
 Files are compared by small grey pictures of a few of their frames. Two are alike if no cell of any picture differs by more than
 `CELL` grey levels, once the difference in brightness is taken out: one letter for another, a disc at another place or another
 passer-by before the same fixed camera changes some cell by more. `tests/test_duplicates.py` holds the error rates.
 
-Not all pairs are compared: files are sorted by a few random projections of their pictures, and each is held against its
-neighbours in each order.
+Not all pairs are compared, but those that agree in the signs of some random projections (Charikar 2002, "Similarity estimation
+techniques from rounding algorithms"), which are more the more files there are. It is tried with several sets of projections, since a
+sign near zero may turn. Where many agree, as clips of one fixed camera do, each is held against its neighbours in one more projection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,9 +17,15 @@ SIDE = 32
 """Cells along each side of a picture."""
 CELL = 22.0
 """Grey levels of 255. Heavy compression of sharp edges stays below, a small object that is elsewhere does not."""
-PROJECTIONS, NEIGHBOURS = 4, 40
-NOISE = 6.0
-"""Root mean square difference of duplicates, in grey levels: their projections are no further apart than thrice this."""
+BLOCK = 4
+"""Cells along each side of what is projected: means of so many have less noise, and are alike if the cells are."""
+TRIES, NEIGHBOURS = 8, 40
+SPARE_BITS = 6
+"""Signs beyond those that give every file a number of its own."""
+PLAIN = 6.0
+"""Root mean square of grey levels below which a picture counts as of one colour: its noise is not blown up."""
+OFFSET = 0.5
+"""Deviation of what projections are compared with in place of zero, near which all those of plain pictures lie."""
 BATCH = 4096
 
 
@@ -31,38 +38,72 @@ def near_duplicates(pictures: Sequence[np.ndarray], durations: Sequence[float]) 
     """
     first: dict[int, int] = {}
     for count in sorted({len(each) for each in pictures}):
-        members = np.array([index for index, each in enumerate(pictures) if len(each) == count])
+        members = [index for index, each in enumerate(pictures) if len(each) == count]
         if count and len(members) > 1:
-            cells = np.stack([pictures[index] for index in members])
-            for a, b in _alike_pairs(cells, np.array([durations[index] for index in members])):
-                one, other = sorted((int(members[a]), int(members[b])))
+            own = [pictures[index] for index in members]
+            for a, b in _alike_pairs(own, np.array([durations[index] for index in members])):
+                one, other = sorted((members[a], members[b]))
                 first[other] = min(one, first.get(other, one))
     return sorted(first.items())
 
 
-def _alike_pairs(cells: np.ndarray, durations: np.ndarray) -> set[tuple[int, int]]:
-    """Indices of alike rows of (n, k, SIDE, SIDE) uint8."""
-    size = cells[0].size
-    directions = np.random.default_rng(0).standard_normal((PROJECTIONS, size)).astype(np.float32) / np.sqrt(size)
-    places = np.concatenate([_level(cells[i : i + BATCH]) @ directions.T for i in range(0, len(cells), BATCH)])
+def _alike_pairs(pictures: Sequence[np.ndarray], durations: np.ndarray) -> set[tuple[int, int]]:
+    """Indices of alike ones among (k, SIDE, SIDE) uint8."""
+    levels, means = _described(pictures)
     found: set[tuple[int, int]] = set()
-    for place in places.T:
-        order = np.argsort(place, kind="stable")
-        for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
-            a, b = order[:-step], order[step:]
-            near = place[b] - place[a] <= 3 * NOISE
-            if not near.any():
-                break
-            longest = np.maximum(durations[a], durations[b])
-            near &= np.abs(durations[a] - durations[b]) <= 0.05 * longest
-            for start in range(0, int(near.sum()), BATCH):
-                left, right = a[near][start : start + BATCH], b[near][start : start + BATCH]
-                alike = np.abs(_level(cells[left]) - _level(cells[right])).max(1) <= CELL
-                found.update(zip(left[alike].tolist(), right[alike].tolist()))
+    for a, b in _candidates(means):
+        longest = np.maximum(durations[a], durations[b])
+        near = np.abs(durations[a] - durations[b]) <= 0.05 * longest
+        a, b = a[near], b[near]
+        near = np.abs(means[a].astype(np.float32) - means[b]).max(1) <= CELL
+        a, b = a[near], b[near]
+        for start in range(0, len(a), BATCH):
+            left, right = a[start : start + BATCH], b[start : start + BATCH]
+            difference = _stack(pictures, left).astype(np.int16) - _stack(pictures, right)
+            lit = levels[left] - levels[right]  # (n, k)
+            alike = ((difference.max(2) - lit <= CELL) & (lit - difference.min(2) <= CELL)).all(1)
+            found.update(zip(left[alike].tolist(), right[alike].tolist()))
     return found
 
 
-def _level(cells: np.ndarray) -> np.ndarray:
-    """(n, k, SIDE, SIDE) uint8 to (n, k * SIDE * SIDE) float32, without each picture's brightness."""
-    flat = cells.reshape(*cells.shape[:2], -1).astype(np.float32)
-    return (flat - np.median(flat, axis=2, keepdims=True)).reshape(len(cells), -1)
+def _described(pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of n files: the brightness of its pictures (n, k) float32, and their means of blocks without it (n, d) float16."""
+    levels, means, blocks = [], [], SIDE // BLOCK
+    for start in range(0, len(pictures), BATCH):
+        flat = _stack(pictures, np.arange(start, min(len(pictures), start + BATCH)))
+        half = flat.shape[2] // 2
+        middle = np.partition(flat, (half - 1, half), axis=2)[:, :, half - 1 : half + 1].astype(np.float32).mean(2)
+        cut = flat.reshape(*flat.shape[:2], blocks, BLOCK, blocks, BLOCK).mean((3, 5), dtype=np.float32)
+        levels.append(middle)
+        means.append((cut - middle[:, :, None, None]).reshape(len(flat), -1).astype(np.float16))
+    return np.concatenate(levels), np.concatenate(means)
+
+
+def _candidates(means: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of pairs that are worth a look, (m,) and (m,), each pair perhaps several times."""
+    count, size = means.shape
+    bits = int(np.log2(count)) + SPARE_BITS
+    rng = np.random.default_rng(0)
+    for _ in range(TRIES):
+        directions = rng.standard_normal((size, bits + 1)).astype(np.float32) / np.sqrt(size)
+        places = np.concatenate([_projected(means[i : i + BATCH], directions) for i in range(0, count, BATCH)])
+        signs = places[:, :bits] > OFFSET * rng.standard_normal(bits)
+        keys = signs @ (1 << np.arange(bits, dtype=np.int64))
+        order = np.lexsort((places[:, bits], keys))
+        for step in range(1, min(NEIGHBOURS, count - 1) + 1):
+            a, b = order[:-step], order[step:]
+            same = keys[a] == keys[b]
+            if not same.any():
+                break
+            yield a[same], b[same]
+
+
+def _projected(means: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(n, d) on (d, m), each file in its own contrast: (n, m) float32."""
+    x = means.astype(np.float32)
+    return (x / np.maximum(np.sqrt(np.square(x).mean(1, keepdims=True)), PLAIN)) @ directions
+
+
+def _stack(pictures: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
+    """(n, k, SIDE * SIDE) uint8."""
+    return np.stack([pictures[index].reshape(-1, SIDE * SIDE) for index in chosen.tolist()])

@@ -25,7 +25,7 @@ BINS = 6
 FLASH_SECONDS = 0.34
 """For how long a flash may last."""
 LONGEST = 2 * max(SPANS) + 1
-SAMPLE_SECONDS, LEAST_SAMPLES = 1.0, 16
+SAMPLE_SECONDS, LEAST_SAMPLES = 1.0, 8
 """Between samples, and how many of a short file."""
 SUDDEN = 0.4
 """What changes by more than this share of the whole in one frame is cut, and not blended."""

@@ -2,7 +2,7 @@
 
 What is in the output folder:
 
-    facts/            one .npz a file of the pile: what was seen in it
+    facts/            one for each file of the pile: what was seen in it
     clips/            the pieces that are kept, or shards/, tar files of them
     manifest.parquet  a row for each piece, kept or not, with the reason
     prepare.json      how they were written
@@ -169,7 +169,7 @@ def path_of(source: Source) -> Path:
 def facts_file(output: Path, name: str) -> Path:
     """Where the facts of a file of the pile are kept: a thousand folders, so that none grows too large."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-    return output / FACTS / digest[:3] / f"{digest}.npz"
+    return output / FACTS / digest[:3] / f"{digest}.safetensors.z"
 
 
 def stamp_of(path: Path) -> str:
