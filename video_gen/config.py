@@ -90,10 +90,18 @@ def dotted(loc: Loc) -> str:
 
 def explain(kind: type[BaseModel], error: ValidationError, spell: Callable[[Loc], str] = dotted) -> str:
     """What does not fit, in one line: each key as `spell` has it, its value, and what is wrong with it."""
+    return "; ".join(dict.fromkeys(text for _, text in mistakes(kind, error, spell)))
+
+
+def mistakes(
+    kind: type[BaseModel], error: ValidationError, spell: Callable[[Loc], str] = dotted
+) -> Iterator[tuple[Loc, str]]:
+    """Each mistake: where it is, and the line about it."""
     errors = error.errors(include_url=False)
     inner = {e["loc"][:-1] for e in errors}  # a list is also called too short because of the items that do not fit
-    told = [e for e in errors if not (e["type"] == "too_short" and e["loc"] in inner)]
-    return "; ".join(dict.fromkeys(_explain(kind, e, spell) for e in told))
+    for e in errors:
+        if not (e["type"] == "too_short" and e["loc"] in inner):
+            yield e["loc"], _explain(kind, e, spell)
 
 
 def _explain(kind: type[BaseModel], error: Any, spell: Callable[[Loc], str]) -> str:

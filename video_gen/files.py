@@ -4,6 +4,8 @@ import codecs
 import errno
 import os
 import re
+import struct
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -121,6 +123,22 @@ def lock_byte(file: IO, place: int, wait: bool) -> bool:
 def unlock_byte(file: IO, place: int) -> None:
     if fcntl is not None:
         fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+
+
+def byte_holder(file: IO, place: int) -> int | None:
+    """The number of the other process that has a byte locked, without touching the lock; 0 where the system does not tell who has
+    it, such as a process of another machine. None = nobody, or no such locks."""
+    if fcntl is None:
+        return None
+    mac = sys.platform == "darwin"
+    form = "qqihh" if mac else "hhqqi4x"  # struct flock: l_type and l_whence stand last there, and first here
+    fields = (place, 1, 0, fcntl.F_WRLCK, 0) if mac else (fcntl.F_WRLCK, 0, place, 1, 0)
+    try:
+        found = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(form, *fields)))
+    except OSError:
+        return None
+    kind, pid = (found[3], found[2]) if mac else (found[0], found[4])
+    return None if kind == fcntl.F_UNLCK else max(pid, 0)
 
 
 def read_text(path: Path) -> str:

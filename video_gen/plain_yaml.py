@@ -46,12 +46,17 @@ def read_yaml(path: Path) -> Any:
         text = "\0"
     if "\0" in text:
         raise ConfigError(f"{path}: is no text in UTF-8; a configuration is a YAML file")
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """What a text says. Raises: ConfigError that begins with its `source`."""
     try:
         return yaml.load(text, Loader)
     except RecursionError:
-        raise ConfigError(f"{path}: not valid YAML: nested too deeply") from None
+        raise ConfigError(f"{source}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {_reason(error)}") from None
+        raise ConfigError(f"{source}: not valid YAML: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

@@ -66,6 +66,10 @@ class Hub:
         self._listeners.add(listener)
         return listener
 
+    def heard(self, topic: str) -> bool:
+        """Whether anybody listens to it."""
+        return any(topic in listener.topics for listener in self._listeners)
+
     def leave(self, listener: Listener) -> None:
         self._listeners.discard(listener)
 

@@ -21,10 +21,21 @@ class Roots:
 
     def find(self, root: str, name: str = "") -> Path:
         """The file or folder `name`, as `a/b.mp4`, in a root. Raises: Missing if there is none, or it lies elsewhere."""
+        return inside(self.folder(root), name)
+
+    def folder(self, root: str) -> Path:
+        """A root itself, there or not yet. Raises: Missing."""
         folder = self.folders.get(root)
         if folder is None:
             raise Missing(f"no folder '{root[:80]}'; there are {', '.join(self.folders) or 'none'}")
-        return inside(folder, name)
+        return folder
+
+    def hold(self, path: Path) -> bool:
+        """Whether a path, there or yet to be made, lies in one of them, with all links followed."""
+        with suppress(OSError, RuntimeError, ValueError):
+            whole = path.resolve()
+            return any(whole.is_relative_to(folder.resolve()) for folder in self.folders.values())
+        return False
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from video_gen.web.studio.hub import Hub
 from video_gen.web.studio.process import Apart
 from video_gen.web.studio.roots import Roots
+from video_gen.web.studio.run_watch import RunWatch
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,17 @@ class Studio:
     apart: Apart = field(default_factory=Apart)
     """For looking at somebody's files."""
 
+    watch: RunWatch = field(init=False)
+    """Of the runs."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "watch", RunWatch(self.runs, self.hub))
+
     def start(self) -> None:
         """In the server's loop."""
         self.hub.start()
+        self.watch.start()
 
     def close(self) -> None:
+        self.watch.close()
         self.apart.close()
