@@ -38,6 +38,13 @@ class ModelOptions(Options):
     where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
 
 
+class LoraOptions(Options):
+    """What the model has learned besides."""
+
+    loras: Annotated[tuple[str, ...], Said(name="lora", repeated=True)] = ()
+    """A LoRA, FILE or FILE:SCALE, or a folder that holds one; of any tool's naming. Can be said several times: they add up."""
+
+
 class ModelsOptions(Options):
     """The models that are compared."""
 
@@ -240,6 +247,7 @@ class Sample(Config):
     prompt: Annotated[str, POSITIONAL] = ""
     """What to show; may be empty."""
     given: Annotated[ModelOptions, FLAT] = ModelOptions()
+    learned: Annotated[LoraOptions, FLAT] = LoraOptions()
     start: Annotated[StartOptions, FLAT] = StartOptions()
     last_image: Path | None = None
     """A picture to end with; it becomes the last frame."""
@@ -278,6 +286,7 @@ class StreamVideo(Config):
     prompt: Annotated[str | None, POSITIONAL] = None
     """What to show."""
     given: Annotated[ModelOptions, FLAT] = ModelOptions()
+    learned: Annotated[LoraOptions, FLAT] = LoraOptions()
     start: Annotated[StartOptions, FLAT] = StartOptions()
     output: Path = Path("out/stream.mp4")
     """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
@@ -300,6 +309,16 @@ class StreamVideo(Config):
     fit: Annotated[Fit, FLAT] = Fit()
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+
+
+class ModelMerge(Config):
+    """Write a model with LoRAs in it. From then on they cost nothing, and cannot be taken out."""
+
+    base: Annotated[Path, POSITIONAL] = Path("model")
+    """A model folder, a name, or OWNER/NAME on the Hub."""
+    output: Annotated[Path, POSITIONAL] = Path("merged")
+    """The new model's folder."""
+    learned: Annotated[LoraOptions, FLAT] = LoraOptions()
 
 
 class PlayWorld(Config):

@@ -26,6 +26,7 @@ from video_gen.arguments import (
     EvaluateSteering,
     EvaluateSteps,
     EvaluateVAE,
+    ModelMerge,
     PlanDiffusion,
     PlanDistill,
     PlanVAE,
@@ -156,8 +157,24 @@ def model_of(model: Path | None, own: Path = OWN_DEMO, part: str = "") -> Path:
     return model
 
 
+def model_merge(base: Path, output: Path, loras: tuple[str, ...]) -> None:
+    if not loras:
+        raise ConfigError("model merge: no LoRA is given; say --lora FILE, or --lora FILE:SCALE")
+    check_folder(output)
+    from video_gen.export import merge_model
+
+    merge_model(base, loras, output)
+
+
 def sample(
-    device: Device, compile: bool, output: Path, fit: Fit, prompt: str, model: Path | None = None, **options: Any
+    device: Device,
+    compile: bool,
+    output: Path,
+    fit: Fit,
+    prompt: str,
+    loras: tuple[str, ...],
+    model: Path | None = None,
+    **options: Any,
 ) -> None:
     if compile and fit.offload != "off":
         raise ConfigError("compile and offload do not go together: weights that come and go cannot be compiled in")
@@ -169,6 +186,7 @@ def sample(
 
     texts = [prompt, options.get("negative_prompt", "")]
     pipeline = VideoPipeline.from_pretrained(model_of(model), pick_device(device), fit, texts)
+    pipeline.load_loras(loras)
     if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
     make = partial(sample_to_files, pipeline, prompt, output, **options)
@@ -182,6 +200,7 @@ def stream(
     format: Literal["mp4", "raw"],
     enlarge: int,
     fit: Fit,
+    loras: tuple[str, ...],
     model: Path | None = None,
     prompt: str | None = None,
     script: Path | None = None,
@@ -191,7 +210,7 @@ def stream(
     **options: Any,
 ) -> None:
     from video_gen.sampling.pipeline import VideoPipeline
-    from video_gen.sampling.stream_state import model_of_state
+    from video_gen.sampling.stream_state import loras_of_state, model_of_state
     from video_gen.stream import check_output, open_stream, read_script, share_cores, show
     from video_gen.training.parallel import pick_device
 
@@ -203,6 +222,7 @@ def stream(
         model = Path(model_of_state(resume))
     texts = [text for text in (prompt, *(cue.prompt for cue in cues)) if text is not None]
     pipeline = VideoPipeline.from_pretrained(model_of(model), on, fit, texts)
+    pipeline.load_loras(loras or (loras_of_state(resume) if resume is not None else ()))
     with open_stream(pipeline, prompt, cues=cues, resume=resume, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
@@ -313,6 +333,7 @@ COMMANDS: Commands = {
     ("stream",): Command(StreamVideo, stream),
     ("play",): Command(PlayWorld, play),
     ("studio",): Command(Studio, studio),
+    ("model", "merge"): Command(ModelMerge, model_merge),
     ("data", "check"): Command(DataCheck, data_check, first="--folder"),
     ("data", "encode"): Command(DataEncode, data_encode),
     ("data", "prepare"): Command(DataPrepare, data_prepare),

@@ -31,6 +31,8 @@ class Said:
     """A word without a name."""
     hidden: bool = False
     """Not to be set on the command line."""
+    repeated: bool = False
+    """Of a list: each value has the name in front of it, --lora a --lora b."""
 
 
 FLAT, POSITIONAL, HIDDEN = Said(name=""), Said(positional=True), Said(hidden=True)

@@ -45,7 +45,7 @@ class Option:
     @property
     def words(self) -> int | None:
         """How many words it takes; None = any number."""
-        if get_origin(self.kind) is not tuple:
+        if get_origin(self.kind) is not tuple or self.said.repeated:
             return 1
         return None if is_list(self.kind) else len(get_args(self.kind))
 
@@ -53,6 +53,8 @@ class Option:
         """The words as plain values for pydantic. Raises: ConfigError if a group of them is not whole."""
         if self.optional and list(words) == ["None"]:
             return None
+        if self.said.repeated:
+            return [*words]
         if self.words == 1:
             return literal(self.kind, words[0])
         kinds = get_args(self.kind)
@@ -127,7 +129,11 @@ def read_words(
             name, equals, value = word.partition("=")
             name = name.replace("_", "-") if name.startswith("--") else name
             if name in named:
-                put(found, named[name].path, _take(named[name], name, [value] if equals else None, rest, named))
+                option = named[name]
+                taken = _take(option, name, [value] if equals else None, rest, named)
+                put(
+                    found, option.path, [*told(found, option.path), *taken] if option.said.repeated and taken else taken
+                )
                 continue
             if not (open_ones and " " in word):  # a text, and no option that was mistyped
                 raise ConfigError(unknown_option(word, named, program, bool(open_ones)))
@@ -167,6 +173,13 @@ def put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for part in path[:-1]:
         values = values.setdefault(part, {})
     values[path[-1]] = value
+
+
+def told(values: Mapping[str, Any], path: tuple[str, ...]) -> Sequence[Any]:
+    """What a list was told so far."""
+    for part in path:
+        values = values.get(part) or {}
+    return [*values]
 
 
 def too_many(word: str, takes_text: bool, program: str) -> str:
@@ -210,6 +223,8 @@ def metavar(option: Option) -> str:
         item = args[:1] if is_list(option.kind) else args
         if get_origin(item[0]) is tuple:
             item = get_args(item[0])
+        if option.said.repeated:
+            return _word(item[0])
         return " ".join(_word(x) for x in item) + (" ..." if is_list(option.kind) else "")
     return _word(option.kind)
 

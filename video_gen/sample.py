@@ -76,6 +76,7 @@ def sample_to_files(
         given["source"] = given_source(pipeline, source, num_frames, own)
     files = {"image": image, "video": video, "last_image": last_image, "source": source}
     facts: dict[str, Any] = {name: str(path) if path else None for name, path in files.items()}
+    facts |= {"lora": [f"{file}:{scale:g}" for file, scale in pipeline.loras]}
     facts |= {"loop": loop, "strength": given.get("strength"), "interpolate": interpolate, "block_frames": block_frames}
     facts |= pipeline.config.sampling.replace(**settings).model_dump(mode="json")
     options = {

@@ -41,6 +41,7 @@ from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.folder import open_run_folder, whole_folder
 from video_gen.training.known_data import inherited, known_data, say_held_out, split_of
 from video_gen.training.loop import train
+from video_gen.training.lora_task import LoraTask
 from video_gen.training.matching_task import MatchingTask
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh, pick_device, processes
@@ -120,7 +121,12 @@ def _train_stages(run: DiffusionRun, run_dir: Path, resume: Resume, profile: int
         else:
             say(f"stage {number} of {len(stages)}, in {folder}")
             found = _train_stage(stage, folder, start, "auto", profile, mesh)
-        start = folder / "model"
+        if run.lora.rank:
+            stages[number:] = [
+                s.model_copy(update={"lora": s.lora.replace(start=folder / "model")}) for s in stages[number:]
+            ]
+        else:
+            start = folder / "model"
     if mesh.main:  # always: a last stage may have been prolonged
         with whole_folder(run_dir / "model") as new:
             shutil.copytree(run_dir / f"stage-{len(stages)}" / "model", new, dirs_exist_ok=True)
@@ -149,7 +155,8 @@ def _train_stage(
     transformer = VideoTransformer(run.transformer.replace(**sizes))
     if start is not None:
         load_weights(run, local_folder(start), transformer, text)
-    task = DiffusionTask(run, transformer, text, vae, train_set, validation_set, mesh)
+    kind = LoraTask if run.lora.rank else DiffusionTask
+    task = kind(run, transformer, text, vae, train_set, validation_set, mesh)
     say_buckets(train_set, task.sampler)
     resolved = run.replace(transformer=transformer.config.model_dump())
     return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, profile, mesh)

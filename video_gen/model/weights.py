@@ -18,6 +18,8 @@ from video_gen.errors import ConfigError
 from video_gen.model.transformer_config import Weights
 
 STORED = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+BESIDE = ("lora_A", "lora_B")
+"""Layers of an adapter (model/lora.py), which stay as they are."""
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 """What the largest weight of an output becomes."""
 
@@ -99,7 +101,12 @@ def keep_in(model: nn.Module, kind: Weights, frozen: bool = False) -> None:
                 raise ConfigError(
                     f"weights {kind}: they are in eight bits already; load the model again, with this one"
                 )
-            if kind == "fp32" or not isinstance(layer, nn.Linear) or (frozen and layer.weight.requires_grad):
+            if (
+                kind == "fp32"
+                or name in BESIDE
+                or not isinstance(layer, nn.Linear)
+                or (frozen and layer.weight.requires_grad)
+            ):
                 continue
             if kind == "bf16":
                 layer.weight = nn.Parameter(layer.weight.detach().bfloat16(), layer.weight.requires_grad)
@@ -139,6 +146,15 @@ def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]], device: str | 
 def with_blocks(model: nn.Module) -> list[nn.Module]:
     """The parts of a model that have `blocks`: itself, or its experts."""
     return [part for part in model.modules() if isinstance(getattr(part, "blocks", None), nn.ModuleList)]
+
+
+def frozen(model: nn.Module) -> set[str]:
+    """Names, of a model's state, of what does not learn: frozen parameters, and layers in eight bits."""
+    found = {name for name, p in model.named_parameters() if not p.requires_grad}
+    for path, part in model.named_modules():
+        if isinstance(part, EightBitLinear):
+            found |= {f"{path}.{name}" for name in part.state_dict()}
+    return found
 
 
 def in_eight_bits(model: nn.Module) -> bool:

@@ -17,6 +17,8 @@ from video_gen.files import write_text
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.lent_text import lent_text
+from video_gen.model.lora import merge
+from video_gen.model.lora_files import FILE, file_and_scale, places_of, read_lora
 from video_gen.model.offload import Offload
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.text import TextEncoder, load_text_config, load_text_encoder
@@ -54,6 +56,8 @@ class VideoModel:
         """Where it was loaded from: an absolute folder, the name of a model that ships, or a Hub id."""
         self.fitted = Fit()
         self.offloads: tuple[Offload, ...] = ()
+        self.loras: tuple[tuple[str, float], ...] = ()
+        """Files of LoRA that were added since, and their scales."""
 
     # -------------------- loading and saving
 
@@ -70,6 +74,10 @@ class VideoModel:
         """
         folder = local_folder(path)
         file = folder / "model.json"
+        if not file.is_file() and (folder / FILE).is_file():
+            raise DataError(
+                f"{folder}: is a LoRA, and no model by itself; give the model that it is for, and this as --lora {folder}"
+            )
         if not file.is_file():
             raise DataError(
                 f"{folder}: holds no model.json; give a model folder such as runs/demo/diffusion/model, with vae/, "
@@ -144,12 +152,7 @@ class VideoModel:
             offload.close()
         for part in with_blocks(self.transformer):
             keep_in(part, fit.weights)
-        if fit.offload == "blocks":
-            self.transformer.requires_grad_(False)
-            self.offloads = tuple(Offload(part, device) for part in with_blocks(self.transformer))
-        else:
-            self.offloads = ()
-            self.transformer.to(device)
+        self._place(fit, device)
         self.text.to("cpu" if fit.text_encoder == "cpu" else device)
         self.vae.to(device)
         for part in (self.vae, self.transformer, self.text):
@@ -157,9 +160,39 @@ class VideoModel:
         self.fitted = fit
         return self
 
+    def _place(self, fit: Fit, device: str | torch.device) -> None:
+        """Put the transformer where it is wanted, or its blocks beside the device."""
+        if fit.offload == "blocks":
+            self.transformer.requires_grad_(False)
+            self.offloads = tuple(Offload(part, device) for part in with_blocks(self.transformer))
+        else:
+            self.offloads = ()
+            self.transformer.to(device)
+
     @property
     def device(self) -> torch.device:
         return next(self.transformer.parameters()).device
+
+    def load_lora(self, path: str | Path, scale: float = 1.0) -> None:
+        """Add what a LoRA has learned to the transformer's weights, or to what layers in eight bits make; several add up.
+
+        Args:
+            path: a .safetensors file of any dialect that `model/lora_names.py` tells of, or a folder that holds one.
+            scale: how much of it; 0 = nothing.
+        Raises: DataError if it cannot be read, or a key of it belongs nowhere in this model; ConfigError if it holds a whole
+            difference of a weight that is kept in eight bits.
+        """
+        changes, device = read_lora(path, places_of(self.transformer)).changes, self.device
+        for offload in self.offloads:
+            offload.close()
+        merge(self.transformer, changes, scale, path)
+        self._place(self.fitted, device)
+        self.loras = (*self.loras, (str(path), scale))
+
+    def load_loras(self, said: Sequence[str]) -> None:
+        """Several, each as FILE or FILE:SCALE. Raises: as `load_lora`."""
+        for file, scale in map(file_and_scale, said):
+            self.load_lora(file, scale)
 
     # -------------------- text and blocks
 

@@ -45,6 +45,8 @@ class StateHeader(Config):
 
     model: str | None
     """Where its model was loaded from, as `VideoModel.origin` has it."""
+    loras: tuple[str, ...] = ()
+    """What was added to that, as FILE:SCALE."""
     settings: dict[str, dict[str, Any]]
     """Of the model, by file."""
     weights: dict[str, str]
@@ -59,6 +61,7 @@ def save_state(state: StreamState, path: str | Path, model: VideoModel) -> None:
     """See `Streams.save`. Raises: DataError if the file cannot be written."""
     header = StateHeader(
         model=model.origin,
+        loras=tuple(f"{Path(file).absolute()}:{scale}" for file, scale in model.loras),
         settings=settings_of(model),
         weights=weights_of(model),
         steering=state.steering,
@@ -125,6 +128,11 @@ def model_of_state(path: Path) -> str:
     if Path(model).is_absolute() and not Path(model).is_dir():
         raise DataError(f"{path}: its model {model} is not there any more; give the place where it is as --model")
     return model
+
+
+def loras_of_state(path: Path) -> tuple[str, ...]:
+    """The files of LoRA, and their scales, that its model had. Raises: DataError if there is no such state."""
+    return _read(path, with_tensors=False)[0].loras
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[StateHeader, dict[str, Tensor]]:

@@ -32,6 +32,7 @@ RUN_ENTRIES = (
 MAY_CHANGE = {
     "": ("parallel", "num_samples", "sampling", "latents", "init"),
     "data": ("folder",),
+    "lora": ("start", "trigger", "merged"),
     "loop": (
         "train_steps", "accumulation", "log_every", "validate_every", "sample_every", "checkpoint_every", "keep_checkpoints",
         "keep", "compile", "checkpointing", "device", "tensorboard",
@@ -123,7 +124,7 @@ def fixed_part(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without what may change while a run goes on (MAY_CHANGE, WHERE)."""
     kept = {key: value for key, value in config.items() if key not in MAY_CHANGE[""]}
     kept = {key: value for key, value in kept.items() if not (key in WHERE and isinstance(value, str))}
-    for part in ("data", "loop", "optim"):
+    for part in ("data", "lora", "loop", "optim"):
         if isinstance(kept.get(part), dict):
             kept[part] = {key: value for key, value in kept[part].items() if key not in MAY_CHANGE[part]}
     if kept.get("stages"):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from video_gen.config import HIDDEN, Config, validate
 from video_gen.data.config import ClipConfig
 from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.model.lora_config import LoraConfig
 from video_gen.model.transformer_config import PRESETS as TRANSFORMER_PRESETS
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import PRESETS as VAE_PRESETS
@@ -192,6 +193,8 @@ class DiffusionRun(Config):
     """Videos per set of samples."""
     init: Path | None = None
     """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's."""
+    lora: LoraConfig = LoraConfig()
+    """Leave the weights of `init` as they are, and train an adapter of them."""
     stages: Annotated[tuple[Stage, ...], HIDDEN] = ()
     """A curriculum: each stage is a run of its own, in stage-1/, stage-2/, ... of the run's folder, and starts from the
     averaged weights of the one before; its optimiser and learning rate start anew. Can be set in YAML only."""
@@ -219,6 +222,18 @@ class DiffusionRun(Config):
             }
             runs.append(self.model_copy(update=changes | {"stages": ()}))
         return runs or [self]
+
+    @model_validator(mode="after")
+    def _adapters(self):
+        if self.lora.rank and self.init is None:
+            raise ValueError(
+                f"lora.rank is {self.lora.rank}, and init names no model that it is to be an adapter of; set init"
+            )
+        if self.lora.rank and self.lora.base == "bf16" and self.loop.precision == "float32":
+            raise ValueError(
+                "lora.base is bf16 and loop.precision float32; set lora.base to fp32, or loop.precision to bf16"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_endings(self):

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 import video_gen
 from video_gen.errors import TrainingError
 from video_gen.files import explained, write_tensors, write_text
+from video_gen.model.weights import frozen as frozen_in
 from video_gen.training.folder import fixed_part, put_in_place, whole_folder
 from video_gen.training.optim import Optimizer, named_parameters
 from video_gen.training.parallel import Mesh, cpu_copy, local, row_range
@@ -56,8 +57,10 @@ class TrainState:
     """The newest loss and validation figures."""
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """File name -> name -> live tensor."""
+        """File name -> name -> live tensor. What is frozen is not among them: it comes from elsewhere at each start."""
+        frozen = {f"{m}.{name}" for m, module in self.modules.items() for name in frozen_in(module)}
         model = {f"{m}.{n}": t for m, module in self.modules.items() for n, t in module.state_dict().items()}
+        model = {name: tensor for name, tensor in model.items() if name not in frozen}
         return dict(zip(TENSOR_FILES, (model, self.ema, self.optimizer.tensors()), strict=True))
 
     def broken(self) -> str | None:

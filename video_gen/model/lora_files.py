@@ -1,0 +1,223 @@
+"""LoRA files: any dialect in, each key in its place or an error; out in the one that most tools read, or another."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from video_gen.errors import ConfigError, DataError
+from video_gen.files import write_tensors
+from video_gen.model.lora import Change, Changes, named, own_names
+from video_gen.model.lora_config import Dialect
+from video_gen.model.lora_names import Part, Places, parse
+from video_gen.model.pretrained import check_finite, read_weights
+
+FILE = "lora.safetensors"
+"""What a run calls its adapter."""
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_METADATA = "lora_adapter_metadata"
+"""Under which diffusers writes PEFT's settings into a file."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA as it lies in a file: changes of parameters, and what is noted of it."""
+
+    changes: Changes
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def places_of(model: nn.Module) -> Places:
+    """How the parameters of a model may be named; a family whose classes elsewhere have other names says so in `foreign_name`."""
+    return Places(own_names(model), getattr(model, "foreign_name", None))
+
+
+# -------------------- reading
+
+
+def lora_file(path: str | Path) -> Path:
+    """The file that a path means: itself, or of a folder the only LoRA in it.
+
+    Raises: DataError if there is none, or several.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".bin"):
+        raise DataError(
+            f"{path}: is a pickle, which is not read; save its tensors as .safetensors with the tool that made it"
+        )
+    if not path.is_dir():
+        return path
+    for name in (FILE, PEFT_FILE, "pytorch_lora_weights.safetensors"):
+        if (path / name).is_file():
+            return path / name
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) != 1:
+        raise DataError(f"{path}: holds {len(found)} .safetensors files; give the LoRA's own path")
+    return found[0]
+
+
+def file_and_scale(text: str) -> tuple[str, float]:
+    """FILE or FILE:SCALE, as the command line says it. Raises: ConfigError if the scale is not finite."""
+    file, colon, number = text.rpartition(":")
+    try:
+        scale = float(number)
+    except ValueError:
+        return text, 1.0
+    if not colon or Path(text).exists():
+        return text, 1.0
+    if not math.isfinite(scale):
+        raise ConfigError(f"--lora {text}: the scale is {number}; give a number, such as 0.8")
+    return file, scale
+
+
+def read_lora(path: str | Path, places: Places) -> Lora:
+    """A LoRA of any dialect, for the model that has these places.
+
+    Raises: DataError if it is missing, damaged, or of another kind, or if a key of it belongs nowhere, which lists the first.
+    """
+    file = lora_file(path)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; give a LoRA's .safetensors, or the folder that holds it")
+    tensors = read_weights(file)
+    with safe_open(file, "pt") as stored:
+        metadata = dict(stored.metadata() or {})
+    check_finite(tensors, "LoRA", file)
+    found: dict[tuple[str, Part], Tensor] = {}
+    said: dict[str, str] = {}
+    strangers = []
+    for name, tensor in tensors.items():
+        key = parse(name, file)
+        place = None if key is None else places.find(key.place)
+        if key is None or place is None or (key.part != "alpha" and places.parameter(place, key.part) is None):
+            strangers.append(name)
+        elif (place, key.part) in found:
+            raise DataError(f"{file}: {name}: the same place is there twice, in two dialects; take one of them out")
+        else:
+            found[place, key.part], said[place] = tensor, key.place
+    if strangers or not found:
+        raise DataError(f"{file}: {_lost(strangers, len(tensors))}")
+    scale = _scales(file, metadata)
+    return Lora(_changes(found, places, lambda place, rank: scale(said[place], rank), file), metadata)
+
+
+def _lost(strangers: list[str], count: int) -> str:
+    if not strangers:
+        return "holds no tensors; it is no LoRA"
+    if any(name.startswith(("lora_te", "text_encoder")) for name in strangers):
+        why = "some are of a text encoder, which is not adapted here"
+    elif not any(parse(name, "") for name in strangers):
+        why = "these are no keys of a LoRA"
+    else:
+        why = "it is of another model"
+    return f"{len(strangers)} of its {count} keys belong nowhere in this model: {named(strangers)}; {why}"
+
+
+def _changes(
+    found: Mapping[tuple[str, Part], Tensor], places: Places, scale_of: Callable[[str, int], float], file: Path
+) -> Changes:
+    changes: Changes = {}
+    for place in dict.fromkeys(place for place, _ in found):
+        parts = {part: found[key] for key in found for part in (key[1],) if key[0] == place}
+        scale = 1.0
+        if "down" in parts or "up" in parts:
+            if "down" not in parts or "up" not in parts:
+                raise DataError(f"{file}: of {place} one of the two matrices is missing; copy the file again")
+            rank = parts["down"].shape[0]
+            scale = float(parts["alpha"]) / rank if "alpha" in parts else scale_of(place, rank)
+            changes[f"{place}.weight"] = Change(parts["up"], parts["down"], scale)
+        elif "alpha" in parts and len(parts) == 1:
+            raise DataError(f"{file}: of {place} there is an alpha alone; copy the file again")
+        for part in ("diff", "diff_b", "up_bias"):
+            if part in parts:
+                name = places.parameter(place, part)
+                assert name is not None  # looked up before
+                if name in changes:
+                    raise DataError(
+                        f"{file}: {name} is changed twice, by a LoRA and by a difference; merge it elsewhere"
+                    )
+                changes[name] = Change(parts[part], None, scale if part == "up_bias" else 1.0)
+    return changes
+
+
+def _scales(file: Path, metadata: Mapping[str, str]) -> Callable[[str, int], float]:
+    """From a place, as the file names it, and its rank to the scale, where there is no alpha for it: PEFT notes that elsewhere.
+
+    Raises: DataError if the note is damaged.
+    """
+    beside = file.with_name(PEFT_CONFIG)
+    try:
+        if PEFT_METADATA in metadata:
+            values = {k.removeprefix("transformer."): v for k, v in json.loads(metadata[PEFT_METADATA]).items()}
+        elif file.name == PEFT_FILE and beside.is_file():
+            values = json.loads(beside.read_text(encoding="utf-8"))
+        else:
+            return lambda place, rank: 1.0
+        usual, patterns, root = values.get("lora_alpha"), values.get("alpha_pattern") or {}, values.get("use_rslora")
+    except (ValueError, AttributeError, OSError) as error:
+        raise DataError(f"{file}: what PEFT noted beside its tensors is damaged ({error}); copy it again") from None
+
+    def scale(place: str, rank: int) -> float:
+        alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", place)), usual)
+        return 1.0 if alpha is None else float(alpha) / (math.sqrt(rank) if root else rank)
+
+    return scale
+
+
+# -------------------- writing
+
+
+def write_lora(
+    file: Path,
+    changes: Mapping[str, Change],
+    metadata: Mapping[str, str],
+    dialect: Dialect = "comfy",
+    foreign: Callable[[str], str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a LoRA, whole or not at all.
+
+    The scale is multiplied into the second matrix, and alpha is the rank. So tools that read no alpha, and those that want one,
+    do the same.
+
+    Args:
+        foreign: what diffusers calls a module, for its dialect; None = as here.
+        dtype: of the numbers; None = as they are.
+    Raises: DataError if the dialect has no way to say something, or the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, change in changes.items():
+        module, bias = name.removesuffix(".weight").removesuffix(".bias"), name.endswith(".bias")
+        if change.down is None:
+            if dialect == "diffusers":
+                raise DataError(
+                    f"{file}: {name} differs as a whole, which diffusers' LoRA files cannot say; write comfy or kohya"
+                )
+            tensors[f"{_said(module, dialect, foreign)}.{'diff_b' if bias else 'diff'}"] = change.up * change.scale
+            continue
+        place, (down, up) = _said(module, dialect, foreign), PARTS[dialect]
+        tensors[f"{place}.{down}.weight"] = change.down
+        tensors[f"{place}.{up}.weight"] = change.up * change.scale
+        if dialect == "kohya" or (dialect == "comfy" and module.startswith("blocks.")):
+            tensors[f"{place}.alpha"] = torch.tensor(
+                float(change.rank)
+            )  # diffusers refuses a comfy file's outside of blocks
+    if dtype is not None:
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    write_tensors(file, tensors, {"format": "pt", **metadata})
+
+
+PARTS = {"comfy": ("lora_A", "lora_B"), "diffusers": ("lora_A", "lora_B"), "kohya": ("lora_down", "lora_up")}
+
+
+def _said(module: str, dialect: Dialect, foreign: Callable[[str], str] | None) -> str:
+    if dialect == "kohya":
+        return f"lora_unet_{module.replace('.', '_')}"
+    if dialect == "diffusers":
+        return f"transformer.{foreign(module) if foreign else module}"
+    return f"diffusion_model.{module}"

@@ -1,0 +1,95 @@
+"""What the loop does for a LoRA: as for the whole transformer, with adapters beside its frozen weights (model/lora.py)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from video_gen import __version__
+from video_gen.data.latents import LatentSet
+from video_gen.model import lora
+from video_gen.model.flops import BACKWARD
+from video_gen.model.lora_files import FILE, places_of, read_lora, write_lora
+from video_gen.model.text import TextEncoder
+from video_gen.model.transformer import VideoTransformer
+from video_gen.model.video_vae import VideoVAE
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.sampling.stream_state import fingerprint
+from video_gen.training.diffusion_task import DiffusionTask
+from video_gen.training.parallel import Mesh
+from video_gen.training.recipes import DiffusionRun
+
+MERGED = "merged"
+
+
+class LoraTask(DiffusionTask):
+    """A `training.task.Task`: adapters of a transformer whose own weights, and whose text encoder, stay as they are.
+
+    Args: transformer, text: of the model that `run.init` names.
+    Raises: ConfigError if `lora.targets` name nothing, or `lora.start` is for other layers; DataError if it cannot be read.
+    """
+
+    def __init__(
+        self,
+        run: DiffusionRun,
+        transformer: VideoTransformer,
+        text: TextEncoder,
+        vae: VideoVAE,
+        train: LatentSet,
+        validation: LatentSet,
+        mesh: Mesh | None = None,
+    ):
+        self.base = {"base": fingerprint(transformer), "text encoder": fingerprint(text)}
+        places = places_of(transformer)
+        lora.attach(transformer, run.lora, run.loop.seed)
+        if run.lora.start is not None:
+            lora.fill(transformer, read_lora(run.lora.start, places).changes, run.lora.start)
+        super().__init__(run, transformer, text.requires_grad_(False), vae, train, validation, mesh)
+
+    def made_of(self) -> dict[str, str]:
+        return super().made_of() | self.base
+
+    def loss(
+        self, batch: Mapping[str, Any], step: int, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn = np.random.SeedSequence([self.run.loop.seed, step, 3]).generate_state(1)
+        lora.draw_dropout(self.transformer, torch.Generator().manual_seed(int(drawn[0])))
+        return super().loss(batch, step, generators)
+
+    def flops(self, batch: Mapping[str, Any], step: int) -> int:
+        """Without the products for gradients of weights that have none, which are half of the backward pass."""
+        return super().flops(batch, step) * 2 // (1 + BACKWARD)
+
+    def save(self, folder: Path) -> None:
+        """The adapter, and with `lora.merged` the whole model, from the base's own weights."""
+        write_lora(folder / FILE, lora.learned(self.transformer), self.metadata())
+        if self.run.lora.merged:
+            assert self.run.init is not None  # the recipe checks that
+            whole = VideoPipeline.from_pretrained(self.run.init)
+            whole.load_lora(folder / FILE)
+            self.on({"transformer": whole.transformer, "text": self.text}).save_whole(folder / MERGED)
+
+    def save_whole(self, folder: Path) -> None:
+        super().save(folder)
+
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself; every tool shows it, and some read the names of modelspec."""
+        config, data = self.run.lora, self.run.data
+        told = {
+            "rank": str(config.rank),
+            "alpha": f"{config.rank * config.scale:g}",
+            "targets": " ".join(config.targets),
+            "base_model": str(self.run.init),
+            "base_model_hash": self.base["base"],
+            "clip": f"{data.num_frames}x{data.height}x{data.width} at {data.fps:g} fps",
+            "video_gen": __version__,
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.title": Path(self.run.data.folder).name,
+            "modelspec.architecture": f"{type(self.transformer).__name__}/lora",
+        }
+        return told | (
+            {"trigger_prompt": config.trigger, "modelspec.trigger_phrase": config.trigger} if config.trigger else {}
+        )
