@@ -5,8 +5,9 @@ Files are compared by small grey pictures of a few of their frames. Two are alik
 passer-by before the same fixed camera changes some cell by more. `tests/test_duplicates.py` holds the error rates.
 
 Not all pairs are compared, but those that agree in the signs of some random projections (Charikar 2002, "Similarity estimation
-techniques from rounding algorithms"), which are more the more files there are. It is tried with several sets of projections, since a
-sign near zero may turn. Where many agree, as clips of one fixed camera do, each is held against its neighbours in one more projection.
+techniques from rounding algorithms"), which are more the more files there are. It is tried with several sets of projections,
+since a sign near zero may turn. Where many agree, as clips of one fixed camera do, each is held against its neighbours in one
+more projection.
 """
 
 from collections.abc import Iterator, Sequence
