@@ -17,6 +17,7 @@ from video_gen.config import explain
 from video_gen.errors import ConfigError
 from video_gen.help import heading
 from video_gen.options import Option, is_list, options_of, put
+from video_gen.sampling.fit import Fit
 
 APART = ("model", "device", "output", "format", "compile")
 """Options that are no fields of a form: where, and in which kind of file."""
@@ -132,6 +133,7 @@ def command(sample: Sample) -> str:
 def python(sample: Sample, device: str = "cpu") -> str:
     """A program that makes the same file."""
     given = {name: value for name, value in handed_over(sample).items() if name in said(sample)}
+    fit = {name: value for name, value in said(sample).items() if name in Fit.model_fields}
     model, prompt = str(given.pop("model", "")), given.pop("prompt", "")
     output = given.pop("output", Path("out"))
     for name in ("device", "compile"):
@@ -140,9 +142,12 @@ def python(sample: Sample, device: str = "cpu") -> str:
         name: f'Path("{_quoted(value)}")' if isinstance(value, Path) else repr(value) for name, value in given.items()
     }
     rest = "".join(f", {name}={value}" for name, value in shown.items())
-    on = "" if device == "cpu" else f', "{device}"'
+    on = "" if device == "cpu" and not fit else f', "{device}"'
+    on += f", Fit({', '.join(f'{name}={value!r}' for name, value in fit.items())})" if fit else ""
+    more = "from video_gen.sampling.fit import Fit\n" if fit else ""
     return (
-        "from pathlib import Path\n\nfrom video_gen import VideoPipeline\nfrom video_gen.sample import sample_to_files\n\n"
+        "from pathlib import Path\n\nfrom video_gen import VideoPipeline\nfrom video_gen.sample import sample_to_files\n"
+        f"{more}\n"
         f'pipeline = VideoPipeline.from_pretrained("{_quoted(model)}"{on})\n'
         f'sample_to_files(pipeline, {prompt!r}, Path("{_quoted(output)}"){rest})\n'
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from video_gen.command_line import handed_over
 from video_gen.errors import ConfigError, VideoGenError
+from video_gen.sampling.fit import Fit
 from video_gen.web.studio.answers import Missing
 from video_gen.web.studio.form import said, sample_of
 from video_gen.web.studio.hub import Hub
@@ -140,7 +141,7 @@ class Queue:
     def prepare(self, model: str) -> None:
         """Load a model before it is needed, if nothing else is to do."""
         if self.under is None and self._process is not None and self.state != ("ready", model):
-            self._process.send(("load", model))
+            self._process.send(("load", (model, Fit())))
 
     def job(self, number: int) -> Job:
         if (job := self.jobs.get(number)) is None:
@@ -159,7 +160,7 @@ class Queue:
         self.state = ("starting", model or "")
         process = self._process = Process(work, (self.device,), hear, ended)
         if model is not None:
-            process.send(("load", model))
+            process.send(("load", (model, Fit())))
 
     def _from_thread(self, function: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the server has ended
@@ -314,4 +315,5 @@ def order_of(job: Job, store: Store) -> Order:
     seed = job.seed + len(job.made)
     sample = sample_of({**job.options, "seed": seed, "count": 1})
     options = {name: value for name, value in handed_over(sample).items() if name not in NOT_SAID}
-    return Order(job.id, job.model, store.room(job), options, {"model": job.model, "options": said(sample)})
+    fit = options.pop("fit")
+    return Order(job.id, job.model, fit, store.room(job), options, {"model": job.model, "options": said(sample)})

@@ -1,6 +1,6 @@
 """The process that holds a model and makes videos with it. torch is imported here, and nowhere else in the studio.
 
-Said to it:  ("load", model)  ("make", Order)  ("stop", number)
+Said to it:  ("load", (model, fit))  ("make", Order)  ("stop", number)
 It says:     ("loading" | "ready", model)  ("trouble", model, line)  ("step", number, done)  ("draft", number, jpeg, frames)
              ("made" | "stopped", number)  ("failed", number, line)
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 from video_gen.errors import line_of
 from video_gen.files import write_text, written
+from video_gen.sampling.fit import Fit
 
 SHARE = 0.03
 """Of the time of sampling that drafts may take."""
@@ -31,6 +32,7 @@ class Order:
 
     number: int
     model: str
+    fit: Fit
     folder: Path
     """For the video, its settings and its picture; nothing is in it."""
     options: dict[str, Any]
@@ -58,7 +60,7 @@ class Maker:
     def __init__(self, line: Connection, device: str):
         self.line, self.device = line, device
         self.waiting: deque[tuple] = deque()
-        self.model: str | None = None
+        self.held: tuple[str, Fit] | None = None
         self.pipeline: Any = None
         self.draft: Any = None
 
@@ -66,9 +68,9 @@ class Maker:
         kind, what = message
         if kind == "load":
             try:
-                self.load(what)
+                self.load(*what)
             except Exception as error:  # of a model that is damaged; another one can be picked
-                self.line.send(("trouble", what, told(error)))
+                self.line.send(("trouble", what[0], told(error)))
         elif kind == "make":
             try:
                 self.make(what)
@@ -78,24 +80,24 @@ class Maker:
             except Exception as error:  # of this video; the next may do
                 self.line.send(("failed", what.number, told(error)))
 
-    def load(self, model: str) -> None:
-        if model == self.model:
+    def load(self, model: str, fit: Fit) -> None:
+        if (model, fit) == self.held:
             return
         self.line.send(("loading", model))
-        self.model = self.pipeline = self.draft = None  # there may be memory for one only
+        self.held = self.pipeline = self.draft = None  # there may be memory for one only
         from video_gen.sampling.draft_decoder import DraftDecoder
         from video_gen.sampling.pipeline import VideoPipeline
 
-        self.pipeline = VideoPipeline.from_pretrained(model, self.device)
+        self.pipeline = VideoPipeline.from_pretrained(model, self.device, fit)
         with self.pipeline.inference():
             self.draft = DraftDecoder.fit(self.pipeline.vae, self.pipeline.device)
-        self.model = model
+        self.held = (model, fit)
         self.line.send(("ready", model))
 
     def make(self, order: Order) -> None:
         from video_gen.sample import sample_to_files
 
-        self.load(order.model)
+        self.load(order.model, order.fit)
         began = time.monotonic()
         watch = Watching(self, order.number)
         video = sample_to_files(self.pipeline, output=order.folder, count=1, sheet=False, watch=watch, **order.options)[
