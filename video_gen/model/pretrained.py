@@ -107,11 +107,13 @@ class StoredWeights:
             self._opened: Any = safe_open(file, "pt")
             self.shapes = {name: tuple(self._opened.get_slice(name).get_shape()) for name in self._opened.keys()}  # noqa: SIM118
 
+    def read(self, name: str) -> Tensor:
+        with self._explained():
+            return self._opened.get_tensor(name)
+
     def items(self) -> Iterator[tuple[str, Tensor]]:
         for name in self.shapes:
-            with self._explained():
-                tensor = self._opened.get_tensor(name)
-            yield name, tensor
+            yield name, self.read(name)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from video_gen.errors import ConfigError
-from video_gen.model.pretrained import StoredWeights
+from video_gen.model.shards import Shards
 
 OUTER = {
     "token_embedding.weight": "shared.weight",
@@ -34,26 +34,26 @@ BESIDE = ("spiece_model", "encoder.embed_tokens.weight")
 def load_umt5(file: Path) -> Any:
     """transformers' UMT5EncoderModel, whose sizes are those of the file's tensors, in the file's type.
 
-    Raises: DataError if the file is damaged; ConfigError if it is no UMT5 encoder, or one in eight bits.
+    Weights in eight bits become bfloat16. Raises: DataError if the file is damaged; ConfigError if it is no UMT5 encoder.
     Source: names and sizes: Wan-Video/Wan2.1, wan/modules/t5.py (`umt5_xxl`); heads of 64 features.
     """
     import transformers  # type: ignore[import-not-found]
 
-    stored = StoredWeights(file)
-    names = {name: to_transformers(name) for name in stored.shapes if name not in BESIDE}
-    if strange := [name for name, known in names.items() if known is None]:
-        what = "is kept in eight bits" if any("scale" in name for name in strange) else f"holds {strange[0]}"
+    stored = Shards([file]).without(BESIDE)
+    known = {name: to_transformers(name) for name in stored.shapes}
+    if strange := next((name for name, theirs in known.items() if theirs is None), None):
         raise ConfigError(
-            f"{file}: {what}, and is no UMT5 encoder in 16 or 32 bits; take umt5-xxl-enc-bf16.safetensors, "
-            "umt5_xxl_fp16.safetensors or a folder of transformers"
+            f"{file}: holds {strange}, and is no UMT5 encoder; take umt5-xxl-enc-bf16.safetensors, umt5_xxl_fp16.safetensors or a "
+            "folder of transformers"
         )
-    shapes = {known: stored.shapes[name] for name, known in names.items()}
+    names = {name: str(theirs) for name, theirs in known.items()}
+    shapes = {theirs: stored.shapes[name] for name, theirs in names.items()}
     with torch.device("meta"):
         model = transformers.UMT5EncoderModel(transformers.UMT5Config(**sizes_of(shapes, file)))
     wanted = {name: tuple(x.shape) for name, x in model.state_dict().items() if name not in BESIDE}
     if wrong := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):
         raise ConfigError(f"{file}: {wrong[0]} is missing, or has another shape than a UMT5 encoder's; copy it again")
-    state: dict[str, Tensor] = {str(names[name]): x for name, x in stored.items() if name in names}
+    state: dict[str, Tensor] = {names[name]: x for name, x in stored.items()}
     state["encoder.embed_tokens.weight"] = state["shared.weight"]
     model.load_state_dict(state, assign=True)
     return model
@@ -69,7 +69,7 @@ def to_transformers(name: str) -> str | None:
     return name if name in OUTER.values() or (found and found[1] in INNER.values()) else None
 
 
-def sizes_of(shapes: dict[Any, tuple[int, ...]], file: Path) -> dict[str, int]:
+def sizes_of(shapes: dict[str, tuple[int, ...]], file: Path) -> dict[str, Any]:
     """Raises: ConfigError if names are missing from which sizes are read."""
     first = "encoder.block.0.layer.0.SelfAttention"
     try:

@@ -10,8 +10,9 @@ from video_gen.errors import ShapeError
 from video_gen.model.actions import Actions
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.keys import KeyValue
-from video_gen.model.transformer import History, TextMemory, VideoTransformer
+from video_gen.model.transformer import History, TextMemory
 from video_gen.sampling.guidance import BY_TEXT, Branch, BranchDenoiser
+from video_gen.sampling.parts import Transformer
 
 WITHOUT_TEXT: tuple[Branch, ...] = ("history", "alone")
 """The branches that are told an empty or negative prompt."""
@@ -31,7 +32,7 @@ class TextConditioned:
 
     def __init__(
         self,
-        transformer: VideoTransformer,
+        transformer: Transformer,
         diffusion: Diffusion,
         text: TextMemory,
         empty: TextMemory | None,

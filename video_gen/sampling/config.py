@@ -10,6 +10,7 @@ from video_gen.model.diffusion_config import DiffusionConfig
 
 Solver = Literal["euler", "heun", "two_step", "unipc", "sde", "renoise"]
 Spacing = Literal["even", "unipc", "flow_match"]
+Family = Literal["video-gen", "wan"]
 
 
 class SamplingConfig(Config):
@@ -82,7 +83,9 @@ class SamplingConfig(Config):
 
     def guidance_at(self, t: float) -> float:
         """`guidance_scale` at a diffusion time."""
-        return self.late_scale[1] if self.late_scale is not None and t < self.late_scale[0] else self.guidance_scale
+        return (
+            self.late_scale[1] if self.late_scale is not None and t < self.late_scale[0] - 1e-6 else self.guidance_scale
+        )
 
     @property
     def guided(self) -> bool:
@@ -178,3 +181,7 @@ class PipelineConfig(Config):
     """The built-in world of whose clips it was trained on."""
     maze: tuple[int, int] | None = None
     """Of a model of the world `maze`: the world's seed, and how many layouts it has."""
+    family: Family = "video-gen"
+    """Whose networks its vae/ and transformer/ are."""
+    boundary: float | None = Field(default=None, gt=0, lt=1)
+    """Of two experts: the diffusion time below which transformer_2/ is asked in place of transformer/. None = there is one."""

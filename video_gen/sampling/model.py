@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -18,18 +17,20 @@ from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.lent_text import lent_text
 from video_gen.model.lora import merge
-from video_gen.model.lora_files import FILE, file_and_scale, places_of, read_lora
+from video_gen.model.lora_files import file_and_scale, places_of, read_lora
 from video_gen.model.offload import Offload
-from video_gen.model.pretrained import local_folder, read_config
-from video_gen.model.text import TextEncoder, load_text_config, load_text_encoder
-from video_gen.model.transformer import TextMemory, VideoTransformer
+from video_gen.model.text import TextEncoder
+from video_gen.model.transformer import TextMemory
 from video_gen.model.vae_contract import PART_FRAMES
 from video_gen.model.vae_layers import Caches
-from video_gen.model.video_vae import VideoVAE
+from video_gen.model.wan.experts import Experts
+from video_gen.model.wan.transformer import WanTransformer
+from video_gen.model.wan.vision import PictureEncoder
 from video_gen.model.weights import keep_in, with_blocks
 from video_gen.sampling.conditioned import TextConditioned
-from video_gen.sampling.config import ClipSettings, PipelineConfig, SamplingConfig
+from video_gen.sampling.config import ClipSettings, Family, PipelineConfig, SamplingConfig
 from video_gen.sampling.fit import Fit
+from video_gen.sampling.parts import SECOND, VAE, Transformer, parts_of
 from video_gen.sampling.rollout import RolloutState, begin
 from video_gen.sampling.solvers import generators_for
 
@@ -39,8 +40,8 @@ class VideoModel:
 
     def __init__(
         self,
-        vae: VideoVAE,
-        transformer: VideoTransformer,
+        vae: VAE,
+        transformer: Transformer,
         text: TextEncoder,
         diffusion: DiffusionConfig,
         clip: ClipSettings,
@@ -48,9 +49,14 @@ class VideoModel:
         world: WorldName = "unknown",
         origin: str | None = None,
         maze: tuple[int, int] | None = None,
+        family: Family = "video-gen",
+        vision: PictureEncoder | None = None,
     ):
-        self.vae, self.transformer, self.text = vae, transformer, text
-        self.config = PipelineConfig(clip=clip, diffusion=diffusion, sampling=sampling, world=world, maze=maze)
+        self.vae, self.transformer, self.text, self.vision = vae, transformer, text, vision
+        boundary = transformer.boundary if isinstance(transformer, Experts) else None
+        self.config = PipelineConfig(
+            clip=clip, diffusion=diffusion, sampling=sampling, world=world, maze=maze, family=family, boundary=boundary
+        )
         self.diffusion = Diffusion(diffusion)
         self.origin = origin
         """Where it was loaded from: an absolute folder, the name of a model that ships, or a Hub id."""
@@ -65,46 +71,31 @@ class VideoModel:
     def from_pretrained(
         cls, path: str | Path, device: str | torch.device = "cpu", fit: Fit = Fit(), texts: Sequence[str] = ()
     ) -> Self:
-        """Load a model folder, the model of that name that ships, or a Hub id.
+        """Load a model folder, the model of that name that ships, a Hub id, or a public model (docs/public-models.md).
 
         Args:
             fit: what is where, and in how many bits.
             texts: with `fit.text_encoder` "freed", those that will be wanted: the encoder is gone before the transformer comes.
         Raises: DataError, ConfigError if it is not one, is damaged, or its parts do not belong together.
         """
-        folder = local_folder(path)
-        file = folder / "model.json"
-        if not file.is_file() and (folder / FILE).is_file():
-            raise DataError(
-                f"{folder}: is a LoRA, and no model by itself; give the model that it is for, and this as --lora {folder}"
-            )
-        if not file.is_file():
-            raise DataError(
-                f"{folder}: holds no model.json; give a model folder such as runs/demo/diffusion/model, with vae/, "
-                "transformer/ and text/ in it"
-            )
-        config = read_config(PipelineConfig, file)
-        for part in ("vae", "transformer", "text"):
-            if not (folder / part).is_dir():
-                raise DataError(f"{folder}: holds no {part}/; copy the model again, with all of its folders")
-        text: TextEncoder
+        parts = parts_of(path)
+        config, text = parts.config, None
         if fit.text_encoder == "freed":
-            load = partial(load_text_encoder, folder / "text")
-            text = lent_text(load, load_text_config(folder / "text"), [*texts, config.sampling.negative_prompt], device)
-        else:
-            text = load_text_encoder(folder / "text")
+            text = lent_text(parts.text, parts.text_config, [*texts, config.sampling.negative_prompt], device)
         model = cls(
-            VideoVAE.from_pretrained(folder / "vae"),
-            VideoTransformer.from_pretrained(folder / "transformer", fit.weights),
-            text,
+            parts.vae(),
+            parts.transformer(fit.weights),
+            text or parts.text(),
             config.diffusion,
             config.clip,
             config.sampling,
             config.world,
-            str(folder.absolute()) if Path(path).is_dir() else str(path),
+            parts.origin,
             config.maze,
+            config.family,
+            parts.vision() if parts.vision else None,
         )
-        model.check_parts(folder)
+        model.check_parts(parts.folder)
         return model.settle(fit, device)
 
     def check_parts(self, folder: Path) -> None:
@@ -116,6 +107,11 @@ class VideoModel:
         ):
             if ours != theirs:
                 raise ConfigError(f"{folder}/{name} is {ours}, but {other} has {theirs}; they are of different models")
+        if self.vision is not None and self.vision.width != getattr(sizes, "image_width", None):
+            raise ConfigError(
+                f"{folder}: the picture encoder's tokens have {self.vision.width} features, the transformer wants "
+                f"{getattr(sizes, 'image_width', None)}; they are of different models"
+            )
         try:
             _, _, h, w = self.vae.latent_shape(clip.num_frames, clip.height, clip.width)
         except ShapeError as error:
@@ -127,10 +123,17 @@ class VideoModel:
             )
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write vae/, transformer/, text/ and model.json into `folder`; `dtype` is that of the transformer's file."""
+        """Write vae/, transformer/, text/ and model.json into `folder`; `dtype` is that of the transformer's file.
+
+        Of two experts transformer_2/ is the second; of a picture encoder vision/ names where it is.
+        """
         folder = Path(folder)
         self.vae.save_pretrained(folder / "vae")
-        self.transformer.save_pretrained(folder / "transformer", dtype)
+        first, *second = with_blocks(self.transformer)
+        for part, place in zip((first, *second), ("transformer", SECOND)):
+            cast(WanTransformer, part).save_pretrained(folder / place, dtype)
+        if self.vision is not None:
+            self.vision.save_pretrained(folder / "vision")
         self.text.save_pretrained(folder / "text")
         write_text(folder / "model.json", self.config.model_dump_json(indent=1))
 
@@ -155,7 +158,7 @@ class VideoModel:
         self._place(fit, device)
         self.text.to("cpu" if fit.text_encoder == "cpu" else device)
         self.vae.to(device)
-        for part in (self.vae, self.transformer, self.text):
+        for part in (self.vae, self.transformer, self.text, *([] if self.vision is None else [self.vision.to(device)])):
             part.eval()
         self.fitted = fit
         return self
