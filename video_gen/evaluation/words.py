@@ -155,6 +155,41 @@ FIGURES: Mapping[str, Words] = {
     "loss_t0.75-1.00": Words("nearly only noise"),
 }
 
+TRAINING: Mapping[str, Words] = {
+    "psnr": Words("Sharpness after the VAE", "likeness to the true clip", "decibels", better="higher"),
+    "loss": Words("Loss", "what is trained for", better="lower"),
+    "loss_causal": Words(
+        "Loss, block after block", "given the frames before: for streams and continuations", better="lower"
+    ),
+    "loss_bidirectional": Words("Loss, whole clip at once", better="lower"),
+    "loss_t0.00-0.25": Words("Loss, nearly clean", "about sharpness", better="lower"),
+    "loss_t0.25-0.50": Words("Loss, some noise", better="lower"),
+    "loss_t0.50-0.75": Words("Loss, much noise", better="lower"),
+    "loss_t0.75-1.00": Words("Loss, nearly only noise", "about what is where, and the caption", better="lower"),
+    "loss_critic": Words("Loss of the critic"),
+    "gap": Words("Gap to the teacher", "how far its direction is from the student's", better="lower"),
+    "pixels": Words("Distance of pixels", "part of the loss", better="lower"),
+    "mse": Words("Squared error", "part of the loss", better="lower"),
+    "kl": Words("Latents beyond the unit Gaussian (KL)", "towards 0 they carry too little"),
+    "spatial": Words("Edges", "distance of differences between neighbours; part of the loss", better="lower"),
+    "temporal": Words("Flicker", "distance of differences between frames; part of the loss", better="lower"),
+    "frequency": Words("Texture", "distance of frames' frequencies; part of the loss", better="lower"),
+    "scale": Words("At half size", "part of the loss", better="lower"),
+    "lpips": Words("Unlike to the eye (LPIPS)", "part of the loss", better="lower"),
+    "grad_norm": Words("Length of the gradient", "before it is clipped"),
+    "lr": Words("Learning rate"),
+    "samples_per_s": Words("Clips a second", "of training alone", better="higher"),
+    "tokens_per_s": Words("Tokens a second", better="higher"),
+    "mfu": Words("Use of the device", "of what its matrix products can do at most", "share", better="higher"),
+    "memory_mb": Words("Memory", "the most so far"),
+    "time": Words("Time spent training", "over all sessions", "seconds"),
+    "data_s": Words("Waiting for a batch", "a step", "seconds", better="lower"),
+    "forward_s": Words("Forward pass", "a step", "seconds"),
+    "backward_s": Words("Backward pass", "a step", "seconds"),
+    "optimiser_s": Words("Optimiser", "a step", "seconds"),
+}
+"""Figures of a run's log that are called otherwise there, or are nowhere else."""
+
 SETS: Mapping[str, str] = {"true": "true clips", "vae": "true clips after the VAE"}
 """What the floors are called."""
 
@@ -162,3 +197,12 @@ SETS: Mapping[str, str] = {"true": "true clips", "vae": "true clips after the VA
 def words_of(name: str) -> Words:
     """The words for a figure; one that has none is called by its name."""
     return FIGURES.get(name, Words(name.replace("_", " ")))
+
+
+def words_of_training(name: str) -> Words:
+    """The same for a figure of a run's log."""
+    if name in TRAINING:
+        return TRAINING[name]
+    if group := name.removeprefix("grad_norm_") if name.startswith("grad_norm_") else "":
+        return Words(f"Gradient: {group.replace('_', ' ')}", "its length over these weights")
+    return words_of(name)

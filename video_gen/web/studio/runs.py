@@ -14,7 +14,7 @@ from pydantic import Field
 
 from video_gen.config import Config
 from video_gen.errors import ConfigError, TrainingError
-from video_gen.evaluation.words import words_of
+from video_gen.evaluation.words import words_of_training
 from video_gen.files import write_text
 from video_gen.shipped import CONFIGS, about, config_names
 from video_gen.web.studio.answers import Missing, said
@@ -84,7 +84,7 @@ def routes(studio: Studio) -> APIRouter:
         """Every curve of a run from step `first` to `last`, in so many points, with the words for them."""
         told = watch.logs.curves(_run(studio.runs, root, name) / "log.jsonl", points, first, last)
         figures = {curve.partition("/")[2] for curve in told["curves"]}
-        return _json(told | {"words": {figure: vars(words_of(figure)) for figure in figures}})
+        return _json(told | {"words": {figure: vars(words_of_training(figure)) for figure in figures}})
 
     @router.get("/about")
     def one(root: str, name: str = "") -> Response:
@@ -225,7 +225,7 @@ def _about(folder: Path) -> dict[str, Any]:
             "yaml": text,
             "trouble": trouble,
             "best": best,
-            "words": {name: vars(words_of(name)) for name in best if name != "step"},
+            "words": {name: vars(words_of_training(name)) for name in best if name != "step"},
             "samples": samples_of(folder),
             "sizes": sizes_of(folder),
             "saved": checkpoint_of(folder),
