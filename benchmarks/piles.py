@@ -10,7 +10,9 @@ that of the clock and, beside it, of the CPUs, since others may use the machine;
 """
 
 import argparse
+import ctypes
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,6 +49,7 @@ SMALL, SMALL_FRAMES, SMALL_FPS = 32, 9, 8
 FOLDER = 1000
 """Files of a folder of the pile of small ones."""
 BATCH = 16
+PR_SET_CHILD_SUBREAPER = 36
 
 # -------------------- what is drawn
 
@@ -142,10 +145,27 @@ def cost_of(words: Sequence[str]) -> Cost:
     assert process.stdout is not None
     said = process.stdout.read().decode("utf-8", "replace")
     _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise DataError(f"`video-gen {' '.join(words)}` failed: {said.strip()[-400:]}")
-    return Cost(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    every = [used, *_left_behind()]
+    cpu = sum(each.ru_utime + each.ru_stime for each in every)
+    return Cost(seconds, cpu, max(each.ru_maxrss for each in every) / 1024)
+
+
+def _left_behind() -> Iterator[resource.struct_rusage]:
+    """Use of processes whose own parent has ended without waiting for them, as those do that workers are forked from."""
+    while True:
+        try:
+            yield os.wait4(-1, 0)[2]
+        except ChildProcessError:
+            return
+
+
+def adopt() -> None:
+    """From now on such processes become children of this one, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def film_table(pile: Path, work: Path) -> Table:
@@ -241,6 +261,7 @@ def main() -> None:
     if args.what == "start":
         start_training(args.folder)
         return
+    adopt()
     if args.what == "film":
         if args.footage is None:
             draw_films(args.work / "films")

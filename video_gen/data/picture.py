@@ -74,20 +74,26 @@ def square_size(width: int, height: int, aspect: Fraction | None) -> tuple[int, 
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
-def to_picture(frame: VideoFrame, stored: tuple[int, int], shown: tuple[int, int], path: Path | Loaded) -> np.ndarray:
-    """A decoded frame as (h, w, 3) uint8 RGB.
+class Geometry(NamedTuple):
+    """How the pictures of a file lie, asked once: a frame that is asked for what lies beside it stays in memory until Python next
+    looks for cycles."""
 
-    Args:
-        stored: (width, height) that the stream declares; a frame of another size is scaled to that.
-        shown: the same in square pixels.
-    Raises: DataError if its colours or orientation cannot be read.
-    """
+    stored: tuple[int, int]
+    """(width, height) that the stream declares; a frame of another size is scaled to that."""
+    shown: tuple[int, int]
+    """The same in square pixels, before it is turned."""
+    orientation: Orientation
+
+
+def to_picture(frame: VideoFrame, geometry: Geometry, path: Path | Loaded) -> np.ndarray:
+    """A decoded frame as (h, w, 3) uint8 RGB. Raises: DataError if its colours cannot be read."""
+    stored, shown, orientation = geometry
     array = _rgb(frame, path)
     if frame.interlaced_frame:
         array = without_combs(array)
     if shown != (array.shape[1], array.shape[0]) or stored != (frame.width, frame.height):
         array = np.asarray(Image.fromarray(array).resize(shown, Image.Resampling.BICUBIC))
-    return upright(array, orientation_of(frame, path))
+    return upright(array, orientation)
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,13 @@ class Scaled:
         return Scaled(reformatted(self.content, "yuv420p", self.path, (width, height)), self.path)
 
 
-def to_scaled_picture(frame: VideoFrame, size: tuple[int, int], stored: tuple[int, int], path: Path | Loaded) -> Scaled:
+def to_scaled_picture(frame: VideoFrame, size: tuple[int, int], geometry: Geometry, path: Path | Loaded) -> Scaled:
     """The same at `size` (width, height), which is as it is seen, of whole pictures: several times as fast as to scale them
     afterwards, since most frames are scaled before their colours are worked out. Raises: DataError, as `to_picture`."""
-    orientation = orientation_of(frame, path)
+    orientation = geometry.orientation
     width, height = size[::-1] if orientation.transposed else size
     if frame.interlaced_frame or frame.color_trc in (PQ, HLG) or has_alpha(frame):
-        array = to_picture(frame, stored, stored, path)
+        array = to_picture(frame, geometry._replace(shown=geometry.stored), path)
         return Scaled(np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BOX)), path)
     if orientation == Orientation() and _is_plain(frame):
         return Scaled(reformatted(frame, "yuv420p", path, (width, height)), path)

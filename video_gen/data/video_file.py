@@ -9,11 +9,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from av.video.frame import VideoFrame
 from PIL import Image
 
 from video_gen.data.container import MAX_PIXELS as MAX_PIXELS
@@ -23,6 +25,7 @@ from video_gen.data.packed import File, Loaded, Packed
 from video_gen.data.picture import (
     HLG,
     PQ,
+    Geometry,
     Scaled,
     has_alpha,
     orientation_of,
@@ -255,14 +258,17 @@ def frames_from(path: str | File, info: VideoInfo, time: float) -> Iterator[Time
 
 
 def _timed(video: Opened, time: float) -> Iterator[Timed]:
-    stored, shown = _sizes(video)
+    geometry: Geometry | None = None
     for start, end, frame in decoded_from(video, time):
+        if geometry is None:
+            geometry = Geometry(*_sizes(video), orientation_of(frame, video.path))
         yield Timed(
-            start,
-            end,
-            lambda frame=frame: to_picture(frame, stored, shown, video.path),
-            lambda width, height, frame=frame: to_scaled_picture(frame, (width, height), stored, video.path),
+            start, end, partial(to_picture, frame, geometry, video.path), partial(_scaled, frame, geometry, video.path)
         )
+
+
+def _scaled(frame: VideoFrame, geometry: Geometry, path: Path | Loaded, width: int, height: int) -> Scaled:
+    return to_scaled_picture(frame, (width, height), geometry, path)
 
 
 def _timed_images(path: Path | Loaded) -> Iterator[Timed]:
