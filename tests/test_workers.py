@@ -1,6 +1,7 @@
 """Work on many files: in this process, in several, and on a Ray cluster, where a process that is lost costs nothing."""
 
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -60,3 +61,24 @@ def test_a_lost_process_of_a_cluster_costs_nothing_and_one_lost_for_ever_is_name
     assert sorted(n for n, _ in workers.each(partial(killed_at_first, folder=tmp_path), range(3))) == [0, 1, 2]
     with pytest.raises(DataError, match=r"7: its node or process was lost 4 times"):
         list(workers.each(killed, [7]))
+
+
+def slow_first(number):
+    time.sleep(0.5 if number == 0 else 0.0)
+    return os.getpid()
+
+
+def test_a_process_that_is_done_takes_what_another_has_not_begun():
+    found = dict(Workers(2).each(slow_first, range(20)))
+    assert sum(process == found[0] for process in found.values()) < 10
+
+
+def test_a_killed_process_is_named_with_what_it_was_at():
+    with pytest.raises(DataError, match="ended with code 9 while at 3: killed, or out of memory; the same command goes on"):
+        list(Workers(2).each(killed_at_three, range(6)))
+
+
+def killed_at_three(number):
+    if number == 3:
+        os._exit(9)
+    return number

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -29,55 +30,66 @@ def in_processes(
     context: Any = multiprocessing.get_context(
         "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
     )
-    readers: dict[Any, Any] = {}
-    left: dict[Any, list[Item]] = {}
+    started: dict[Any, Any] = {}
+    at: dict[Any, Any] = {}
+    left = iter(items)
+
+    def hand_out(connection: Any) -> None:
+        """The next item, to a process that has none; without one, word that it may end."""
+        given = next(left, _END)
+        at[connection] = given
+        with suppress(BrokenPipeError):  # it was killed, and is about to be met
+            connection.send(() if given is _END else (given,))
+
     try:
-        for number in range(workers):
-            reader, writer = context.Pipe(duplex=False)
-            left[reader] = list(items[number::workers])
-            readers[reader] = context.Process(target=_serve, args=(make, left[reader], writer), daemon=True)
-            readers[reader].start()
-            writer.close()  # so that the reader meets the end of the pipe when the process ends
-        running = dict(readers)
+        for _ in range(workers):
+            here, there = context.Pipe()
+            started[here] = context.Process(target=_serve, args=(make, there), daemon=True)
+            started[here].start()
+            there.close()  # so that this side meets the end of the pipe when the process ends
+            hand_out(here)
+        running = dict(started)
         while running:
-            for reader in wait(list(running)):
+            for connection in wait(list(running)):
                 try:
-                    item, result = reader.recv()  # type: ignore[union-attr]
-                except EOFError:
-                    _check_end(running.pop(reader), left[reader])
+                    item, result = connection.recv()  # type: ignore[union-attr]
+                except (EOFError, ConnectionResetError):
+                    _check_end(running.pop(connection), at[connection])
                     continue
-                left[reader].pop(0)
                 if isinstance(result, VideoGenError):
                     raise result
+                hand_out(connection)  # first: it works on while this one is looked at
                 yield item, result
     finally:
-        for process in readers.values():
+        for process in started.values():
             process.terminate()
-        for process in readers.values():
+        for process in started.values():
             process.join()
 
 
-def _serve(make: Callable[[Any], Any], items: Sequence[Any], out: Connection) -> None:
-    """What one process does: its share, as long as the one that started it is there."""
+_END = object()
+"""In the place of an item where there is none left."""
+
+
+def _serve(make: Callable[[Any], Any], asked: Connection) -> None:
+    """What one process does: items as they are handed to it, as long as the one that started it is there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent then ends us
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an exception, so that half-written files are removed
-    parent = multiprocessing.parent_process()
-    for item in items:
-        if parent is not None and not parent.is_alive():
-            return
-        try:
-            out.send((item, make(item)))
-        except VideoGenError as error:
-            out.send((item, error))
-            return
-        except BrokenPipeError:
-            return
+    try:
+        while given := asked.recv():
+            try:
+                asked.send((given[0], make(given[0])))
+            except VideoGenError as error:
+                asked.send((given[0], error))
+                return
+    except (BrokenPipeError, ConnectionResetError, EOFError):  # nobody is there any more
+        return
 
 
-def _check_end(process: Any, left: Sequence[Any]) -> None:
+def _check_end(process: Any, item: Any) -> None:
     process.join()
     if process.exitcode:
-        at = f" while at {getattr(left[0], 'name', left[0])}" if left else ""
+        at = "" if item is _END else f" while at {getattr(item, 'name', item)}"
         raise DataError(
             f"process {process.pid} of the work ended with code {process.exitcode}{at}: killed, or out of memory; the same "
             "command goes on"
