@@ -12,9 +12,9 @@ from video_gen.cli import COMMANDS, of_what
 from video_gen.command_line import find, parse
 from video_gen.config import load_yaml
 from video_gen.errors import ConfigError
+from video_gen.model.allocations import AllocationTracker
 from video_gen.plan import make_plan, train_a_little, uses_of, vae_of
 from video_gen.shipped import CONFIGS
-from video_gen.training.memory import AllocationTracker
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 VAE = load_yaml(VAERun, CONFIGS / "demo-vae.yaml")

@@ -38,6 +38,15 @@ class ModelOptions(Options):
     where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
 
 
+class MemoryOptions(Options):
+    """How the model is made to fit into the device's memory."""
+
+    room: Annotated[str | None, Said(name="fit")] = None
+    """A size such as 12GiB, or auto for what is free: take the cheapest way that fits, as `plan sample` finds it. What is said of
+    the following holds."""
+    fit: Annotated[Fit, FLAT] = Fit()
+
+
 class LoraOptions(Options):
     """What the model has learned besides."""
 
@@ -241,6 +250,27 @@ class PlanDistill(Config):
     plan: Annotated[PlanOptions, FLAT] = PlanOptions()
 
 
+class PlanSample(Config):
+    """Tell what `sample` would take in memory, by each way to make the model fit. And which is the cheapest that fits."""
+
+    given: Annotated[ModelOptions, FLAT] = ModelOptions()
+    num_frames: int | None = Field(default=None, ge=1, le=LONGEST)
+    """Frames of a video; default that of the model's clips."""
+    height: int | None = Field(default=None, ge=8, le=LARGEST)
+    """In pixels; default that of the model's clips."""
+    width: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Likewise."""
+    count: Annotated[int, Said(name="num-videos", short="-n")] = Field(default=1, ge=1, le=8)
+    """Videos at once; `sample` makes up to 8 together."""
+    stream: bool = False
+    """Of a stream, which decodes a block while it makes the next one."""
+    output: Path | None = None
+    """A JSON file for the figures."""
+    memory: Annotated[MemoryOptions, FLAT] = MemoryOptions()
+    solving: Annotated[SolverOptions, FLAT] = SolverOptions()
+    sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+
+
 class Sample(Config):
     """Make videos from a text, an image or a video."""
 
@@ -273,7 +303,7 @@ class Sample(Config):
     """Whole factor by which the pictures are enlarged."""
     compile: bool = False
     """Compile the transformer's blocks at their first use, for each length of the history anew: for many or large videos."""
-    fit: Annotated[Fit, FLAT] = Fit()
+    memory: Annotated[MemoryOptions, FLAT] = MemoryOptions()
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
     ending: Annotated[EndingOptions, FLAT] = EndingOptions()
@@ -306,7 +336,7 @@ class StreamVideo(Config):
     """Whole factor by which the pictures are enlarged."""
     speed: float | None = Field(default=None, ge=0.01, le=100)
     """Of playback; default 1."""
-    fit: Annotated[Fit, FLAT] = Fit()
+    memory: Annotated[MemoryOptions, FLAT] = MemoryOptions()
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 

@@ -29,6 +29,7 @@ from video_gen.arguments import (
     ModelMerge,
     PlanDiffusion,
     PlanDistill,
+    PlanSample,
     PlanVAE,
     PlayWorld,
     Sample,
@@ -39,7 +40,7 @@ from video_gen.arguments import (
     TrainVAE,
     Worlds,
 )
-from video_gen.command_line import PROGRAM, Command, Commands, is_config, run_command
+from video_gen.command_line import PROGRAM, RUN, Command, Commands, is_config, run_command
 from video_gen.config import load_yaml
 from video_gen.data.config import ClipConfig, RecordConfig, WorldConfig
 from video_gen.data.prepare.settings import PrepareConfig
@@ -148,6 +149,14 @@ def plan(vae_yaml: Path | None = None, output: Path | None = None, **options: An
     show(make_plan(vae=vae, **options), output)
 
 
+def plan_sample(
+    device: Device, model: Path | None = None, room: str | None = None, output: Path | None = None, **options: Any
+) -> None:
+    from video_gen.plan_sample import plan_of, show
+
+    show(*plan_of(model_of(model), device, room, **options), output)
+
+
 def model_of(model: Path | None, own: Path = OWN_DEMO, part: str = "") -> Path:
     """The model named, or the default one, which is then said. See `shipped.default_model`."""
     if model is not None:
@@ -174,19 +183,22 @@ def sample(
     prompt: str,
     loras: tuple[str, ...],
     model: Path | None = None,
+    room: str | None = None,
     **options: Any,
 ) -> None:
     if compile and fit.offload != "off":
         raise ConfigError("compile and offload do not go together: weights that come and go cannot be compiled in")
     check_folder(output)
-    from video_gen.sample import sample_to_files
-    from video_gen.sampling.pipeline import VideoPipeline
+    from video_gen.sample import load_model, sample_to_files
     from video_gen.training.compiling import compile_to_sample, or_eagerly
     from video_gen.training.parallel import pick_device
 
-    texts = [prompt, options.get("negative_prompt", "")]
-    pipeline = VideoPipeline.from_pretrained(model_of(model), pick_device(device), fit, texts)
-    pipeline.load_loras(loras)
+    model, on = model_of(model), pick_device(device)
+    if room is not None:
+        from video_gen.plan_sample import fit_into
+
+        fit = fit_into(room, model, on, fit, offload=not compile, **options)
+    pipeline = load_model(model, on, fit, [prompt, options.get("negative_prompt", "")], loras)
     if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
     make = partial(sample_to_files, pipeline, prompt, output, **options)
@@ -207,9 +219,10 @@ def stream(
     seconds: float | None = None,
     save: Path | None = None,
     resume: Path | None = None,
+    room: str | None = None,
     **options: Any,
 ) -> None:
-    from video_gen.sampling.pipeline import VideoPipeline
+    from video_gen.sample import load_model
     from video_gen.sampling.stream_state import loras_of_state, model_of_state
     from video_gen.stream import check_output, open_stream, read_script, share_cores, show
     from video_gen.training.parallel import pick_device
@@ -221,8 +234,12 @@ def stream(
     if resume is not None and model is None:
         model = Path(model_of_state(resume))
     texts = [text for text in (prompt, *(cue.prompt for cue in cues)) if text is not None]
-    pipeline = VideoPipeline.from_pretrained(model_of(model), on, fit, texts)
-    pipeline.load_loras(loras or (loras_of_state(resume) if resume is not None else ()))
+    model = model_of(model)
+    if room is not None:
+        from video_gen.plan_sample import fit_into
+
+        fit = fit_into(room, model, on, fit, stream=True, **options)
+    pipeline = load_model(model, on, fit, texts, loras or (loras_of_state(resume) if resume is not None else ()))
     with open_stream(pipeline, prompt, cues=cues, resume=resume, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 
@@ -342,6 +359,7 @@ COMMANDS: Commands = {
     ("plan", "vae"): Command(PlanVAE, plan),
     ("plan", "diffusion"): Command(PlanDiffusion, plan),
     ("plan", "distill"): Command(PlanDistill, plan),
+    ("plan", "sample"): Command(PlanSample, plan_sample),
     ("train", "vae"): Command(TrainVAE, train_vae),
     ("train", "diffusion"): Command(TrainDiffusion, train_diffusion),
     ("train", "distill"): Command(TrainDistill, train_distill),
@@ -379,7 +397,8 @@ def of_what(words: list[str]) -> list[str]:
         fits = not isinstance(keys and values.get("vae"), str) or run is not VAERun
         return sum(key in run.model_fields for key in keys) + sum(name in names for name in given) + fits
 
-    return ["plan", max(PLANS, key=lambda name: known(PLANS[name])), *words[1:]]
+    runs = [name for name, command in PLANS.items() if RUN in command.kind.model_fields]
+    return ["plan", max(runs, key=lambda name: known(PLANS[name])), *words[1:]]
 
 
 def entry() -> None:

@@ -1,11 +1,13 @@
 """Sampling to files: videos, a contact sheet, and the settings inside each file and beside it. What is there is kept."""
 
+from collections.abc import Sequence
 import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image
 
 from video_gen.data.video_file import probe
@@ -13,6 +15,7 @@ from video_gen.data.video_writer import check_writable, contact_sheet, write_vid
 from video_gen.errors import ConfigError
 from video_gen.files import write_text, written
 from video_gen.naming import claimed, stem
+from video_gen.sampling.fit import Fit
 from video_gen.sampling.given import count as frames_of
 from video_gen.sampling.given import read_at, read_picture, read_source, read_start
 from video_gen.sampling.pipeline import VideoPipeline
@@ -21,6 +24,21 @@ from video_gen.sampling.watching import Watch
 Format = Literal["mp4", "gif", "png"]
 STRENGTH = 0.6
 """At which a source is changed, unless told otherwise."""
+
+
+def load_model(
+    model: Path, device: torch.device, fit: Fit, texts: Sequence[str] = (), loras: Sequence[str] = ()
+) -> VideoPipeline:
+    """A model that fits, with what was learned besides: that is added before weights are rounded to eight bits.
+
+    Args: texts: that will be wanted. Raises: as `VideoPipeline.from_pretrained` and `load_loras`.
+    """
+    if not loras:
+        return VideoPipeline.from_pretrained(model, device, fit, texts)
+    whole = fit.replace(weights="fp32" if fit.weights == "fp32" else "bf16", offload="off")
+    pipeline = VideoPipeline.from_pretrained(model, "cpu", whole, texts)
+    pipeline.load_loras(loras)
+    return pipeline.settle(fit, device)
 
 
 def sample_to_files(

@@ -173,6 +173,15 @@ def spans(weights: Sequence[Tensor]) -> Iterator[slice]:
         start = stop
 
 
+def resident_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights that are on the device where its blocks are offloaded; of one on "meta", too."""
+    blocks: Any = model.blocks
+    moving = [[x.weight for x in block.modules() if isinstance(x, nn.Linear | EightBitLinear)] for block in blocks]
+    everything = {x: x.nbytes for x in (*model.parameters(), *model.buffers())}
+    away = sum(weight.nbytes for weights in moving for weight in weights)
+    return sum(everything.values()) - away + 2 * max(list(spans(weights))[-1].stop for weights in moving)
+
+
 def put(layer: nn.Linear | EightBitLinear, weight: Tensor) -> None:
     """Give a layer another tensor as its weight. What autograd has saved of the one before stays as it was."""
     if isinstance(layer, EightBitLinear):

@@ -53,7 +53,7 @@ class EightBitLinear(nn.Module):
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         """(out, in) what it multiplies by."""
-        return self.weight.to(dtype) * self.scale.to(dtype)
+        return made_of(self.weight, self.scale, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
@@ -70,13 +70,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        matrix = weight.to(x.dtype) * scale.to(x.dtype)
-        return F.linear(x, matrix, None if bias is None else bias.to(x.dtype))
+        return F.linear(x, made_of(weight, scale, x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         weight, scale = ctx.saved_tensors
-        return gradient @ (weight.to(gradient.dtype) * scale.to(gradient.dtype)), None, None, None
+        return gradient @ made_of(weight, scale, gradient.dtype), None, None, None
+
+
+def made_of(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrix (out, in) of eight-bit weights."""
+    return weight.to(dtype).mul_(scale.to(dtype))
 
 
 def rounded_to(weight: Tensor, stored: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ class TextConditioned:
         ahead, gap: the frame to which the video leads, a history of its own, and the frames between a block and it; None, 0 = none.
         actions: (b, f, n) that lead to the block's frames; None = nothing is known of that.
         whole_times: see `SamplingConfig`.
+        apart: branches are computed one after the other.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class TextConditioned:
         gap: int = 0,
         actions: Tensor | None = None,
         whole_times: int | None = None,
+        apart: bool = False,
     ):
         self.transformer, self.diffusion, self.text, self.empty = transformer, diffusion, text, empty
         self.window, self.ahead, self.gap, self.actions = window, ahead, gap, actions
-        self.whole_times = whole_times
+        self.whole_times, self.apart = whole_times, apart
 
     def towards(self, picture: Tensor, gap: int) -> Self:
         """The same, for a block with `gap` frames between it and a picture, (b or 1, c, 1, h, w) latents of it by itself."""
@@ -68,7 +70,11 @@ class TextConditioned:
         return tuple(branch for branch, differs in differ.items() if differs)
 
     def denoiser(self, history: History | None, branches: tuple[Branch, ...]) -> BranchDenoiser:
-        """All branches are one forward pass of as many times the batch. What they see is put together once per block."""
+        """All branches are one forward pass of as many times the batch, unless they are to be `apart`. What they see is put
+        together once per block."""
+        if self.apart and len(branches) > 1:
+            each = [self.denoiser(history, (branch,)) for branch in branches]
+            return lambda noisy, t: [one(noisy, t)[0] for one in each]
         count = len(branches)
         empty = self.text if self.empty is None else self.empty
         text = join_texts([empty if branch in WITHOUT_TEXT else self.text for branch in branches])

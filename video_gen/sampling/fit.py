@@ -9,6 +9,7 @@ from video_gen.model.transformer_config import Weights
 
 Offloading = Literal["off", "blocks"]
 TextPlace = Literal["device", "freed", "cpu"]
+Branches = Literal["together", "apart"]
 
 
 class Fit(Config):
@@ -20,6 +21,8 @@ class Fit(Config):
     """`blocks`: the transformer's stay in the CPU's memory, and each comes to the device when it is its turn. Same numbers."""
     text_encoder: TextPlace = "device"
     """`freed`: loaded when there is a text to encode, and let go of after that; `cpu`: computes on the CPU, where it stays."""
+    branches: Branches = "together"
+    """Of guidance, with and without the text, and so on: one batch, or one after the other, which takes less memory."""
     vae_tile: int | None = Field(default=None, ge=8, le=65_536)
     """Pixels of a side of the tiles in which frames are encoded and decoded; without it whole frames up to 512x512, else 512."""
     vae_chunk: int | None = Field(default=None, ge=1, le=1_000_000)

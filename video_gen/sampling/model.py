@@ -205,7 +205,8 @@ class VideoModel:
         guided = (any(prompts) or unwanted) and (sampling.guided or sampling.history_scale != 1)
         empty = self.encode_text([unwanted] * len(prompts)) if guided else None
         window, parts = self.window(block_frames), sampling.whole_times
-        return TextConditioned(self.transformer, self.diffusion, text, empty, window, whole_times=parts)
+        apart = self.fitted.branches == "apart"
+        return TextConditioned(self.transformer, self.diffusion, text, empty, window, whole_times=parts, apart=apart)
 
     def window(self, block_frames: int) -> int:
         """Latent frames of history, besides the sink, that a block sees. A model that was trained without a limit has the

@@ -3,7 +3,6 @@
 A `TorchDispatchMode` sees every allocation and every release, as they would happen, for models of any size.
 """
 
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from video_gen.model.allocations import AllocationTracker, materialise
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.optim import build_optimizer, clip_gradients, named_parameters
 from video_gen.training.state import fresh_ema, update_ema
@@ -65,9 +63,9 @@ def step_memory(
     with FakeTensorMode() as fake, AllocationTracker() as tracker:
         modules = task.modules()
         for module in modules.values():
-            _materialise(module.train())
+            materialise(module.train())
         for module in frozen:
-            _materialise(module)
+            materialise(module)
         weights = tracker.bytes
         ema = fresh_ema(modules)
         with_ema = tracker.bytes
@@ -92,38 +90,15 @@ def step_memory(
         if cpu:
             copy = share(max(weights, with_ema - weights, kept - with_ema))
             peak = activations + share(gradients)
-            holes = int(HOLES * peak + SMALL_HOLES * min(peak, SMALL))
-            workspace += max(holes, share(gradients) + copy - peak)
+            workspace += max(heap_holes(peak), share(gradients) + copy - peak)
         return StepMemory(
             share(weights), share(gradients), share(kept - with_ema), share(with_ema - weights), activations, workspace
         )
 
 
-class AllocationTracker(TorchDispatchMode):
-    """Counts the bytes of all storages that operations inside made, or returned views of, and that are alive."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes, self.peak = 0, 0
-        self.alive: dict[int, tuple[weakref.ref, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._see(leaf.untyped_storage())
-        return result
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.alive:
-            return
-        self.alive[key] = (weakref.ref(storage, lambda _: self._forget(key)), size)
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-
-    def _forget(self, key: int) -> None:
-        self.bytes -= self.alive.pop(key)[1]
+def heap_holes(size: int) -> int:
+    """What memory that comes and goes costs on a CPU beside its own bytes."""
+    return int(HOLES * size + SMALL_HOLES * min(size, SMALL))
 
 
 def parameters_by_part(modules: Mapping[str, nn.Module], group_of: Any) -> dict[str, int]:
@@ -132,18 +107,6 @@ def parameters_by_part(modules: Mapping[str, nn.Module], group_of: Any) -> dict[
     for name, p in named_parameters(modules).items():
         counts[group_of(name)] = counts.get(group_of(name), 0) + p.numel()
     return counts
-
-
-def _materialise(module: nn.Module) -> None:
-    """Parameters and buffers of the same shapes and strides on the fake CPU, in place of those on "meta"."""
-    for part in module.modules():
-        for name, p in list(part.named_parameters(recurse=False)):
-            empty = torch.empty_strided(p.size(), p.stride(), dtype=p.dtype, device="cpu")
-            setattr(part, name, nn.Parameter(empty, p.requires_grad))
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            part.register_buffer(
-                name, torch.empty_strided(buffer.size(), buffer.stride(), dtype=buffer.dtype, device="cpu")
-            )
 
 
 def _gathered(modules: Mapping[str, nn.Module]) -> int:
