@@ -1,5 +1,6 @@
 """`video-gen plan sample`: what sampling takes, by each way to make a model fit; and the cheapest way that fits (`--fit`)."""
 
+import copy
 import json
 import re
 import sys
@@ -20,7 +21,7 @@ from video_gen.errors import ConfigError
 from video_gen.files import write_text
 from video_gen.model.offload import resident_bytes
 from video_gen.model.transformer_config import Weights
-from video_gen.model.weights import EightBitLinear, made_of, with_blocks
+from video_gen.model.weights import EightBitLinear, keep_in, made_of, with_blocks
 from video_gen.progress import duration
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.fit import Fit
@@ -101,7 +102,8 @@ class SamplePlan:
     size: tuple[int, int, int]
     """(frames, height, width)"""
     parts: dict[Weights, dict[str, int]]
-    """Bytes of weights: `transformer`, what is on the device of it where blocks are `offloaded`, `text`, `vae`; and in bfloat16
+    """Bytes of weights: `transformer`, what is on the device of it where blocks are `offloaded`, `text`, `vae`
+    with the encoder of pictures; and in bfloat16
     of its largest `matrix`, and of all `matrices` of it that are kept in float32."""
     choices: list[Choice]
     """From the cheapest to the dearest."""
@@ -139,21 +141,27 @@ class SamplePlan:
         return json.dumps(asdict(self) | {"choices": choices}, indent=1)
 
 
-def plan_sample(sizes: Sizes, job: Job, device: torch.device, kinds: tuple[Weights, ...] = KINDS) -> SamplePlan:
-    """All choices there are on a device. Raises: ShapeError if the job does not fit the model."""
+def plan_sample(
+    sizes: Sizes, job: Job, device: torch.device, kinds: tuple[Weights, ...] = KINDS, pieces: bool = True
+) -> SamplePlan:
+    """All choices there are on a device.
+
+    Args: pieces: those, too, that compute branches apart, or let the VAE work on less at a time; all others are cheaper.
+    Raises: ShapeError if the job does not fit the model.
+    """
     program = int(memory_mb(torch.device("cpu")) * 2**20) + KERNELS if device.type == "cpu" else 0
     rates = measure_rates(device) if device.type == "cpu" or torch.cuda.is_available() else GUESSED
-    parts: dict[Weights, dict[str, int]] = {kind: _weights(sizes.model(kind)) for kind in kinds}
+    fresh = sizes.model()
+    parts: dict[Weights, dict[str, int]] = {kind: _weights(kept_in(fresh, kind), sizes.vision) for kind in kinds}
+    model, clip = kept_in(fresh, "bf16"), sizes.config.clip
+    ways = VAE_WAYS[: 2 + (max(clip.height, clip.width) > SMALL_TILE)] if pieces else VAE_WAYS[:1]
     denoise, decode = {}, {}
-    for branches in ("together", "apart"):
-        model = sizes.model("bf16")
+    for branches in ("together", "apart") if pieces else ("together",):
         model.fitted = Fit(branches=branches)
         denoise[branches] = denoising(model, job)
-    clip = sizes.config.clip
-    for way in VAE_WAYS[: 2 + (max(clip.height, clip.width) > SMALL_TILE)]:
-        model = sizes.model()
-        model.fitted = Fit(vae_tile=way[0], vae_chunk=way[1])
-        decode[way] = decoding(model, job)
+    for tile, chunk in ways:
+        model.fitted = Fit(vae_tile=tile, vae_chunk=chunk)
+        decode[tile, chunk] = decoding(model, job)
     apart = device.type != "cpu"  # else all is in one memory
     choices = []
     for kind, offload, text, branches, way in product(
@@ -169,7 +177,16 @@ def plan_sample(sizes: Sizes, job: Job, device: torch.device, kinds: tuple[Weigh
     return SamplePlan(sizes.name, str(device), size, parts, choices, rates.measured)
 
 
-def _weights(model: VideoPipeline) -> dict[str, int]:
+def kept_in(model: VideoPipeline, kind: Weights) -> VideoPipeline:
+    """A copy of a model on "meta" with its weights kept so."""
+    other = copy.copy(model)
+    other.transformer = copy.deepcopy(model.transformer)
+    for part in with_blocks(other.transformer):
+        keep_in(part, kind)
+    return other
+
+
+def _weights(model: VideoPipeline, vision: int) -> dict[str, int]:
     blocks = with_blocks(model.transformer)
     largest = max(layer.weight.numel() for part in blocks for layer in part.modules() if isinstance(layer, LINEAR))
     return {
@@ -181,7 +198,7 @@ def _weights(model: VideoPipeline) -> dict[str, int]:
         "matrices": 2
         * sum(p.numel() for part in blocks for p in part.parameters() if p.dtype == torch.float32 and p.ndim > 1),
         "text": weight_bytes(model.text),
-        "vae": weight_bytes(model.vae),
+        "vae": weight_bytes(model.vae) + vision,
     }
 
 
@@ -237,6 +254,7 @@ def plan_of(
     width: int | None = None,
     count: int = 1,
     stream: bool = False,
+    pieces: bool = True,
     **settings: Any,
 ) -> tuple[SamplePlan, int | None, Fit]:
     """What `video-gen plan sample` was told. Returns: the plan, the room in bytes, and what of the fit is given.
@@ -244,9 +262,9 @@ def plan_of(
     Args: device: "cuda" may be one that is not here. Raises: ConfigError, DataError, ShapeError.
     """
     on = torch.device("cuda") if device == "cuda" else pick_device("auto")
-    sizes = sizes_of(model).at(num_frames, height, width)
+    sizes = sizes_of(model).at(height, width)
     kinds = (*KINDS, "fp8") if fit.weights == "fp8" else KINDS
-    plan = plan_sample(sizes, sizes.job(num_frames, count, stream, **settings), on, kinds)
+    plan = plan_sample(sizes, sizes.job(num_frames, count, stream, **settings), on, kinds, pieces)
     return plan, None if room is None else room_of(room, on), fit
 
 
@@ -270,10 +288,11 @@ def fit_into(
     if not offload:
         fit = fit.model_copy(update={"offload": "off"})
         fit.model_fields_set.add("offload")
-    plan, size, _ = plan_of(
-        model, device.type, room, fit, num_frames, count=min(count, TOGETHER), stream=stream, **settings
-    )
-    assert size is not None
+    job = dict(num_frames=num_frames, count=min(count, TOGETHER), stream=stream)
+    size = room_of(room, device)
+    plan, _, _ = plan_of(model, device.type, None, fit, pieces=False, **job, **settings)
+    if fit.model_fields_set & {"branches", "vae_tile", "vae_chunk"} or plan.choices[0].bytes > size:
+        plan, _, _ = plan_of(model, device.type, None, fit, **job, **settings)
     choice = plan.cheapest(size, fit)
     print(f"fit: {options_of(choice.fit)}; {said(choice.bytes)} of {said(size)}", file=sys.stderr)
     return choice.fit

@@ -1,8 +1,8 @@
 """Sampling to files: videos, a contact sheet, and the settings inside each file and beside it. What is there is kept."""
 
-from collections.abc import Sequence
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 

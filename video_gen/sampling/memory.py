@@ -21,6 +21,8 @@ from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.guidance import needed_branches
 from video_gen.sampling.model import VideoModel, plan_blocks
 
+CLIP_TOKENS = 257
+"""Of a picture."""
 SOLVER_LATENTS = 3
 """Latents that a solver holds beside the noisy ones: the estimate, the one before it, and the next noisy ones."""
 
@@ -62,13 +64,17 @@ def denoising(model: VideoModel, job: Job) -> dict[str, Phase]:
     """
     sampling, total = job.sampling, model.latent_frames(job.num_frames)
     window = model.window(job.block_frames or total)
+    guided = sampling.guided or sampling.history_scale != 1
+    prompts = [job.prompt, sampling.negative_prompt] if guided else [job.prompt]
+    # of two experts each remembers the text, and one computes at a time
+    experts = [getattr(model.transformer, part) for part in ("high", "low") if hasattr(model.transformer, part)]
+    experts = experts or [model.transformer]
     with _pretending(model, "text", "blocks", "history") as (phase, found):
         with phase("text"):
-            text = _text(model, job, job.prompt)
-            guided = sampling.guided or sampling.history_scale != 1
-            empty = _text(model, job, sampling.negative_prompt) if guided else None
+            texts = [[_text(model, one, job, prompt) for prompt in prompts] for one in experts]
+        text, empty = texts[0][0], texts[0][1] if guided else None
         told = {"whole_times": sampling.whole_times, "apart": model.fitted.branches == "apart"}
-        made = TextConditioned(model.transformer, model.diffusion, text, empty, window, **told)
+        made = TextConditioned(experts[0], model.diffusion, text, empty, window, **told)
         history, (c, h, w) = None, model.latent_frame()
         for first, size, times in alike(
             plan_blocks(0, total, job.block_frames), model.transformer.config.sink + window
@@ -135,13 +141,22 @@ def alike(sizes: list[int], most: int) -> Iterator[tuple[bool, int, int]]:
         yield before == 0, size, times
 
 
-def _text(model: VideoModel, job: Job, prompt: str) -> TextMemory:
+def _text(model: VideoModel, transformer: Any, job: Job, prompt: str) -> TextMemory:
+    """With the picture that a model of image to video begins with."""
+    config = transformer.config
     if isinstance(model.text, ByteTextEncoder):
         tokens, visible = model.text(model.text.tokenise([prompt] * job.count))
     else:
-        visible = torch.ones(job.count, job.text_tokens, dtype=torch.bool)
-        tokens = torch.empty(job.count, job.text_tokens, model.transformer.config.text_width)
-    return model.transformer.encode_text(tokens, visible)
+        count = min(job.text_tokens, getattr(config, "text_len", job.text_tokens))
+        visible = torch.ones(job.count, count, dtype=torch.bool)
+        tokens = torch.empty(job.count, count, config.text_width)
+    memory = transformer.encode_text(tokens, visible)
+    beside, width = getattr(config, "beside_channels", 0), getattr(config, "image_width", None)
+    if not beside and width is None:
+        return memory
+    (_, h, w), frames = model.latent_frame(), job.block_frames or model.latent_frames(job.num_frames)
+    seen = None if width is None else torch.empty(job.count, config.image_positions or CLIP_TOKENS, width)
+    return transformer.with_picture(memory, seen, torch.empty(job.count, beside, frames, h, w))
 
 
 def counter() -> FlopCounterMode:
