@@ -25,6 +25,19 @@ from video_gen.web.studio.run_rows import Folders, Rows
 from video_gen.web.studio.run_state import condition
 from video_gen.web.studio.studio import Studio
 
+
+class RunsAlone(Studio):
+    """Without the process that samples: it is of no use here."""
+
+    def start(self):
+        self.hub.start()
+        self.watch.start()
+
+    def close(self):
+        self.watch.close()
+        self.apart.close()
+
+
 SETTINGS = (
     "data: {folder: data/clips, height: 16, width: 16, num_frames: 5, validation_fraction: 0.2}\n"
     "vae: {temporal_stride: 2, spatial_stride: 4, latent_channels: 4, widths: [16], blocks: 1}\n"
@@ -41,7 +54,7 @@ def runs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def client(runs, tmp_path):
-    studio = Studio(tmp_path / "out", "bounce", Roots((Path("runs"),)), Roots((Path("data"),)))
+    studio = RunsAlone(tmp_path / "out", "bounce", Roots((Path("runs"),)), Roots((Path("data"),)))
     with TestClient(make_app(studio), headers={"host": "127.0.0.1:8000"}, raise_server_exceptions=False) as found:
         yield found
 

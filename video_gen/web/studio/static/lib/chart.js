@@ -219,7 +219,7 @@ class Chart {
     this.readout.replaceChildren(h("b", { class: "numbers" }, this.board.sayX(x)),
       ...found.slice(0, NEAR).map(({ one, i }) => h("span", { class: "numbers", style: { "--line": `var(${line(one.colour)})` } },
         h("i", { class: "swatch" }), h("span", {}, one.label), h("b", {}, this.say(one.shown[i])))),
-      found.length > NEAR && h("span", { class: "muted" }, `and ${found.length - NEAR} more`));
+      ...(found.length > NEAR ? [h("span", { class: "muted" }, `and ${found.length - NEAR} more`)] : []));
     const rightwards = at < this.width / 2;
     this.readout.style.setProperty("left", rightwards ? `${at + 8}px` : "auto");
     this.readout.style.setProperty("right", rightwards ? "auto" : `${this.width - at + 8}px`);

@@ -42,7 +42,7 @@ class Page {
       settings: new Settings({ use: (run) => this.again(run), signal }),
       output: new Output(),
     };
-    this.fresh = new NewRun({ roots: () => this.roots, started: (key) => { this.wanted = [key]; this.chosen.clear(); this.load(); }, signal });
+    this.fresh = new NewRun({ started: (key) => { this.wanted = [key]; this.chosen.clear(); this.load(); }, signal });
     this.draw(place);
     hear("runs", (versions) => this.changed(versions), signal);
     const tick = setInterval(() => { if (!document.hidden && this.order.some(alive)) this.load(); }, 15000);  // time left goes on
@@ -56,7 +56,7 @@ class Page {
     this.panel = h("div", { id: "panel", role: "tabpanel", tabIndex: -1 });
     this.main = h("section", { class: "shown", "aria-label": "the runs that are chosen" }, this.overview.element, this.tabs, this.panel);
     this.empty = h("div", { class: "empty", hidden: true });
-    const side = h("details", { class: "side", open: matchMedia("(min-width: 62rem)").matches }, h("summary", {}, "All runs"), this.list.element);
+    const side = h("details", { class: "side", open: matchMedia("(min-width: 62rem)").matches }, this.sum = h("summary", {}, "All runs"), this.list.element);
     place.append(h("div", { class: "row spread head" }, h("h1", {}, "Runs"), h("button", { class: "primary", onclick: () => this.fresh.open() }, icon("start"), "New run")),
       this.troubles, this.empty, this.both = h("div", { class: "both" }, side, this.main));
     matchMedia("(min-width: 62rem)").addEventListener("change", (event) => { side.open = event.matches; }, { signal: this.signal });
@@ -80,6 +80,7 @@ class Page {
 
   take(found) {
     this.roots = found.roots;
+    this.fresh.places(found.roots);
     const rows = found.runs, names = new Set(rows.map((row) => row.key));
     for (const row of rows) row.depth = ancestors(row.key).filter((key) => names.has(key)).length;
     this.rows = new Map(rows.map((row) => [row.key, row]));
@@ -100,6 +101,7 @@ class Page {
 
   update() {
     this.list.set(this.order, this.chosen);
+    this.sum.textContent = `All ${this.order.length} runs`;
     this.overview.set(this.chosen, this.rows, this.about);
     this.part().set(this.chosen, this.rows, this.about, this.settingsHelp());
     this.look();

@@ -196,7 +196,7 @@ export class Curves {
       const own = figure === "psnr" && held ? null : train;  // training sees other crops: its figure is no measure of these
       add(own, held ? "training" : "", { faint: false, thin: Boolean(held) });
       const value = add(held, own || many === 1 ? "held out" : "", { dots: true });
-      const floor = add(curves[`validation/${FLOORS[figure]}`], "PCA alone, the floor", { faint: true, dots: true, dash: [3, 3] });
+      const floor = add(curves[`validation/${FLOORS[figure]}`], "PCA alone, the floor", { faint: true, dash: [3, 3] });
       const last = value !== null && value !== undefined ? value : own && own.values.at(-1);
       const below = floor !== null && floor !== undefined && value < floor;
       if (many <= 3 && typeof last === "number") {

@@ -7,37 +7,48 @@ import { toast, trying } from "../lib/toast.js";
 import { post } from "../lib/api.js";
 import { KINDS, alive, best, chip, part, steps, still, title } from "./words.js";
 
-const MOST = 4;
+const MOST = 12;
 
 export class Overview {
   constructor({ changed, signal }) {
-    Object.assign(this, { changed, signal, stopping: new Map() });
+    Object.assign(this, { changed, signal, stopping: new Map(), drawn: "" });
     this.element = h("div", { class: "overview" });
-    this.drawn = new Map();
   }
 
-  // about: key to what the server says of a run that is looked at, where it has come.
+  // about: key to what the server says of a run that is looked at, where it has come. One run is a card, several are a table.
   set(chosen, rows, about) {
-    const keys = [...chosen.keys()].filter((key) => rows.has(key));
-    const cards = keys.slice(0, MOST).map((key) => {
-      const row = rows.get(key), told = about.get(key), index = chosen.get(key);
-      if (!alive(row)) this.stopping.delete(key);
-      const version = JSON.stringify([row.version, row.left, still(row), index, told && told.version, this.stopping.get(key)]);
-      const known = this.drawn.get(key);
-      if (known && known[0] === version) return known[1];
-      const open = known && known[1].contains(document.activeElement) && document.activeElement.dataset.act;
-      const card = this.card(row, told, index);
-      this.drawn.set(key, [version, card, open]);
-      return card;
+    const keys = [...chosen.keys()].filter((key) => rows.has(key)), runs = keys.slice(0, MOST).map((key) => [rows.get(key), about.get(key), chosen.get(key)]);
+    for (const [row] of runs) if (!alive(row)) this.stopping.delete(row.key);
+    const state = JSON.stringify([keys.length, runs.map(([row, told, index]) => [row.key, row.version, row.left, still(row), index, told && told.version, this.stopping.get(row.key)])]);
+    if (state === this.drawn) return;
+    if (this.element.querySelector("details[open]") && this.keys === String(keys)) return;  // somebody types there
+    this.drawn = state;
+    this.keys = String(keys);
+    const held = document.activeElement, act = this.element.contains(held) && held.dataset.act;
+    this.element.replaceChildren(...(runs.length === 1 ? [this.card(...runs[0])] : runs.length ? this.table(runs, keys.length - runs.length) : []));
+    const again = act && [...this.element.querySelectorAll("[data-act]")].find((one) => one.dataset.act === act);
+    if (again) again.focus();
+  }
+
+  table(runs, more) {
+    const head = ["Run", "", "Steps", "Left", "Best held out", "Speed", "So far", "Memory", "On disk", ""];
+    const rows = runs.map(([row, told, index]) => {
+      const found = best(row), note = row.note || still(row);
+      const cell = (value, note) => h("td", { class: "numbers" }, value || h("span", { class: "muted" }, "–"), value && note && h("span", { class: "muted" }, ` ${note}`));
+      return [h("tr", { class: note ? "noted" : "", style: { "--line": `var(${line(index)})` } },
+        h("th", { scope: "row" }, h("i", { class: "swatch" }), h("span", {}, ...title(row))),
+        h("td", {}, chip(row)),
+        h("td", { class: "numbers" }, steps(row).replace(" steps", ""), h("progress", { value: part(row), max: 1, class: alive(row) ? "live" : "", "aria-label": "steps made" })),
+        cell(alive(row) && row.left !== null && span(row.left)),
+        h("td", { class: `numbers ${found && found.below ? "bad" : ""}` }, found ? [found.text, h("span", { class: "muted" }, `at ${whole(found.step)}${found.floor ? `, floor ${found.floor}` : ""}`)] : "–"),
+        cell(row.pace && pace(row.pace)), cell(typeof row.seconds === "number" && span(row.seconds)),
+        cell(typeof row.memory_mb === "number" && row.memory_mb > 0 && say("memory_mb", null, row.memory_mb)), cell(told && size(told.sizes.all)),
+        h("td", {}, h("div", { class: "row acts" }, this.acts(row, told, false)))),
+      note && h("tr", {}, h("td", { colSpan: head.length, class: `note ${["crashed", "killed"].includes(row.state) ? "bad" : "muted"}` }, note))];
     });
-    const rest = keys.length > MOST && h("p", { class: "muted" }, `and ${keys.length - MOST} more runs, whose curves lie over these`);
-    for (const key of this.drawn.keys()) if (!keys.includes(key)) this.drawn.delete(key);
-    this.element.replaceChildren(...cards, ...(rest ? [rest] : []));
-    for (const entry of this.drawn.values()) {
-      const again = entry[2] && entry[1].querySelector(`[data-act="${entry[2]}"]`);
-      if (again) again.focus();
-      entry[2] = null;
-    }
+    return [h("div", { class: "card scroll", tabIndex: 0, role: "region", "aria-label": "the runs that are chosen, side by side" },
+      h("table", { class: "beside" }, h("thead", {}, h("tr", {}, head.map((name) => h(name ? "th" : "td", name ? { scope: "col" } : {}, name)))), h("tbody", {}, rows))),
+    ...(more > 0 ? [h("p", { class: "muted" }, `and ${more} more, whose curves lie over these`)] : [])];
   }
 
   card(row, told, index) {
@@ -61,9 +72,9 @@ export class Overview {
       h("div", { class: "row acts" }, this.acts(row, told)));
   }
 
-  acts(row, told) {
+  acts(row, told, full = true) {
     const acts = [];
-    const act = (name, glyph, text, hint, work, kind = "") => acts.push(h("button", { class: `small ${kind}`, title: hint, data: { act: name }, onclick: () => trying(work) }, icon(glyph), text));
+    const act = (name, glyph, text, hint, work, kind = "") => acts.push(h("button", { class: `small ${kind}`, title: hint, data: { act: `${name} ${row.key}` }, onclick: () => trying(work) }, icon(glyph), text));
     const name = row.name || row.root, send = (what, said = {}) => post(`/api/runs/${what}`, { root: row.root, name: row.name, ...said }, this.signal);
     if (alive(row)) {
       const again = this.stopping.has(row.key);
@@ -74,16 +85,16 @@ export class Overview {
         this.changed();
       }, "danger");
     } else if (/(^|\/)stage-\d+$/.test(row.name)) {
-      acts.push(h("span", { class: "muted" }, "a stage: go on with the run it belongs to"));
+      if (full) acts.push(h("span", { class: "muted" }, "a stage: go on with the run it belongs to"));
     } else {
-      if (row.state !== "finished") act("resume", "start", "Go on", "The same command again, from the newest checkpoint", async () => { await send("resume"); toast(`${name} goes on`); this.changed(); }, "primary");
-      if (row.train_steps && row.state !== "crashed") {
+      if (row.state !== "finished") act("resume", "start", "Go on", "The same command again, from the newest checkpoint", async () => { await send("resume"); toast(`${name} goes on`); this.changed(); }, full ? "primary" : "");
+      if (full && row.train_steps && row.state !== "crashed") {
         const more = h("input", { type: "number", min: 1, step: 1, value: row.train_steps * 2, "aria-label": "steps to go on to", class: "steps" });
         acts.push(h("details", { class: "longer" }, h("summary", {}, "Longer"), h("div", { class: "row" }, h("label", { class: "muted" }, "go on to step ", more),
           h("button", { class: "small", onclick: () => trying(async () => { await send("resume", { train_steps: Number(more.value) }); toast(`${name} goes on to step ${whole(Number(more.value))}`); this.changed(); }) }, "Go on"))));
       }
     }
-    if (told) act("copy", "copy", "Command", told.command, async () => { await copy(told.command); }, "quiet");
+    if (told && full) act("copy", "copy", "Command", told.command, async () => { await copy(told.command); }, "quiet");
     return acts;
   }
 }

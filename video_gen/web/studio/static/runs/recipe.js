@@ -12,8 +12,8 @@ const FIRST = "data:\n  folder: data/my-clips\n  height: 64\n  width: 64\n  fps:
 
 export class NewRun {
   // started(key): a run has begun.
-  constructor({ roots, started, signal }) {
-    Object.assign(this, { roots, started, signal, recipes: [], help: new Map() });
+  constructor({ started, signal }) {
+    Object.assign(this, { started, signal, recipes: [], help: new Map() });
     this.build();
     signal.addEventListener("abort", () => this.dialog.remove());
   }
@@ -51,7 +51,6 @@ export class NewRun {
     this.text.value = given.text;
     this.kind.value = given.kind;
     this.name.value = given.name;
-    this.root.replaceChildren(...this.roots().map((root) => h("option", { value: root.name }, root.folder)));
     this.dialog.showModal();
     this.number();
     this.check();
@@ -60,6 +59,14 @@ export class NewRun {
       this.recipes = await trying(() => get("/api/runs/recipes", this.signal)) || [];
       this.from.append(...this.recipes.map((recipe) => h("option", { value: recipe.name }, `${recipe.name}: ${recipe.about}`)));
     }
+  }
+
+  // Where runs may be made.
+  places(roots) {
+    const same = roots.length === this.root.children.length && roots.every((root, index) => this.root.children[index].value === root.name);
+    if (same) return;
+    this.root.replaceChildren(...roots.map((root) => h("option", { value: root.name }, root.folder)));
+    if (this.dialog.open) this.check();
   }
 
   take() {
@@ -139,8 +146,10 @@ export class NewRun {
   // What the setting means in whose line the cursor is.
   explain() {
     const help = this.found && this.help.get(this.found.kind), path = pathAt(this.text.value, this.text.selectionStart);
-    const one = help && help.get(path);
-    this.about.replaceChildren(...(one ? [h("code", {}, path), ` ${one.help} `, h("span", { class: "numbers" }, `Default: ${one.default === null ? "none" : Array.isArray(one.default) ? one.default.join(", ") || "none" : one.default}.`)] : ["The cursor on a setting tells what it means."]));
+    const one = help && help.get(path), inner = help && path ? [...help.keys()].filter((name) => name.startsWith(`${path}.`)).map((name) => name.slice(path.length + 1)) : [];
+    if (one) this.about.replaceChildren(h("code", {}, path), ` ${one.help} `, `Default: ${one.default === null ? "none" : Array.isArray(one.default) ? one.default.join(", ") || "none" : one.default}.`);
+    else if (inner.length) this.about.replaceChildren(h("code", {}, path), ` takes ${inner.join(", ")}.`);
+    else this.about.replaceChildren("The cursor on a setting tells what it means.");
   }
 
   async start() {
@@ -158,10 +167,12 @@ export class NewRun {
   }
 }
 
-// "loop.train_steps" for a place in a text, by the indentation of its lines.
+// "loop.train_steps" for a place in a text, by the indentation of its lines, and by commas within { }.
 export function pathAt(text, place) {
-  const lines = text.slice(0, text.indexOf("\n", place) < 0 ? text.length : text.indexOf("\n", place)).split("\n");
-  const parts = [];
+  const end = text.indexOf("\n", place), lines = text.slice(0, end < 0 ? text.length : end).split("\n");
+  const start = lines.slice(0, -1).reduce((sum, line) => sum + line.length + 1, 0);
+  const inner = /[{,]\s*(\w+)\s*:[^,{}]*$/.exec(lines.at(-1).slice(0, place - start));
+  const parts = inner ? [inner[1]] : [];
   let deep = Infinity;
   for (const line of lines.reverse()) {
     const found = /^(\s*)([\w.]+)\s*:/.exec(line);
