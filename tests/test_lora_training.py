@@ -79,7 +79,7 @@ def test_a_run_of_a_lora(made, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("changes", [{}, {"base": "int8"}])
+@pytest.mark.parametrize("changes", [{}, pytest.param({"base": "int8"}, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted_bit_for_bit(made, tmp_path, monkeypatch, changes):
     folder, data = made
     loop = LOOP.replace(train_steps=6, keep="last", accumulation=2, validate_every=3)

@@ -38,10 +38,12 @@ from video_gen.train import run_of_student
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.loop import train
+from video_gen.training.lora_task import LoraTask
 from video_gen.training.matching_task import MatchingTask
 from video_gen.training.memory import StepMemory, parameters_by_part, step_memory
 from video_gen.training.monitor import memory_mb
 from video_gen.training.parallel import pick_device
+from video_gen.training.public import new_transformer
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.task import Task
 from video_gen.training.vae_task import VAETask
@@ -217,9 +219,9 @@ def random_task(run: Run, bucket: tuple[int, int, int], vae_config: VAEConfig, c
         return distill_task(run, vae, RandomLatents(vae.latent_shape(*bucket), caption))
     text = build_text_encoder(run.text)
     sizes = {"latent_channels": vae_config.latent_channels, "text_width": text.width}
-    transformer = VideoTransformer(run.transformer.replace(**sizes))
+    transformer = new_transformer(run.transformer.replace(**sizes))
     latents: Any = RandomLatents(vae.latent_shape(*bucket), caption)
-    return DiffusionTask(run, transformer, text, vae, latents, latents)
+    return (LoraTask if run.lora.rank else DiffusionTask)(run, transformer, text, vae, latents, latents)
 
 
 def distill_task(run: DistillRun, vae: VideoVAE, latents: Any) -> Task:

@@ -45,6 +45,7 @@ from video_gen.training.lora_task import LoraTask
 from video_gen.training.matching_task import MatchingTask
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh, pick_device, processes
+from video_gen.training.public import is_public, new_transformer, public_transformer, with_public
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
 
@@ -75,6 +76,7 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
 
 def encode(run: DiffusionRun) -> None:
     """Fill the caches that training reads, for all stages, and say what is in them."""
+    run = with_public(run, say)
     check_captions(run)
     for stage in with_split_of_vae(run).stage_runs():
         parts = encode_latents(stage)
@@ -92,7 +94,7 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", p
     Raises: ConfigError if there is no VAE, or the model that `init` names does not fit; what `training.loop.train` raises.
     """
     with processes(run.parallel, run.loop) as mesh:
-        run = with_split_of_vae(run, say if mesh.main else lambda text: None)
+        run = with_split_of_vae(with_public(run, say), say if mesh.main else lambda text: None)
         if not run.stages:
             return _train_stage(run, run_dir, run.init, resume, profile, mesh)
         return _train_stages(run, run_dir, resume, profile, mesh)
@@ -145,16 +147,19 @@ def _train_stage(
         train_set, validation_set = encode_latents(run)
     say_held_out(len(validation_set), len({entry.clip_id.split("-")[0] for entry in validation_set.entries}), say)
     captions = {text for entry in (*train_set.entries, *validation_set.entries) for text in entry.texts}
+    captions.add(run.sampling.negative_prompt)
     with mesh.main_first():
         read_text = encode_texts(run, captions) if run.text.name else None
     vae = load_vae(run)
     torch.manual_seed(run.loop.seed)
     text = CachedTextEncoder(run.text, read_text) if read_text else build_text_encoder(run.text)
-    sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
-    sizes |= action_sizes(run, train_set, vae)
-    transformer = VideoTransformer(run.transformer.replace(**sizes))
-    if start is not None:
-        load_weights(run, local_folder(start), transformer, text)
+    if start is not None and is_public(start):
+        transformer = public_transformer(run, start)
+    else:
+        sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
+        transformer = new_transformer(run.transformer.replace(**sizes, **action_sizes(run, train_set, vae)))
+        if start is not None and isinstance(transformer, VideoTransformer):
+            load_weights(run, local_folder(start), transformer, text)
     kind = LoraTask if run.lora.rank else DiffusionTask
     task = kind(run, transformer, text, vae, train_set, validation_set, mesh)
     say_buckets(train_set, task.sampler)

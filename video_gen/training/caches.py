@@ -29,6 +29,8 @@ from video_gen.model.text import ByteTextEncoder, TextEncoder, build_text_encode
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
+from video_gen.sampling.parts import VAE, parts_of
+from video_gen.sampling.stream_state import fingerprint as weights_fingerprint
 from video_gen.shipped import find_model
 from video_gen.training.loop import keep_freed_memory
 from video_gen.training.monitor import say
@@ -48,8 +50,7 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     vae = load_vae(run)
     for bucket in run.data.sizes:
         vae.latent_shape(*bucket)
-    place = local_folder(run.vae)
-    folder = run.latents / fingerprint(place / "config.json", place / "model.safetensors")
+    folder = run.latents / vae_fingerprint(run, vae)
     if run.modes.endings:
         folder = folder.with_name(folder.name + ENDED)
     entries = known_latents(folder, run.data)
@@ -139,7 +140,7 @@ def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer,
         _load(folder / "text", text, ByteTextEncoder.from_pretrained(folder / "text"), "text")
 
 
-def action_sizes(run: DiffusionRun, latents: LatentSet, vae: VideoVAE) -> dict[str, Any]:
+def action_sizes(run: DiffusionRun, latents: LatentSet, vae: VAE) -> dict[str, Any]:
     """What a transformer's config says of actions, from the data. Raises: ConfigError if the run was told of others."""
     told, found = run.transformer.actions, latents.vocabulary
     if told is not None and (found is None or not told.same_actions(found)):
@@ -168,8 +169,18 @@ def load_vae_weights(run: VAERun, folder: Path, vae: VideoVAE) -> None:
     vae.load_state_dict(start.state_dict())
 
 
-def load_vae(run: DiffusionRun) -> VideoVAE:
+def vae_fingerprint(run: DiffusionRun, vae: VAE) -> str:
+    """Of the VAE's content, by which its latents are known."""
+    if isinstance(vae, VideoVAE):
+        place = local_folder(run.vae)
+        return fingerprint(place / "config.json", place / "model.safetensors")
+    return weights_fingerprint(vae)
+
+
+def load_vae(run: DiffusionRun) -> VAE:
     """The VAE of a diffusion run. Raises: ConfigError if there is none yet."""
+    if run.init is not None and run.vae == run.init:  # of a public model
+        return parts_of(run.vae).vae().requires_grad_(False)
     if find_model(run.vae) is None:
         raise ConfigError(f"vae: '{run.vae}' is no folder; train one with `video-gen train vae`, or give another")
     return VideoVAE.from_pretrained(run.vae).requires_grad_(False)
@@ -188,7 +199,7 @@ def open_clips(config: ClipConfig) -> Clips:
     return clips
 
 
-def _encoder(run: DiffusionRun, vae: VideoVAE) -> Callable[[Tensor], Tensor]:
+def _encoder(run: DiffusionRun, vae: VAE) -> Callable[[Tensor], Tensor]:
     keep_freed_memory()
     device = pick_device(run.loop.device)
     vae = vae.to(device)

@@ -18,14 +18,16 @@ from video_gen.errors import ConfigError
 from video_gen.model.actions import Actions, latent_actions
 from video_gen.model.diffusion import EPSILON, Diffusion
 from video_gen.model.flops import BACKWARD, text_flops, transformer_flops
+from video_gen.model.frozen_text import encoder_fingerprint
 from video_gen.model.keys import Context
 from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
-from video_gen.model.video_vae import VideoVAE
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.flops import wan_flops
-from video_gen.sampling.config import ClipSettings
+from video_gen.model.wan.transformer import WanTransformer
+from video_gen.sampling.config import ClipSettings, Family
+from video_gen.sampling.parts import VAE
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.best import Judge
 from video_gen.training.compiling import wants_compilation
@@ -87,9 +89,9 @@ class DiffusionTask:
     def __init__(
         self,
         run: DiffusionRun,
-        transformer: VideoTransformer,
+        transformer: VideoTransformer | WanTransformer,
         text: TextEncoder,
-        vae: VideoVAE,
+        vae: VAE,
         train: LatentSet,
         validation: LatentSet,
         mesh: Mesh | None = None,
@@ -117,7 +119,8 @@ class DiffusionTask:
         return {entry.clip_id: " ".join([entry.part, *entry.texts]) for entry in entries}
 
     def made_of(self) -> dict[str, str]:
-        return {"VAE": self.train.folder.name}
+        encoder = {"text encoder": encoder_fingerprint(self.run.text)} if self.run.text.name else {}
+        return {"VAE": self.train.folder.name} | encoder
 
     def modules(self) -> dict[str, nn.Module]:
         return {"transformer": self.transformer, "text": self.text}
@@ -395,7 +398,7 @@ class DiffusionTask:
 
     def on(self, modules: Mapping[str, nn.Module]) -> Self:
         other = copy.copy(self)
-        other.transformer = cast(VideoTransformer, modules["transformer"])
+        other.transformer = cast(VideoTransformer | WanTransformer, modules["transformer"])
         other.text = cast(TextEncoder, modules["text"])
         return other
 
@@ -424,4 +427,5 @@ class DiffusionTask:
         device = next(self.transformer.parameters()).device
         parts = (self.vae.to(device), self.transformer, self.text)
         world, maze = world_of(data.folder), maze_of(data.folder)
-        return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling, world, maze=maze)
+        family: Family = "wan" if isinstance(self.transformer, WanTransformer) else "video-gen"
+        return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling, world, maze=maze, family=family)

@@ -33,6 +33,7 @@ MAY_CHANGE = {
     "": ("parallel", "num_samples", "sampling", "latents", "init"),
     "data": ("folder",),
     "lora": ("start", "trigger", "merged"),
+    "text": ("name", "tokeniser"),
     "loop": (
         "train_steps", "accumulation", "log_every", "validate_every", "sample_every", "checkpoint_every", "keep_checkpoints",
         "keep", "compile", "checkpointing", "device", "tensorboard",
@@ -41,7 +42,7 @@ MAY_CHANGE = {
 }  # fmt: skip
 """Settings with which a run may go on: how long, how fast, on which machine, and what is looked at on the way."""
 WHERE = ("vae", "teacher")
-"""Settings that may change where they name a place: what lies there is compared by content."""
+"""Settings that may change where they name a place: what lies there is compared by content, as a text encoder's is."""
 REASONS = {
     "data": "the clips would be others",
     "loop.batch_size": "the place in the data is counted in batches",
@@ -124,7 +125,7 @@ def fixed_part(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without what may change while a run goes on (MAY_CHANGE, WHERE)."""
     kept = {key: value for key, value in config.items() if key not in MAY_CHANGE[""]}
     kept = {key: value for key, value in kept.items() if not (key in WHERE and isinstance(value, str))}
-    for part in ("data", "lora", "loop", "optim"):
+    for part in ("data", "text", "lora", "loop", "optim"):
         if isinstance(kept.get(part), dict):
             kept[part] = {key: value for key, value in kept[part].items() if key not in MAY_CHANGE[part]}
     if kept.get("stages"):

@@ -15,8 +15,8 @@ from video_gen.model.flops import BACKWARD
 from video_gen.model.lora_files import FILE, places_of, read_lora, write_lora
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
-from video_gen.model.video_vae import VideoVAE
-from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.model.wan.transformer import WanTransformer
+from video_gen.sampling.parts import VAE, parts_of
 from video_gen.sampling.stream_state import fingerprint
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.parallel import Mesh
@@ -35,14 +35,17 @@ class LoraTask(DiffusionTask):
     def __init__(
         self,
         run: DiffusionRun,
-        transformer: VideoTransformer,
+        transformer: VideoTransformer | WanTransformer,
         text: TextEncoder,
-        vae: VideoVAE,
+        vae: VAE,
         train: LatentSet,
         validation: LatentSet,
         mesh: Mesh | None = None,
     ):
-        self.base = {"base": fingerprint(transformer), "text encoder": fingerprint(text)}
+        planned = next(transformer.parameters()).is_meta  # of a model that has no weights nothing is known
+        self.base = {} if planned else {"base": fingerprint(transformer)}
+        if not planned and not run.text.name:
+            self.base["text encoder"] = fingerprint(text)
         places = places_of(transformer)
         lora.attach(transformer, run.lora, run.loop.seed)
         if run.lora.start is not None:
@@ -68,9 +71,9 @@ class LoraTask(DiffusionTask):
         write_lora(folder / FILE, lora.learned(self.transformer), self.metadata())
         if self.run.lora.merged:
             assert self.run.init is not None  # the recipe checks that
-            whole = VideoPipeline.from_pretrained(self.run.init)
-            whole.load_lora(folder / FILE)
-            self.on({"transformer": whole.transformer, "text": self.text}).save_whole(folder / MERGED)
+            whole = parts_of(self.run.init).transformer("fp32")
+            lora.merge(whole, lora.learned(self.transformer), 1.0, folder / FILE)
+            self.on({"transformer": whole, "text": self.text}).save_whole(folder / MERGED)
 
     def save_whole(self, folder: Path) -> None:
         super().save(folder)

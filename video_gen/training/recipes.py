@@ -13,6 +13,7 @@ from video_gen.model.transformer_config import PRESETS as TRANSFORMER_PRESETS
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import PRESETS as VAE_PRESETS
 from video_gen.model.vae_config import VAEConfig
+from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.sampling.config import SamplingConfig
 from video_gen.training.config import LoopConfig, OptimConfig, ParallelConfig
 
@@ -181,7 +182,7 @@ class DiffusionRun(Config):
     """The VAE's folder: vae/ of a model folder."""
     latents: Path = Path("runs/latents")
     """Where latents are kept; what is missing is encoded first."""
-    transformer: TransformerConfig = TransformerConfig()
+    transformer: TransformerConfig | WanTransformerConfig = TransformerConfig()
     """latent_channels, text_width and actions are taken from the VAE, the text encoder and the data."""
     text: TextConfig = TextConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -192,7 +193,8 @@ class DiffusionRun(Config):
     num_samples: int = Field(default=8, ge=1, le=10_000)
     """Videos per set of samples."""
     init: Path | None = None
-    """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's."""
+    """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's; a
+    public model brings its own (docs/public-models.md)."""
     lora: LoraConfig = LoraConfig()
     """Leave the weights of `init` as they are, and train an adapter of them."""
     stages: Annotated[tuple[Stage, ...], HIDDEN] = ()

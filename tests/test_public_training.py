@@ -1,0 +1,120 @@
+"""Training that starts from a public model: of small random weights in a released layout, a LoRA and the whole of it."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import assert_same_run, stop_after
+from wan_models import build, save_diffusers, save_split
+
+from video_gen.cli import main
+from video_gen.config import load_yaml
+from video_gen.data.config import ClipConfig, WorldConfig
+from video_gen.data.worlds import render_world
+from video_gen.errors import ConfigError
+from video_gen.model.lora_config import LoraConfig
+from video_gen.model.transformer_config import TextConfig, TransformerConfig
+from video_gen.model.wan.config import WanTransformerConfig
+from video_gen.model.wan.transformer import WanTransformer
+from video_gen.sampling.config import SamplingConfig
+from video_gen.sampling.pipeline import VideoPipeline
+from video_gen.train import train_diffusion
+from video_gen.training.config import LoopConfig, OptimConfig
+from video_gen.training.loop import TrainingInterrupted
+from video_gen.training.public import with_public
+from video_gen.training.recipes import DiffusionRun, ModeConfig, RoutingConfig
+
+QUIET = dict(log_every=1, checkpoint_every=2, tensorboard=False, sample_every=0, compile="off", device="cpu")
+LOOP = LoopConfig(train_steps=2, batch_size=2, validate_every=2, keep="last", **QUIET)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A world, and a small Wan model as diffusers saves it."""
+    folder = tmp_path_factory.mktemp("public")
+    render_world(WorldConfig(num_clips=4, num_images=0, num_frames=9, height=32, width=32), folder / "data")
+    return folder, save_diffusers(build("t2v"), folder / "wan")
+
+
+def run_of(made, **changes):
+    folder, base = made
+    values = dict(
+        data=ClipConfig(folder=folder / "data", num_frames=9, height=32, width=32, validation_fraction=0.25),
+        latents=folder / "latents",
+        sampling=SamplingConfig(num_steps=1, guidance_scale=1.0, negative_prompt=""),
+        num_samples=1,
+        init=base,
+        loop=LOOP,
+        optim=OptimConfig(learning_rate=0.01, warmup_steps=0),
+    )
+    return DiffusionRun(**values | changes)
+
+
+def test_a_lora_of_a_public_model(made, tmp_path, monkeypatch, capsys):
+    base = made[1]
+    loop = LOOP.replace(sample_every=2, train_steps=4)
+    run = run_of(made, lora=LoraConfig(rank=2, merged=True), loop=loop)
+    train_diffusion(run, tmp_path / "whole")
+    said = capsys.readouterr().out
+    assert (
+        "is trained so (modes.teacher_forcing 0)" in said and (tmp_path / "whole/samples/step_000004/00.mp4").is_file()
+    )
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
+        stop_after(patch, 3)
+        train_diffusion(run, tmp_path / "cut")
+    moved = shutil.copytree(base, tmp_path / "moved")
+    train_diffusion(run.model_copy(update={"init": moved}), tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", step=4)
+    file = tmp_path / "whole/model/lora.safetensors"
+    keys = list(load_file(file))
+    resolved = load_yaml(DiffusionRun, tmp_path / "whole/config.yaml").transformer
+    assert isinstance(resolved, WanTransformerConfig) and resolved.dim == 128
+    assert len(keys) == 3 * 2 * 10 and "diffusion_model.blocks.1.cross_attn.o.lora_B.weight" in keys
+    options = ["--num-frames", "5", "--num-steps", "1", "--guidance-scale", "1", "--seed", "1"]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base, "base")
+    merged, plain = (VideoPipeline.from_pretrained(p) for p in ("whole/model/merged", "base"))
+    plain.load_lora(file)
+    for (name, a), b in zip(plain.transformer.state_dict().items(), merged.transformer.state_dict().values()):
+        assert torch.equal(a, b), name
+    assert merged.config.family == "wan" and merged.config.clip.height == 32
+    assert main(["sample", "a red circle", "--model", "whole/model/merged", *options, "--output", "out"]) == 0
+
+
+@pytest.mark.slow
+def test_the_whole_of_a_public_model(made, tmp_path):
+    _, base = made
+    train_diffusion(run_of(made), tmp_path / "run")
+    before, after = (VideoPipeline.from_pretrained(p) for p in (base, tmp_path / "run/model"))
+    assert isinstance(after.transformer, WanTransformer) and after.config.family == "wan"
+    assert all(not torch.equal(a, b) for a, b in zip(before.transformer.parameters(), after.transformer.parameters()))
+    for a, b in zip(before.vae.parameters(), after.vae.parameters()):
+        assert torch.equal(a, b)
+    train_diffusion(run_of(made, init=tmp_path / "run/model", lora=LoraConfig(rank=2)), tmp_path / "more")
+    assert (tmp_path / "more/model/lora.safetensors").is_file()
+
+
+def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
+    _, base = made
+    run = with_public(run_of(made, modes=ModeConfig(text_dropout=0.3)), print)
+    assert run.vae == base and run.text.name == str(base.absolute()) and run.modes.text_dropout == 0.3
+    assert run.modes.teacher_forcing == 0 and run.diffusion.shift == 3 and run.sampling.solver == "unipc"
+    assert run.sampling.num_steps == 1
+    told = with_public(run_of(made, modes=ModeConfig(teacher_forcing=0.7)), print)
+    assert told.modes.teacher_forcing == 0.7
+    for changes, said in (
+        (dict(transformer=TransformerConfig(width=32, head_dim=16)), "transformer: init is a public model"),
+        (dict(text=TextConfig(width=16)), "text: init is a public model"),
+        (dict(vae=base / "vae"), "vae: init is a public model"),
+        (dict(modes=ModeConfig(endings=0.2)), r"modes\.endings is 0\.2"),
+        (dict(routing=RoutingConfig(skip=0.5)), r"routing\.skip is 0\.5"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            with_public(run_of(made, **changes), print)
+    both = save_split(build("a14b-t2v"), tmp_path / "both")
+    with pytest.raises(ConfigError, match="two experts"):
+        train_diffusion(run_of(made, init=both), tmp_path / "x")
+    pictures = save_diffusers(build("i2v"), tmp_path / "i2v")
+    with pytest.raises(ConfigError, match="makes videos from a picture"):
+        train_diffusion(run_of(made, init=pictures), tmp_path / "y")

@@ -1,0 +1,85 @@
+"""Training that starts from a public model: what `init` brings, which a run need not say, and may not say otherwise."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from video_gen.errors import ConfigError
+from video_gen.model import foreign
+from video_gen.model.pretrained import local_folder, read_config
+from video_gen.model.transformer import VideoTransformer
+from video_gen.model.transformer_config import TransformerConfig
+from video_gen.model.wan.config import WanTransformerConfig
+from video_gen.model.wan.experts import Experts
+from video_gen.model.wan.transformer import WanTransformer
+from video_gen.sampling.config import PipelineConfig
+from video_gen.sampling.parts import parts_of
+from video_gen.training.recipes import DiffusionRun
+
+BROUGHT = ("vae", "transformer", "text")
+"""What of a run comes from `init`."""
+
+
+def is_public(path: Path | None) -> bool:
+    """Whether a model is of a public family, as it was released or as a model folder of this project."""
+    if path is None:
+        return False
+    place = path if path.is_file() else local_folder(path)
+    if (place / "model.json").is_file():
+        return read_config(PipelineConfig, place / "model.json").family != "video-gen"
+    return foreign.is_foreign(place)
+
+
+def with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
+    """The run with what `init` brings, if that is a public model: its VAE and text encoder, and where the run says nothing of it
+    how it is sampled and how its diffusion time is drawn. It is taught whole clips, unless the run says `modes.teacher_forcing`.
+
+    Raises: ConfigError if the run asks for what such a model has not.
+    """
+    if run.init is None or not is_public(run.init):
+        return run
+    for name in BROUGHT:
+        if name in run.model_fields_set and getattr(run, name) != type(run).model_fields[name].default:
+            raise ConfigError(f"{name}: init is a public model, {run.init}, which brings its own; leave {name} out")
+    for name, asked in (("modes.endings", run.modes.endings), ("routing.skip", run.routing.skip)):
+        if asked:
+            raise ConfigError(
+                f"{name} is {asked:g}, and init, {run.init}, is of a family that knows no such thing; set it to 0"
+            )
+    parts = parts_of(run.init)
+    told: dict[str, Any] = {name: getattr(run.sampling, name) for name in run.sampling.model_fields_set}
+    changes: dict[str, Any] = {
+        "vae": run.init,
+        "text": parts.text_config,
+        "sampling": parts.config.sampling.replace(**told),
+    }
+    if "diffusion" not in run.model_fields_set:
+        changes["diffusion"] = parts.config.diffusion
+    if "teacher_forcing" not in run.modes.model_fields_set:
+        say(f"{run.init}: makes clips in one go, and is trained so (modes.teacher_forcing 0)")
+        changes["modes"] = run.modes.replace(teacher_forcing=0.0)
+    return run.model_copy(update=changes)
+
+
+def new_transformer(config: TransformerConfig | WanTransformerConfig) -> VideoTransformer | WanTransformer:
+    """Of fresh weights."""
+    return WanTransformer(config) if isinstance(config, WanTransformerConfig) else VideoTransformer(config)
+
+
+def public_transformer(run: DiffusionRun, start: Path) -> WanTransformer:
+    """The transformer to train, its weights kept as a LoRA's base is to keep them.
+
+    Raises: ConfigError if it is one that is not trained here.
+    """
+    transformer = parts_of(start).transformer(run.lora.base if run.lora.rank else "fp32")
+    if isinstance(transformer, Experts):
+        raise ConfigError(
+            f"init: {start} has two experts, which are not trained together; give the file of one of them"
+        )
+    assert isinstance(transformer, WanTransformer)  # the only public family
+    if transformer.config.beside_channels:
+        raise ConfigError(
+            f"init: {start} makes videos from a picture, and clips are trained here without one; take the model that makes them "
+            "from text"
+        )
+    return transformer
