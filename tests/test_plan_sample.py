@@ -210,18 +210,8 @@ def test_the_command_says_it(capsys, tmp_path):
 
 
 def test_a_video_is_made_as_it_fits(tmp_path, capsys):
-    words = [
-        "sample",
-        "a red circle",
-        "--model",
-        "bounce",
-        "--fit",
-        "2GiB",
-        "--num-steps",
-        "1",
-        "--output",
-        str(tmp_path),
-    ]
+    words = ["sample", "a red circle", "--model", "bounce", "--fit", "2GiB", "--weights", "int8", "--num-steps", "1"]
+    words += ["--num-frames", "5", "--output", str(tmp_path)]
     assert main(words) == 0
     assert "fit: --weights int8; " in capsys.readouterr().err and list(tmp_path.glob("*.mp4"))
 
