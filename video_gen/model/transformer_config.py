@@ -1,6 +1,6 @@
 """Sizes of the transformer and its text encoder. No torch here."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,10 @@ class TransformerConfig(Config):
     """What can be done in the world that it shows, at each frame; that of the data. None = it knows of no actions."""
     action_frames: Annotated[int | None, HIDDEN] = Field(default=None, ge=1)
     """With actions: pixel frames, and so actions, of a latent frame; the VAE's temporal stride."""
+
+    beside_channels: ClassVar[int] = 0
+    first_frame: ClassVar[bool] = False
+    """A picture is history; in others it comes in otherwise, see `sampling.pictures`."""
 
     @model_validator(mode="after")
     def _actions(self):

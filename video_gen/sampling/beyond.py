@@ -4,6 +4,7 @@
     a source, at a strength the block starts from the source with noise on it, at a time below 1 (SDEdit, Meng et al. 2021,
                             arXiv:2108.01073)
     a higher frame rate     the same, from a linear blend of the frames given
+    first frames            the block holds them, and the model is told that they are clean (`holding`)
 
 What a block starts from is a `Draft`, which `rollout.advance` takes; text, history and block are the model's three streams as ever.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from video_gen.errors import ShapeError
 from video_gen.model.diffusion import Diffusion
+from video_gen.sampling.guidance import Denoiser
 
 # -------------------- a source, at a strength
 
@@ -70,6 +72,22 @@ def cut(source: np.ndarray, num_frames: int | None, stride: int) -> np.ndarray:
             f"than there are; give num_frames {' or '.join(str(n) for n in near)}"
         )
     return source[:num_frames]
+
+
+# -------------------- frames of a block that are known
+
+
+def holding(denoiser: Denoiser, held: Tensor) -> Denoiser:
+    """The same, for a block whose first frames are `held` (b, c, k, h, w): they go in clean and at time 0, and so they come out."""
+    k = held.shape[2]
+
+    def denoise(noisy: Tensor, t: Tensor) -> Tensor:
+        times = (t[:, None] if t.ndim == 1 else t).repeat(1, noisy.shape[2] if t.ndim == 1 else 1)
+        times[:, :k] = 0
+        estimate = denoiser(torch.cat([held.to(noisy.dtype), noisy[:, :, k:]], dim=2), times)
+        return torch.cat([held.to(estimate.dtype), estimate[:, :, k:]], dim=2)
+
+    return denoise
 
 
 # -------------------- a higher frame rate

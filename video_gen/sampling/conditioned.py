@@ -11,6 +11,8 @@ from video_gen.model.actions import Actions
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History, TextMemory
+from video_gen.model.wan.memory import WanMemory
+from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.guidance import BY_TEXT, Branch, BranchDenoiser
 from video_gen.sampling.parts import Transformer
 
@@ -58,6 +60,16 @@ class TextConditioned:
     def doing(self, actions: Tensor) -> Self:
         """The same, for a block to whose frames the actions (b, f, n) lead."""
         return self._with(actions=actions)
+
+    def showing(self, clip_tokens: Tensor | None, beside: Tensor) -> Self:
+        """The same, for a clip of a model that knows pictures by CLIP's tokens (b, m, width) and by channels (b, n, f, h, w) beside
+        its latents; every branch knows them."""
+        transformer = cast(WanTransformer, self.transformer)
+        text, empty = (
+            None if memory is None else transformer.with_picture(cast(WanMemory, memory), clip_tokens, beside)
+            for memory in (self.text, self.empty)
+        )
+        return self._with(text=text, empty=empty)
 
     def _with(self, **changes: Any) -> Self:
         other = copy.copy(self)

@@ -1,5 +1,6 @@
 """VideoModel: what a model folder holds, and what clips and streams ask of it."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,6 +198,26 @@ class VideoModel:
         for file, scale in map(file_and_scale, said):
             self.load_lora(file, scale)
 
+    def sized(self, height: int | None = None, width: int | None = None) -> Self:
+        """The same, which makes videos of another size unless told otherwise; None = as it was.
+
+        Raises: ShapeError if the VAE or the transformer takes no such size.
+        """
+        given = {"height": height, "width": width}
+        if not (changed := {name: side for name, side in given.items() if side is not None}):
+            return self
+        clip, step = (
+            self.config.clip.replace(**changed),
+            self.vae.config.spatial_stride * self.transformer.config.patch_size,
+        )
+        for name, side in changed.items():
+            if side % step:
+                near = max(step, side - side % step)
+                raise ShapeError(f"{name} is {side}; it must be a multiple of {step}, such as {near} or {near + step}")
+        other = copy.copy(self)
+        other.config = self.config.replace(clip=clip)
+        return other
+
     # -------------------- text and blocks
 
     def block_model(self, prompts: Sequence[str], sampling: SamplingConfig, block_frames: int) -> TextConditioned:
@@ -264,7 +285,14 @@ class VideoModel:
 
     def encode(self, frames: np.ndarray) -> Tensor:
         """uint8 (b, f, h, w, 3) to latents (b, c, f', h', w')."""
-        video = to_video(torch.from_numpy(frames)).to(self.device)
+        return self.encode_video(self.pixels(frames))
+
+    def pixels(self, frames: np.ndarray) -> Tensor:
+        """uint8 (b, f, h, w, 3) to (b, 3, f, h, w) in [-1, 1]."""
+        return to_video(torch.from_numpy(frames)).to(self.device)
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """(b, 3, f, h, w) in [-1, 1] to latents (b, c, f', h', w')."""
         parts = self.vae.encode_parts(video, self.vae_chunk, self.vae_tile)
         return finite(torch.cat([part.mean.float() for part in parts], dim=2), "VAE")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from video_gen.config import validate
 from video_gen.errors import ShapeError
-from video_gen.sampling import beyond
+from video_gen.sampling import beyond, pictures
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig, SamplingSettings, Steering
 from video_gen.sampling.model import VideoModel, plan_blocks
@@ -101,8 +101,9 @@ class VideoPipeline(VideoModel):
             prompts: one per video; "" is no prompt.
             num_frames: of the whole video, with what is given; default that of the training clips.
             image: (h, w, 3) uint8, becomes the first frame. `video`: (f, h, w, 3) uint8, is continued. Either is scaled and
-                cropped to the model's size, and its frames are kept as they are in the result. Of a video whose number of frames
-                the VAE does not take the first few are left out.
+                cropped to the model's size, and its frames are kept as they are in the result, but for public models that make
+                the first frame, too (`pictures`). Of a video whose number of frames the VAE does not take the first few are left
+                out.
             last_image: (h, w, 3) uint8, becomes the last frame, likewise kept. The last `sampling.ending_frames` latent frames lead
                 to it. For models that were trained with `modes.endings`; others do not know how.
             loop: lead back to the first frame, given or made, and leave out its repetition: the result, one frame less than
@@ -133,8 +134,20 @@ class VideoPipeline(VideoModel):
             raise ShapeError(f"num_frames is {num_frames}, but {kept} are given already; ask for more")
         total, trained = (self.latent_frames(n) for n in (num_frames, self.config.clip.num_frames))
         chosen = (sampling or self.config.sampling).replace(**settings)
-        if block_frames is None:
+        way = pictures.way_of(self)
+        if way == "beside":
+            others = {"video": video, "loop": loop, "source": source, "block_frames": block_frames}
+            pictures.check(self, others, given, last)
+        if block_frames is None and way != "beside":
             block_frames = chosen.block_frames if total <= trained else self.long_block_frames(chosen)
+        if (
+            given is not None
+            and way != "history"
+            and block_frames is None
+            and not loop
+            and (way == "beside" or last is None)
+        ):
+            return self._from_picture(prompts, seeds, chosen, num_frames, given, last, watch)
         done, ends = 0 if given is None else self.latent_frames(kept), loop or last is not None
         sizes = plan_blocks(done, total, block_frames)
         if loop and not done:  # its first frame, to which it leads, is made by itself
@@ -161,6 +174,22 @@ class VideoPipeline(VideoModel):
         if ends:
             made[:, -1] = last
         return made[:, :-1] if loop else made
+
+    def _from_picture(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+        num_frames: int,
+        first: np.ndarray,
+        last: np.ndarray | None,
+        watch: Watch | None,
+    ) -> np.ndarray:
+        """A clip in one block, with its first frames within it or told beside it."""
+        look = None if watch is None else partial(_told, watch, 0, 1, 0)
+        with self.inference():
+            latents = pictures.make(self, prompts, seeds, sampling, num_frames, first, last, look)
+            return self.decode(latents, None)[0]
 
     def interpolate(
         self,
@@ -308,6 +337,10 @@ class VideoPipeline(VideoModel):
         values = {"prompts": tuple(prompts), "sampling": chosen, "speed": speed}
         steering = validate(Steering, values, source="stream()")
         block_frames = block_frames or self.long_block_frames(chosen)
+        if pictures.way_of(self) == "beside":
+            raise ShapeError(
+                "this model makes a clip as a whole, from a picture beside it, and no stream; use sample, or another model"
+            )
         with self.inference():
             model = self.block_model(prompts, chosen, block_frames)
             rollout, decoder = self.begin(model, given, seeds, block_frames)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from video_gen.model.diffusion import Diffusion
-from video_gen.sampling.beyond import Draft
+from video_gen.sampling.beyond import Draft, holding
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.guidance import Branches, Denoiser, GuidedDenoiser
 from video_gen.sampling.solvers import SOLVERS, sample_noise, times_of
@@ -76,6 +76,7 @@ def advance(
     draft: Draft | None = None,
     actions: Tensor | None = None,
     look: Look | None = None,
+    held: Tensor | None = None,
 ) -> RolloutState:
     """Make one block: the one loop body of clips, longer videos and streams.
 
@@ -84,6 +85,7 @@ def advance(
         draft: what it starts from, None = noise alone.
         actions: (b, f, n) that lead to its frames; None = nothing is known of that.
         look: is told each estimate; see `watching`.
+        held: (b, c, k, h, w) its first frames, which are known: the model sees them clean, at time 0.
     Returns: the state after it, whose `block` it is.
     """
     generators = [torch.Generator(device) for _ in state.randomness]
@@ -97,6 +99,8 @@ def advance(
     noisy = sample_noise((len(generators), *shape), generators)
     if draft is not None:
         noisy, times = draft.start(noisy, diffusion), draft.times(times)
+    if held is not None:
+        denoiser = holding(denoiser, held)
     if look is not None:
         denoiser = watched(denoiser, times, look)
     block = SOLVERS[sampling.solver](denoiser, noisy, times, diffusion, generators, sampling.noise_scale)
