@@ -1,11 +1,14 @@
 """Whole pipelines of the Wan family: the same noise and times give the latents of diffusers' pipelines, in each variant."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from wan_models import VARIANTS, build, save_diffusers
 
+from video_gen.data.video_file import probe
 from video_gen.errors import ShapeError
 from video_gen.sampling import pictures
 from video_gen.sampling.pipeline import VideoPipeline
@@ -170,7 +173,30 @@ def test_streams(variant, models, tmp_path):
     with model.stream(PROMPT, **options) as stream:
         shown = [next(stream) for _ in range(2)]
         stream.save(tmp_path / "state.safetensors")
-        after = next(stream)
-    assert shown[0].shape[0] == (8 if variant == "ti2v" else 1) and after.shape[0] == 8
+        after = [next(stream) for _ in range(3)]
+    assert shown[0].shape[0] == (8 if variant == "ti2v" else 1) and after[0].shape[0] == 8
     with type(stream).load(tmp_path / "state.safetensors", model) as again:
-        assert np.array_equal(next(again), after)
+        for frames in after:
+            assert np.array_equal(next(again), frames)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    from video_gen.cli import main
+
+    folder = save_diffusers(build("t2v"), tmp_path / "model")
+    size = ["--height", "32", "--width", "48", "--num-steps", "2", "--device", "cpu"]
+    said = ["sample", PROMPT, "--model", str(folder), "--num-frames", "5", "--output", str(tmp_path / "out")]
+    assert main([*said, *size]) == 0
+    facts = json.loads(next((tmp_path / "out").glob("*.json")).read_text(encoding="utf-8"))
+    assert facts["solver"] == "unipc" and facts["shift"] == 3.0 and facts["negative_prompt"].endswith("倒着走")
+    film, state = tmp_path / "stream.mp4", tmp_path / "state.safetensors"
+    said = ["stream", PROMPT, "--model", str(folder), "--block-frames", "1", "--seconds", "0.3", "--output", str(film)]
+    assert main([*said, "--save", str(state), *size]) == 0
+    assert main(["stream", "--resume", str(state), "--seconds", "0.3", "--device", "cpu", "--output", str(film)]) == 0
+    found = [probe(path) for path in sorted(tmp_path.glob("stream*.mp4"))]
+    assert [(one.height, one.width) for one in found] == [(32, 48)] * 2
+    capsys.readouterr()
+    assert main(["sample", "x", "--model", str(folder), "--height", "40"]) == 2
+    assert capsys.readouterr().err.strip().endswith("height is 40; it must be a multiple of 16, such as 32 or 48")
+    assert main(["sample", "x", "--model", str(folder / "vae" / "diffusion_pytorch_model.safetensors")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -74,7 +74,9 @@ def test_a_process_that_is_done_takes_what_another_has_not_begun():
 
 
 def test_a_killed_process_is_named_with_what_it_was_at():
-    with pytest.raises(DataError, match="ended with code 9 while at 3: killed, or out of memory; the same command goes on"):
+    with pytest.raises(
+        DataError, match="ended with code 9 while at 3: killed, or out of memory; the same command goes on"
+    ):
         list(Workers(2).each(killed_at_three, range(6)))
 
 

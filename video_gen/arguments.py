@@ -33,8 +33,8 @@ class ModelOptions(Options):
     """The model."""
 
     model: Path | None = None
-    """A model folder, a name (bounce ships with Video Gen), or OWNER/NAME on the Hub. Default: runs/demo/diffusion/model if it
-    is there, else bounce."""
+    """A model folder, a name (bounce ships with Video Gen), OWNER/NAME on the Hub, or a public model: its folder, or its
+    transformer's file. Default: runs/demo/diffusion/model if it is there, else bounce."""
     where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
 
 
@@ -93,6 +93,15 @@ class StartOptions(Options):
     """A picture to start from; it becomes the first frame."""
     video: Path | None = None
     """A video to continue."""
+
+
+class SizeOptions(Options):
+    """How large the video is."""
+
+    height: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Pixels; default that of the training clips."""
+    width: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Pixels; default that of the training clips."""
 
 
 class EndingOptions(Options):
@@ -279,6 +288,7 @@ class Sample(Config):
     given: Annotated[ModelOptions, FLAT] = ModelOptions()
     learned: Annotated[LoraOptions, FLAT] = LoraOptions()
     start: Annotated[StartOptions, FLAT] = StartOptions()
+    size: Annotated[SizeOptions, FLAT] = SizeOptions()
     last_image: Path | None = None
     """A picture to end with; it becomes the last frame."""
     loop: bool = False
@@ -318,6 +328,7 @@ class StreamVideo(Config):
     given: Annotated[ModelOptions, FLAT] = ModelOptions()
     learned: Annotated[LoraOptions, FLAT] = LoraOptions()
     start: Annotated[StartOptions, FLAT] = StartOptions()
+    size: Annotated[SizeOptions, FLAT] = SizeOptions()
     output: Path = Path("out/stream.mp4")
     """An mp4 file; or - for standard output: video-gen stream ... --output - | ffplay -"""
     format: Literal["mp4", "raw"] = "mp4"

@@ -184,6 +184,8 @@ def sample(
     loras: tuple[str, ...],
     model: Path | None = None,
     room: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
     **options: Any,
 ) -> None:
     if compile and fit.offload != "off":
@@ -197,8 +199,8 @@ def sample(
     if room is not None:
         from video_gen.plan_sample import fit_into
 
-        fit = fit_into(room, model, on, fit, offload=not compile, **options)
-    pipeline = load_model(model, on, fit, [prompt, options.get("negative_prompt", "")], loras)
+        fit = fit_into(room, model, on, fit, offload=not compile, height=height, width=width, **options)
+    pipeline = load_model(model, on, fit, [prompt, options.get("negative_prompt", "")], loras).sized(height, width)
     if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
     make = partial(sample_to_files, pipeline, prompt, output, **options)
@@ -220,10 +222,12 @@ def stream(
     save: Path | None = None,
     resume: Path | None = None,
     room: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
     **options: Any,
 ) -> None:
     from video_gen.sample import load_model
-    from video_gen.sampling.stream_state import loras_of_state, model_of_state
+    from video_gen.sampling.stream_state import loras_of_state, model_of_state, size_of_state
     from video_gen.stream import check_output, open_stream, read_script, share_cores, show
     from video_gen.training.parallel import pick_device
 
@@ -234,12 +238,15 @@ def stream(
     if resume is not None and model is None:
         model = Path(model_of_state(resume))
     texts = [text for text in (prompt, *(cue.prompt for cue in cues)) if text is not None]
+    if resume is not None:
+        height, width = (own if own is not None else one for own, one in zip((height, width), size_of_state(resume)))
     model = model_of(model)
     if room is not None:
         from video_gen.plan_sample import fit_into
 
-        fit = fit_into(room, model, on, fit, stream=True, **options)
-    pipeline = load_model(model, on, fit, texts, loras or (loras_of_state(resume) if resume is not None else ()))
+        fit = fit_into(room, model, on, fit, stream=True, height=height, width=width, **options)
+    learned = loras or (loras_of_state(resume) if resume is not None else ())
+    pipeline = load_model(model, on, fit, texts, learned).sized(height, width)
     with open_stream(pipeline, prompt, cues=cues, resume=resume, **options) as made:
         show(made, output, seconds=seconds, format=format, enlarge=enlarge, cues=cues, save=save)
 

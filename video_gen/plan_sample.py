@@ -275,6 +275,8 @@ def fit_into(
     fit: Fit,
     offload: bool = True,
     num_frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
     count: int = 1,
     stream: bool = False,
     **options: Any,
@@ -288,7 +290,7 @@ def fit_into(
     if not offload:
         fit = fit.model_copy(update={"offload": "off"})
         fit.model_fields_set.add("offload")
-    job = dict(num_frames=num_frames, count=min(count, TOGETHER), stream=stream)
+    job = dict(num_frames=num_frames, height=height, width=width, count=min(count, TOGETHER), stream=stream)
     size = room_of(room, device)
     plan, _, _ = plan_of(model, device.type, None, fit, pieces=False, **job, **settings)
     if fit.model_fields_set & {"branches", "vae_tile", "vae_chunk"} or plan.choices[0].bytes > size:

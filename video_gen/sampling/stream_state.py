@@ -100,7 +100,7 @@ def load_state(path: str | Path, model: VideoModel) -> StreamState:
         )
     layers = [
         KeyValue(*(tensors[f"history.{i}.{part}"].to(model.device) for part in "kv"))
-        for i in range(model.transformer.config.depth)
+        for i in range(len(tensors))
         if f"history.{i}.k" in tensors
     ]
     block, actions, latest = (
@@ -133,6 +133,12 @@ def model_of_state(path: Path) -> str:
 def loras_of_state(path: Path) -> tuple[str, ...]:
     """The files of LoRA, and their scales, that its model had. Raises: DataError if there is no such state."""
     return _read(path, with_tensors=False)[0].loras
+
+
+def size_of_state(path: Path) -> tuple[int, int]:
+    """(height, width) of its frames. Raises: DataError if there is no such state."""
+    clip = _read(path, with_tensors=False)[0].settings["model.json"]["clip"]
+    return clip["height"], clip["width"]
 
 
 def _read(path: Path, with_tensors: bool) -> tuple[StateHeader, dict[str, Tensor]]:
