@@ -32,6 +32,10 @@ OTHERS: dict[str, tuple[str, ...]] = {
         "lora_down",
         "lora_up",
     ),
+    "CLIP under open_clip's names; take ComfyUI's clip_vision_h.safetensors": (
+        "visual.cls_embedding",
+        "visual.pre_norm.weight",
+    ),
     "a HunyuanVideo transformer": ("double_blocks.0.img_attn_qkv", "txt_in.individual_token_refiner"),
     "an LTX-Video transformer": ("patchify_proj.weight", "adaln_single.linear.weight"),
     "a CogVideoX transformer": ("patch_embed.text_proj.weight",),
@@ -299,7 +303,7 @@ def role_of(weights: Shards) -> Role:
         return "vision"
     for kind, signs in OTHERS.items():
         if any(sign in name for sign in signs for name in names):
-            raise ConfigError(f"{weights}: is {kind}" + ("" if "--lora" in kind else f"; {KNOWN}"))
+            raise ConfigError(f"{weights}: is {kind}" + ("" if ";" in kind else f"; {KNOWN}"))
     raise ConfigError(
         f"{weights}: is of no family that is known here, with tensors such as {next(iter(names))}; {KNOWN}"
     )
