@@ -22,7 +22,8 @@ from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.data.manifest import MANIFEST, read_manifest
 from video_gen.data.packed import Packed
-from video_gen.data.prepare import looking, preparing
+from video_gen.data.prepare import looking, preparing, writing
+from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.pieces import Piece
 from video_gen.data.prepare.preparing import prepare
 from video_gen.data.prepare.settings import KeepSettings, PrepareConfig
@@ -273,6 +274,27 @@ def test_one_process_several_and_an_interrupted_one_make_the_same(pile, tmp_path
     with pytest.raises(KeyboardInterrupt):
         prepare(pile, tmp_path / "c", PrepareConfig(), Workers(1), stops)
     assert made(pile, tmp_path / "c").rows == whole
+
+
+@pytest.mark.parametrize("settings", [{}, {"short_side": 48, "fps": 10}])
+def test_a_draft_is_what_would_be_written_afterwards(tmp_path, monkeypatch, settings):
+    own = tmp_path / "own"
+    own.mkdir()
+    film(own / "a.mp4", *(scene(i) for i in range(3)), faded(scene(3), True), faded(scene(0, speed=2.0), False))
+    barred = np.concatenate([scene(1, 100), scene(2, 60)])
+    barred[:, :12] = barred[:, -12:] = 0
+    film(own / "bars.mp4", barred)
+    settings |= {"keep": KeepSettings(max_seconds=1.5)}
+    late: list[str] = []
+    write = writing._write_video
+    monkeypatch.setattr(writing, "_write_video", lambda *args: (late.append(args[3].name), write(*args)))
+    drafted = made(own, tmp_path / "a", **settings)
+    with_drafts = len(late)
+    monkeypatch.setattr(Drafts, "take", lambda self, pieces: None)
+    afterwards = made(own, tmp_path / "b", **settings)
+    assert with_drafts < len(drafted.kept) / 2 and len(late) - with_drafts == len(drafted.kept) > 7
+    assert drafted.rows == afterwards.rows  # with the digest of each
+    assert not (tmp_path / "a" / ".drafts").exists()
 
 
 def test_pieces_of_one_file_are_on_one_side_of_the_split(tmp_path):

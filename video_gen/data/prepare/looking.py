@@ -14,8 +14,10 @@ from video_gen.data.duplicates import SIDE
 from video_gen.data.flow import SMALLEST, fastest, flow
 from video_gen.data.folder import content_hash
 from video_gen.data.picture import Scaled
+from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.facts import SPANS, THUMB, Facts
-from video_gen.data.video_file import VideoInfo, every_frame, probe
+from video_gen.data.prepare.pieces import Box, shared_bars
+from video_gen.data.video_file import Timed, VideoInfo, every_frame, probe
 from video_gen.errors import DataError
 
 CELLS = (48, 27)
@@ -40,25 +42,50 @@ BLACK = 20
 """Grey levels up to which a border counts as black."""
 
 
-def look_at(path: Path, name: str, stamp: str) -> Facts:
-    """All facts of a file; of one that cannot be read, why. Raises: ConfigError if a library is missing."""
+def look_at(path: Path, name: str, stamp: str, drafts: Drafts | None = None) -> Facts:
+    """All facts of a file; of one that cannot be read, why. Raises: ConfigError if a library is missing.
+
+    Args: drafts: writes clips on the way.
+    """
     digest = ""
     try:
         digest = content_hash(path)
         info = probe(path)
-        curves, samples = _read(path, info)
+        reading = _Reading(info)
+        if drafts is not None:
+            drafts.begin(info, digest)
+        for timed in every_frame(path, info):
+            reading.add(timed)
+            if drafts is not None:
+                drafts.add(timed, reading)
     except DataError as error:
         return Facts(name, stamp, digest, error=str(error))
-    return Facts(name, stamp, digest, info, None, curves, samples)
+    if drafts is not None:
+        drafts.end(reading)
+    return Facts(name, stamp, digest, info, None, reading.curves.since(0), reading.samples.finished())
 
 
-def _read(path: Path, info: VideoInfo) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    curves, samples, size = _Curves(info.fps or 1.0), _Samples(info), _sized(info, SHORT_SIDE)
-    for index, timed in enumerate(every_frame(path, info)):
-        picture = timed.scaled(*size)  # once: what is looked at is made of it
-        curves.add(timed.start, picture.scaled(*CELLS).rgb())
-        samples.add(index, timed.start, timed.end, picture)
-    return curves.finished(), samples.finished()
+class _Reading:
+    """What was seen so far."""
+
+    def __init__(self, info: VideoInfo):
+        self.curves, self.samples, self.size = _Curves(info.fps or 1.0), _Samples(info), _sized(info, SHORT_SIDE)
+        self.count = 0
+
+    def add(self, timed: Timed) -> None:
+        picture = timed.scaled(*self.size)  # once: what is looked at is made of it
+        self.curves.add(timed.start, picture.scaled(*CELLS).rgb())
+        self.samples.add(self.count, timed.start, timed.end, picture)
+        self.count += 1
+
+    def since(self, frame: int) -> Facts:
+        """Curves alone, of frames from `frame` on."""
+        return Facts("", "", curves=self.curves.since(frame))
+
+    def bars(self) -> Box:
+        """What is black on opposite sides in all of it."""
+        rows = self.samples.rows
+        return shared_bars(np.array(rows["lit"], np.float32), np.array([grey.max() for grey in rows["grey"]]))
 
 
 # -------------------- every frame
@@ -126,10 +153,12 @@ class _Curves:
                 self.blend[index], self.change[index] = left, change
                 self.alike[index] = _correlation(before, after)
 
-    def finished(self) -> dict[str, np.ndarray]:
+    def since(self, frame: int) -> dict[str, np.ndarray]:
+        """As they are now, from a frame on."""
         rows = self.rows | {"back": self.back, "blend": self.blend, "change": self.change, "alike": self.alike}
         # float32 would be a frame off after an hour
-        return {name: np.array(values, np.float64 if name == "time" else np.float32) for name, values in rows.items()}
+        kinds = {"time": np.float64}
+        return {name: np.array(values[frame:], kinds.get(name, np.float32)) for name, values in rows.items()}
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

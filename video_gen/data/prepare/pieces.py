@@ -11,8 +11,14 @@ from video_gen.data.prepare.shots import find_shots
 
 LEAST_BAR = 0.03
 """Share of the picture that a black bar takes on each of two sides to be one."""
+BRIGHT = 40
+"""Grey levels of which something has to be brighter, for a picture without bars to say that there are none."""
 UNKNOWN = -1.0
-NO_BARS = (0.0, 0.0, 0.0, 0.0)
+Box = tuple[float, float, float, float]
+"""Black at the top, bottom, left and right, as shares of the picture."""
+NO_BARS: Box = (0.0, 0.0, 0.0, 0.0)
+ROUNDING = 1e-3
+"""Seconds that are none."""
 LOOKED_AT = 4
 """Pictures of a piece that are held against those of others."""
 EDGE = 10.0
@@ -44,8 +50,8 @@ class Piece:
     start_time: float
     end_time: float
     """Seconds since the file's first frame."""
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """Black at the top, bottom, left and right, as shares of the picture."""
+    box: Box = NO_BARS
+    """What is cropped."""
     motion: float = 0.0
     """Percent of the diagonal a second, median over samples; -1 = too short to tell."""
     light: float = 0.0
@@ -61,11 +67,15 @@ class Piece:
     @property
     def name(self) -> str:
         """Of what is written, without suffix: of the file's content and the frames, so that no two share one."""
-        return f"{self.digest}-{self.start:06d}-{self.end:06d}"
+        return name_of(self.digest, self.start, self.end)
 
     @property
     def seconds(self) -> float:
         return self.end_time - self.start_time
+
+
+def name_of(digest: str, start: int, end: int) -> str:
+    return f"{digest}-{start:06d}-{end:06d}"
 
 
 def pieces_of(facts: Facts, config: PrepareConfig) -> list[Piece]:
@@ -110,10 +120,14 @@ def against_others(pieces: list[Piece], keep: KeepSettings) -> list[Piece]:
     return pieces
 
 
-def black_bars(facts: Facts) -> tuple[float, float, float, float]:
+def black_bars(facts: Facts) -> Box:
     """What is black on opposite sides in all of a file, as shares: top, bottom, left, right."""
-    lit = facts.samples["lit"]
-    seen = lit[(lit != 0).any(1) | (facts.samples["grey"].max((1, 2)) > 40)] if len(lit) else lit
+    return shared_bars(facts.samples["lit"], facts.samples["grey"].max((1, 2), initial=0))
+
+
+def shared_bars(lit: np.ndarray, brightest: np.ndarray) -> Box:
+    """The same of samples: what is black of each, (m, 4), and its brightest grey, (m,)."""
+    seen = lit[(lit != 0).any(1) | (brightest > BRIGHT)] if len(lit) else lit
     if not len(seen):
         return NO_BARS
     top, bottom, left, right = (float(x) for x in seen.min(0))
@@ -155,8 +169,8 @@ def _neighbours(mask: np.ndarray) -> np.ndarray:
 def _cut_up(start: int, end: int, times: np.ndarray, keep: KeepSettings) -> list[tuple[int, int]]:
     """A shot as pieces of `max_seconds`, and what is left."""
     found = []
-    while times[end] - times[start] > keep.max_seconds + 1e-3:
-        middle = int(np.searchsorted(times, times[start] + keep.max_seconds - 1e-3))
+    while times[end] - times[start] > keep.max_seconds + ROUNDING:
+        middle = int(np.searchsorted(times, times[start] + keep.max_seconds - ROUNDING))
         if middle <= start or middle >= end:
             break
         found.append((start, middle))
@@ -194,7 +208,7 @@ def _reason(piece: Piece, facts: Facts, keep: KeepSettings) -> str:
     moving = info.kind == "video"
     top, bottom, left, right = piece.box
     side = min(info.height * (1 - top - bottom), info.width * (1 - left - right))
-    if moving and piece.seconds < keep.min_seconds - 1e-3:
+    if moving and piece.seconds < keep.min_seconds - ROUNDING:
         return f"too short: {piece.seconds:.2f} s"
     if side < keep.min_side:
         return f"too small: {side:.0f} pixels"

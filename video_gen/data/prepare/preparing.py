@@ -12,6 +12,7 @@ The same command goes on after Ctrl-C, at a file's grain, and after thresholds w
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +25,8 @@ from video_gen.data.folder import Source, content_hash, is_prepared, look, refus
 from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest
 from video_gen.data.metadata import said_between
 from video_gen.data.packed import Packed
-from video_gen.data.prepare.facts import load, save
+from video_gen.data.prepare.drafts import Drafts
+from video_gen.data.prepare.facts import Facts, load, save
 from video_gen.data.prepare.looking import look_at
 from video_gen.data.prepare.pieces import Piece, against_others, pieces_of
 from video_gen.data.prepare.settings import PrepareConfig
@@ -37,6 +39,8 @@ from video_gen.files import check_folder, read_text, write_text
 from video_gen.vocabulary import Vocabulary
 
 FACTS, CLIPS, SETTINGS = "facts", "clips", "prepare.json"
+DRAFTS = ".drafts"
+"""Clips that were written while files were looked at, until it is known which are kept."""
 Progress = Callable[[str, int, int], None]
 """Is told what is done, and how much of it, of how much."""
 Caption = Callable[[Path | Packed], str]
@@ -97,6 +101,7 @@ def prepare(
     pieces = against_others(pieces, config.keep)
     clips = known_clips(output)
     clips |= _write_all(pieces, sources, output, config, found.vocabulary, workers, tell, set(clips))
+    shutil.rmtree(output / DRAFTS, ignore_errors=True)
     rows = [_row(piece, sources[piece.source], clips) for piece in pieces] + bad
     if caption is not None:
         rows = _captioned(rows, output, caption, tell)
@@ -152,13 +157,20 @@ def _look(source: Source, output: Path, config: PrepareConfig) -> tuple[list[Pie
     """Pieces of a file, or a row that says why it cannot be read; its length; and whether it was read now."""
     path, stamp = facts_file(output, source.name), stamp_of(path_of(source))
     facts = load(path)
-    new = facts is None or facts.stamp != stamp
-    if facts is None or new:
-        facts = look_at(path_of(source), source.name, stamp)
+    if facts is not None and facts.stamp == stamp:
+        return *_pieces(facts, config), False
+    with Drafts(source.name, output / DRAFTS, config) as drafts:
+        facts = look_at(path_of(source), source.name, stamp, drafts)
         save(facts, path)
+        pieces, row, seconds = _pieces(facts, config)
+        drafts.take(pieces)
+    return pieces, row, seconds, True
+
+
+def _pieces(facts: Facts, config: PrepareConfig) -> tuple[list[Piece], Row | None, float]:
     if facts.error is not None:
-        return [], Row(source.name, facts.digest, f"unreadable: {facts.error}"), 0.0, new
-    return pieces_of(facts, config), None, facts.info.duration if facts.info else 0.0, new
+        return [], Row(facts.name, facts.digest, f"unreadable: {facts.error}"), 0.0
+    return pieces_of(facts, config), None, facts.info.duration if facts.info else 0.0
 
 
 def path_of(source: Source) -> Path:
@@ -225,7 +237,7 @@ def _write(
     try:
         if facts is None or facts.info is None or facts.stamp != stamp_of(path_of(work.source)):
             raise DataError(f"{work.source.path}: changed while it was prepared; prepare it again")
-        write_pieces(path_of(work.source), facts.info, work.pieces, output / CLIPS, config, vocabulary)
+        write_pieces(path_of(work.source), facts.info, work.pieces, output / CLIPS, config, vocabulary, output / DRAFTS)
     except DataError as error:
         if not str(error).startswith(str(work.source.path)):  # it is the output that cannot be written
             raise
