@@ -105,6 +105,12 @@ class Scaled:
     """yuv420p, or (h, w, 3) uint8 RGB."""
     path: Path | Loaded
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        content = self.content
+        return content.shape[1::-1] if isinstance(content, np.ndarray) else (content.width, content.height)
+
     def rgb(self) -> np.ndarray:
         """(h, w, 3) uint8."""
         if isinstance(self.content, np.ndarray):

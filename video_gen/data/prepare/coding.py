@@ -105,14 +105,21 @@ def rate_of(info: VideoInfo, config: PrepareConfig) -> float:
     return min(info.fps, config.fps) if config.fps else info.fps
 
 
+def smaller(width: int, height: int, side: float) -> tuple[int, int]:
+    """(width, height) with the short side of `side` pixels, both even; as they are if that is less."""
+    scale = side / min(width, height)
+    if scale >= 1:
+        return width, height
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
 def size_of(info: VideoInfo, box: Box, config: PrepareConfig) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
     """(width, height) to which the whole picture is scaled, and what is cut out of it: left, top, width, height, which are even."""
     top, bottom, left, right = box
     kept_w, kept_h = info.width * (1 - left - right), info.height * (1 - top - bottom)
-    scale = min(1.0, config.short_side / min(kept_w, kept_h)) if config.short_side else 1.0
-    whole = (info.width, info.height)
-    if scale < 1:
-        whole = max(2, round(info.width * scale / 2) * 2), max(2, round(info.height * scale / 2) * 2)
+    short = min(kept_w, kept_h)
+    share = min(1.0, config.short_side / short) if config.short_side else 1.0
+    whole = smaller(info.width, info.height, share * min(info.width, info.height))
     # colours are stored for two by two pixels
     x, y = 2 * int(np.ceil(left * whole[0] / 2)), 2 * int(np.ceil(top * whole[1] / 2))
     width = int(whole[0] - x - np.ceil(right * whole[0])) // 2 * 2

@@ -88,12 +88,13 @@ class Drafts:
         width, height = size_of(info, self._box, self.config)[0]
         self._off = info.kind != "video" or (LAG + STEP) * width * height * 3 // 2 > MOST_HELD
 
-    def add(self, timed: Timed, seen: Seen) -> None:
-        """The next frame; it was seen already."""
+    def add(self, timed: Timed, picture: Scaled, seen: Seen) -> None:
+        """The next frame, which was seen already, and as what picture."""
         if self._off:
             return
         size = size_of(self._info, self._box, self.config)[0]
-        self._held.append(_Waiting(timed.start, timed.end, timed.scaled(*size), self._box))
+        wanted = picture if picture.size == size else timed.scaled(*size)
+        self._held.append(_Waiting(timed.start, timed.end, wanted, self._box))
         if len(self._held) == LAG + STEP:
             self._advance(STEP, seen)
             self._box = seen.bars() if self.config.crop else NO_BARS

@@ -14,6 +14,7 @@ from video_gen.data.duplicates import SIDE
 from video_gen.data.flow import SMALLEST, fastest, flow
 from video_gen.data.folder import content_hash
 from video_gen.data.picture import Scaled
+from video_gen.data.prepare.coding import smaller
 from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.facts import SPANS, THUMB, Facts
 from video_gen.data.prepare.pieces import Box, shared_bars
@@ -42,22 +43,24 @@ BLACK = 20
 """Grey levels up to which a border counts as black."""
 
 
-def look_at(path: Path, name: str, stamp: str, drafts: Drafts | None = None) -> Facts:
+def look_at(path: Path, name: str, stamp: str, side: int | None = None, drafts: Drafts | None = None) -> Facts:
     """All facts of a file; of one that cannot be read, why. Raises: ConfigError if a library is missing.
 
-    Args: drafts: writes clips on the way.
+    Args:
+        side: pixels of the short side of pictures that will be wanted anyway; None = all.
+        drafts: writes clips on the way.
     """
     digest = ""
     try:
         digest = content_hash(path)
         info = probe(path)
-        reading = _Reading(info)
+        reading = _Reading(info, min(side or SHORT_SIDE, SHORT_SIDE))
         if drafts is not None:
             drafts.begin(info, digest)
         for timed in every_frame(path, info):
-            reading.add(timed)
+            picture = reading.add(timed)
             if drafts is not None:
-                drafts.add(timed, reading)
+                drafts.add(timed, picture, reading)
     except DataError as error:
         return Facts(name, stamp, digest, error=str(error))
     if drafts is not None:
@@ -68,15 +71,21 @@ def look_at(path: Path, name: str, stamp: str, drafts: Drafts | None = None) -> 
 class _Reading:
     """What was seen so far."""
 
-    def __init__(self, info: VideoInfo):
-        self.curves, self.samples, self.size = _Curves(info.fps or 1.0), _Samples(info), _sized(info, SHORT_SIDE)
+    def __init__(self, info: VideoInfo, side: int):
+        self.curves, self.samples, self.size = (
+            _Curves(info.fps or 1.0),
+            _Samples(info),
+            smaller(info.width, info.height, side),
+        )
         self.count = 0
 
-    def add(self, timed: Timed) -> None:
-        picture = timed.scaled(*self.size)  # once: what is looked at is made of it
+    def add(self, timed: Timed) -> Scaled:
+        """Returns: the picture that was looked at."""
+        picture = timed.scaled(*self.size)  # once: cells are made of it, and clips of that size
         self.curves.add(timed.start, picture.scaled(*CELLS).rgb())
-        self.samples.add(self.count, timed.start, timed.end, picture)
+        self.samples.add(self.count, timed)
         self.count += 1
+        return picture
 
     def since(self, frame: int) -> Facts:
         """Curves alone, of frames from `frame` on."""
@@ -187,7 +196,8 @@ class _Samples:
     def __init__(self, info: VideoInfo):
         self.info = info
         self.every = max(1e-6, min(SAMPLE_SECONDS, info.duration / LEAST_SAMPLES))
-        self.motion_size = _sized(info, MOTION_SIDE)
+        self.size = smaller(info.width, info.height, SHORT_SIDE)
+        self.motion_size = smaller(info.width, info.height, MOTION_SIDE)
         self.next = self.every / 2
         self.rows: dict[str, list[Any]] = {
             name: [] for name in ("frame", "sharpness", "grey", "small", "lit", "motion")
@@ -195,14 +205,15 @@ class _Samples:
         self.waiting: deque[tuple[float, np.ndarray]] = deque()
         """Samples whose motion is not known yet: time, and picture."""
 
-    def add(self, index: int, start: float, end: float, picture: Scaled) -> None:
-        if self.waiting and start - self.waiting[0][0] >= MOTION_SECONDS - 1e-6:
-            self._measure(start, picture)
-        if end <= self.next and self.info.kind == "video" and index + 1 < self.info.num_frames:
+    def add(self, index: int, timed: Timed) -> None:
+        if self.waiting and timed.start - self.waiting[0][0] >= MOTION_SECONDS - 1e-6:
+            self._measure(timed)
+        if timed.end <= self.next and self.info.kind == "video" and index + 1 < self.info.num_frames:
             return
-        if end <= self.next and self.rows["frame"]:
+        if timed.end <= self.next and self.rows["frame"]:
             return
-        self.next += self.every * max(1.0, np.ceil((end - self.next) / self.every))
+        self.next += self.every * max(1.0, np.ceil((timed.end - self.next) / self.every))
+        picture = timed.scaled(*self.size)
         grey = _grey(picture.rgb())
         self.rows["frame"].append(index)
         self.rows["sharpness"].append(sharpness(grey))
@@ -210,12 +221,13 @@ class _Samples:
         self.rows["small"].append(_grey(picture.scaled(SIDE, SIDE).rgb()).round().astype(np.uint8))
         self.rows["lit"].append(bars(grey))
         self.rows["motion"].append(np.nan)
-        self.waiting.append((start, picture.scaled(*self.motion_size).rgb()))
+        self.waiting.append((timed.start, picture.scaled(*self.motion_size).rgb()))
 
-    def _measure(self, start: float, picture: Scaled) -> None:
+    def _measure(self, timed: Timed) -> None:
         then, before = self.waiting.popleft()
         number = len(self.rows["motion"]) - 1 - len(self.waiting)
-        self.rows["motion"][number] = _moved(before, picture.scaled(*self.motion_size).rgb()) / (start - then)
+        after = timed.scaled(*self.size).scaled(*self.motion_size).rgb()
+        self.rows["motion"][number] = _moved(before, after) / (timed.start - then)
 
     def finished(self) -> dict[str, np.ndarray]:
         kinds = {"frame": np.int64, "grey": np.uint8, "small": np.uint8}
@@ -227,12 +239,6 @@ def _moved(before: np.ndarray, after: np.ndarray) -> float:
     if min(before.shape[:2]) < SMALLEST:
         return 0.0
     return float(fastest(flow(before, after)[None])[0] / np.hypot(*before.shape[:2])) * 100
-
-
-def _sized(info: VideoInfo, side: int) -> tuple[int, int]:
-    """(width, height) with the short side of `side` pixels, or as it is if that is less."""
-    scale = min(1.0, side / min(info.width, info.height))
-    return max(8, round(info.width * scale)), max(8, round(info.height * scale))
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:

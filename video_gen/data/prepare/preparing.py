@@ -160,7 +160,7 @@ def _look(source: Source, output: Path, config: PrepareConfig) -> tuple[list[Pie
     if facts is not None and facts.stamp == stamp:
         return *_pieces(facts, config), False
     with Drafts(source.name, output / DRAFTS, config) as drafts:
-        facts = look_at(path_of(source), source.name, stamp, drafts)
+        facts = look_at(path_of(source), source.name, stamp, config.short_side, drafts)
         save(facts, path)
         pieces, row, seconds = _pieces(facts, config)
         drafts.take(pieces)
