@@ -168,6 +168,24 @@ def test_a_log_that_was_cut_back_is_read_anew(runs):
     assert set(log.curves["train/loss"].values) == {2.0} and log.lines == 20
 
 
+def test_a_coarse_log_has_some_lines_of_training_and_all_others(runs):
+    write_run(runs / "a", lines=3000)
+    path = runs / "a" / "log.jsonl"
+    whole, coarse = Log(path), Log(path, coarse=200)
+    whole.read()
+    coarse.read()
+    assert coarse.curves["validation/loss"] == whole.curves["validation/loss"]
+    loss, known = (
+        coarse.curves["train/loss"],
+        dict(zip(whole.curves["train/loss"].steps, whole.curves["train/loss"].values)),
+    )
+    assert 150 <= len(loss.steps) <= 250 and all(known[step] == value for step, value in zip(loss.steps, loss.values))
+    with path.open("a") as log:
+        log.write(line(40_000, loss=0.5) + '{"kind": "validation", "step": 40000, "loss": 0.25}\n')
+    coarse.read()
+    assert coarse.curves["validation/loss"].steps[-1] == coarse.curves["train/loss"].steps[-1] == 40_000
+
+
 def test_a_thinned_curve_keeps_means_and_extremes(runs):
     path = runs / "log"
     path.write_text("".join(line(step, loss=float(step % 7)) for step in range(1000)))

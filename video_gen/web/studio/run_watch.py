@@ -15,22 +15,23 @@ from video_gen.web.studio.run_rows import Folders, Rows
 
 TOPIC = "runs"
 SECONDS = 1.0
-MOST_LOGS, MOST_BYTES = 128, 256 << 20
-"""Of logs that are kept in memory: how many, and of what size on the disk."""
+MOST_LOGS, MOST_BYTES = 512, 256 << 20
+"""Of logs that are kept in memory: how many, and how much in all, as bytes of their lines."""
 
 
 class Logs:
     """Logs by their path, read as far as they go; those that were not asked for longest are forgotten."""
 
     def __init__(self):
-        self._logs: OrderedDict[Path, tuple[Log, threading.Lock]] = OrderedDict()
+        self._logs: OrderedDict[tuple[Path, int], tuple[Log, threading.Lock]] = OrderedDict()
         self._turn = threading.Lock()
 
-    def curves(self, path: Path, points: int, first: float, last: float) -> dict[str, Any]:
-        """Every curve of a log from step `first` to `last`, and what could not be read."""
+    def curves(self, path: Path, points: int, first: float, last: float, coarse: bool = False) -> dict[str, Any]:
+        """Every curve of a log from step `first` to `last`, and what could not be read. Args: coarse: see `Log`."""
+        key = (path, points if coarse else 0)
         with self._turn:
-            log, turn = self._logs.setdefault(path, (Log(path), threading.Lock()))
-            self._logs.move_to_end(path)
+            log, turn = self._logs.setdefault(key, (Log(*key), threading.Lock()))
+            self._logs.move_to_end(key)
         with turn:
             log.read()
             curves = {name: curve.thin(points, first, last, log.in_order) for name, curve in log.curves.items()}

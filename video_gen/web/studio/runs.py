@@ -80,9 +80,16 @@ def routes(studio: Studio) -> APIRouter:
         return _json({"runs": found, "troubles": troubles, "roots": roots})
 
     @router.get("/curves")
-    def curves(root: str, name: str = "", points: int = Points, first: float = -1e300, last: float = 1e300) -> Response:
+    def curves(
+        root: str,
+        name: str = "",
+        points: int = Points,
+        first: float = -1e300,
+        last: float = 1e300,
+        coarse: bool = False,
+    ) -> Response:
         """Every curve of a run from step `first` to `last`, in so many points, with the words for them."""
-        told = watch.logs.curves(_run(studio.runs, root, name) / "log.jsonl", points, first, last)
+        told = watch.logs.curves(_run(studio.runs, root, name) / "log.jsonl", points, first, last, coarse)
         figures = {curve.partition("/")[2] for curve in told["curves"]}
         return _json(told | {"words": {figure: vars(words_of_training(figure)) for figure in figures}})
 

@@ -1,6 +1,6 @@
 // Curves on a canvas: several over one another, log or linear, smoothed, with a readout and zoom. Charts of one board share the
 // cursor and the zoom. What is out of sight is not drawn.
-//   const board = new Board(signal); const chart = board.chart({ name, note, say }); chart.set(lines, options);
+//   const board = new Board(signal); const chart = board.chart({ name, note, say }); chart.fill(() => ({ lines, options }));
 // A line is { label, colour, x, y, low, high, dash, dots, faint }, x in order.
 import { h } from "./dom.js";
 import { colour, line, onColours } from "./colours.js";
@@ -77,14 +77,19 @@ class Chart {
     this.listen();
   }
 
-  // options: log, smooth (0 to 1), from0
-  set(lines, options, now = []) {
+  // What is drawn, from the next time that the chart is in sight: make() gives { lines, options, now }.
+  // Options are log and smooth, 0 to 1; now are elements beside the title.
+  fill(make) {
+    this.make = make;
+    this.dirty = true;
+    this.board.redraw();
+  }
+
+  set({ lines, options, now = [] }) {
     this.lines = lines.filter((one) => one.x.length).map((one) => ({ ...one, shown: one.dots || one.faint ? one.y : smoothed(one.y, options.smooth || 0) }));
     this.options = options;
     this.now.replaceChildren(...now);
     this.canvas.setAttribute("aria-label", this.aloud());
-    this.dirty = true;
-    this.board.redraw();
   }
 
   aloud() {
@@ -121,6 +126,7 @@ class Chart {
   draw() {
     if (!this.width) this.resize();
     if (!this.width) return;
+    if (this.make) { this.set(this.make()); this.make = null; }
     const context = this.canvas.getContext("2d"), many = devicePixelRatio || 1;
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const frame = this.at = this.frame();

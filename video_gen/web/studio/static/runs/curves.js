@@ -16,6 +16,7 @@ const GROUPS = [
 ];
 const FLOORS = { psnr: "psnr_linear" };
 const POINTS = 400, AGAIN = 2000, AT_ONCE = 4;
+const MANY = 8, FEWER = 200;  // of more runs than that fewer lines are read, and fewer points drawn
 
 export class Curves {
   constructor({ options, keep, signal }) {
@@ -42,7 +43,7 @@ export class Curves {
     return h("div", { class: "row bar-of-curves" },
       pair("scale", "log", [[false, "Linear"], [true, "Log"]]), pair("across", "across", [["steps", "Steps"], ["time", "Time"]]),
       h("label", { class: "row smooth" }, h("span", { class: "muted" }, "Smooth"), smooth), this.all,
-      h("span", { class: "muted hint" }, "Drag across a curve to zoom, double-click to go back."));
+      this.hint = h("span", { class: "muted hint" }));
   }
 
   // chosen: key to index of colour; rows: key to row.
@@ -54,13 +55,21 @@ export class Curves {
     this.draw();
   }
 
+  coarse() { return this.chosen.size > MANY && !this.board.range; }
+
+  // What is asked for of a run, and when it was last written.
+  asks(key, row) {
+    const steps = this.stepsOf(key), part = steps ? `&first=${steps[0]}&last=${steps[1]}` : "";
+    return { steps, text: `points=${this.coarse() ? `${FEWER}&coarse=true` : POINTS}${part}`, version: row.logged };
+  }
+
   // Curves of a run, if they may have changed: of one at work not more often than every two seconds.
   want(key) {
     const row = this.rows.get(key), known = this.known.get(key);
     if (!row || this.waiting.includes(key)) return;
-    const asked = `${row.logged} ${JSON.stringify(this.stepsOf(key))}`;
-    if (known && known.asked === asked) return;
-    const wait = known && alive(row) && known.range === JSON.stringify(this.board.range) ? Math.max(0, known.at + AGAIN - performance.now()) : 0;
+    const { text, version } = this.asks(key, row);
+    if (known && known.asked === text && known.version === version) return;
+    const wait = known && alive(row) && known.asked === text ? Math.max(0, known.at + AGAIN - performance.now()) : 0;
     if (wait) { clearTimeout(known.later); known.later = setTimeout(() => !this.signal.aborted && this.want(key), wait); return; }
     this.waiting.push(key);
     this.next();
@@ -71,25 +80,27 @@ export class Curves {
     const key = this.waiting.shift(), row = this.rows.get(key);
     if (!row || !this.chosen.has(key)) { this.next(); return; }
     this.running += 1;
-    const steps = this.stepsOf(key), asked = `${row.logged} ${JSON.stringify(steps)}`, range = JSON.stringify(this.board.range);
-    const part = steps ? `&first=${steps[0]}&last=${steps[1]}` : "";
+    const { steps, text, version } = this.asks(key, row), fact = { asked: text, version, at: performance.now() };
     try {
-      const found = await get(`/api/runs/curves?${query(row)}&points=${POINTS}${part}`, this.signal);
+      const found = await get(`/api/runs/curves?${query(row)}&${text}`, this.signal);
       const known = this.known.get(key) || {};
-      Object.assign(known, { asked, range, at: performance.now(), failed: null, [steps ? "part" : "all"]: found });
+      Object.assign(known, fact, { at: performance.now(), failed: null, [steps ? "part" : "all"]: found });
       if (!steps) known.part = null;
       this.known.set(key, known);
     } catch (error) {
       if (error.name === "AbortError") return;
-      this.known.set(key, { ...(this.known.get(key) || {}), asked, range, at: performance.now(), failed: error.message });
+      this.known.set(key, { ...(this.known.get(key) || {}), ...fact, failed: error.message });
     }
     this.running -= 1;
     this.later();
     this.next();
   }
 
+  // Drawn when all have come, and meanwhile now and then.
   later() {
-    if (!this.redraw) this.redraw = requestAnimationFrame(() => { this.redraw = 0; if (!this.signal.aborted) this.draw(); });
+    if (this.redraw && this.waiting.length) return;
+    clearTimeout(this.redraw);
+    this.redraw = setTimeout(() => { this.redraw = 0; if (!this.signal.aborted) this.draw(); }, this.waiting.length ? 250 : 0);
   }
 
   zoomed() {
@@ -151,7 +162,7 @@ export class Curves {
     const same = drawn.length === this.body.children.length && drawn.every((group, index) => this.body.children[index] === group);
     if (!same) this.body.replaceChildren(...drawn);
     if (!drawn.length) this.body.replaceChildren(h("p", { class: "empty" }, this.empty()));
-    for (const [figure, { words }] of figures) if (this.charts.has(figure)) this.fill(figure, words);
+    for (const [figure, { words }] of figures) if (this.charts.has(figure)) this.charts.get(figure).fill(() => this.filled(figure, words));
     this.tell();
   }
 
@@ -181,7 +192,7 @@ export class Curves {
     return this.charts.get(figure);
   }
 
-  fill(figure, words) {
+  filled(figure, words) {
     const lines = [], now = [], many = this.chosen.size;
     for (const [key, index] of this.chosen) {
       const known = this.known.get(key), row = this.rows.get(key);
@@ -204,10 +215,12 @@ export class Curves {
           style: { "--line": `var(${line(index)})` } }, many > 1 && h("i", { class: "swatch" }), say(figure, words, last)));
       }
     }
-    this.charts.get(figure).set(lines, { log: this.options.log && figure !== "psnr", smooth: this.options.smooth }, now);
+    return { lines, options: { log: this.options.log && figure !== "psnr", smooth: this.options.smooth }, now };
   }
 
   tell() {
+    this.hint.textContent = this.coarse() ? "Of so many runs some lines are left out; zoom in to see all." : "Drag across a curve to zoom, double-click to go back.";
+    this.body.dataset.read = String([...this.chosen.keys()].filter((key) => this.known.has(key)).length);
     const told = [];
     for (const key of this.chosen.keys()) {
       const known = this.known.get(key), row = this.rows.get(key);
