@@ -160,3 +160,19 @@ def test_the_command_line(made, tmp_path, monkeypatch, capsys):
     assert main(["model", "merge", base, "merged"]) == 2 and "no LoRA is given" in capsys.readouterr().err
     assert main(["sample", "a", "--model", str(tmp_path / "run/model")]) == 2
     assert "is a LoRA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("base", ["bf16", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("checkpointing", ["off", "full"])
+def test_weights_that_stay_on_the_cpu_give_the_same_adapter(made, tmp_path, base, checkpointing):
+    folder, data = made
+    loop = LOOP.replace(checkpointing=checkpointing, sample_every=2)
+    for offload in ("off", "blocks"):
+        run = run_of(folder, data, loop=loop, lora=LORA.replace(base=base, offload=offload))
+        train_diffusion(run, tmp_path / offload)
+    ours, theirs = (load_file(tmp_path / name / "model/lora.safetensors") for name in ("blocks", "off"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(
+        ConfigError, match=r"loop\.checkpointing is selective, which does not go with lora\.offload blocks"
+    ):
+        run.replace(loop=loop.replace(checkpointing="selective"))

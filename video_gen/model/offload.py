@@ -47,6 +47,8 @@ class Offload:
         """Which block is at each place; the next one may be on its way."""
         self.used: int | None = None
         """The block that computes."""
+        self.model: Any = model
+        self.model.offload = self  # so that whoever would move or compile it can tell
         self.hooks = [
             layer.register_forward_pre_hook(lambda *_, index=index: self.want(index))
             for index, block in enumerate(self.blocks)
@@ -65,6 +67,7 @@ class Offload:
             hook.remove()
         for block in self.blocks:
             block.come_home()
+        self.model.offload = None
         self.hooks, self.here, self.used = [], (None, None), None
 
     def want(self, index: int) -> None:

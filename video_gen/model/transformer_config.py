@@ -11,6 +11,8 @@ from video_gen.vocabulary import Vocabulary
 Checkpointing = Literal["off", "selective", "full"]
 Weights = Literal["fp32", "bf16", "fp8", "int8"]
 """How the matrices of a model's layers are kept (model/weights.py)."""
+Offloading = Literal["off", "blocks"]
+"""What of a model stays in the CPU's memory (model/offload.py)."""
 
 NEIGHBOURS = 3
 """A token sees its word and the two before it: in "a red circle" the last one is of a red circle, so that attention need not

@@ -5,9 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from video_gen.config import Config
-from video_gen.model.transformer_config import Weights
+from video_gen.model.transformer_config import Offloading, Weights
 
-Offloading = Literal["off", "blocks"]
 TextPlace = Literal["device", "freed", "cpu"]
 Branches = Literal["together", "apart"]
 

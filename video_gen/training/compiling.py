@@ -28,7 +28,8 @@ def compile_blocks(modules: Mapping[str, nn.Module], loop: LoopConfig, device: t
 
     Returns: whether there is anything compiled.
     """
-    blocks = [block for module in modules.values() for block in getattr(module, "blocks", [])]
+    whole = [module for module in modules.values() if getattr(module, "offload", None) is None]
+    blocks = [block for module in whole for block in getattr(module, "blocks", [])]
     if not blocks or loop.compile == "off":
         return False
     if not wants_compilation(loop, device):

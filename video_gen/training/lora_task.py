@@ -1,6 +1,7 @@
 """What the loop does for a LoRA: as for the whole transformer, with adapters beside its frozen weights (model/lora.py)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from video_gen import __version__
 from video_gen.data.latents import LatentSet
+from video_gen.errors import ConfigError
 from video_gen.model import lora
 from video_gen.model.flops import BACKWARD
 from video_gen.model.lora_files import FILE, places_of, read_lora, write_lora
+from video_gen.model.offload import Offload
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.wan.transformer import WanTransformer
@@ -51,6 +54,11 @@ class LoraTask(DiffusionTask):
         if run.lora.start is not None:
             lora.fill(transformer, read_lora(run.lora.start, places).changes, run.lora.start)
         super().__init__(run, transformer, text.requires_grad_(False), vae, train, validation, mesh)
+        self.offload = None
+        if run.lora.offload == "blocks" and not planned:
+            if self.mesh.world > 1:
+                raise ConfigError(f"lora.offload is blocks, and there are {self.mesh.world} processes; set it to off")
+            self.offload = Offload(transformer, self.mesh.device)
 
     def made_of(self) -> dict[str, str]:
         return super().made_of() | self.base
@@ -60,7 +68,8 @@ class LoraTask(DiffusionTask):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         drawn = np.random.SeedSequence([self.run.loop.seed, step, 3]).generate_state(1)
         lora.draw_dropout(self.transformer, torch.Generator().manual_seed(int(drawn[0])))
-        return super().loss(batch, step, generators)
+        with nullcontext() if self.offload is None else self.offload.saving():
+            return super().loss(batch, step, generators)
 
     def flops(self, batch: Mapping[str, Any], step: int) -> int:
         """Without the products for gradients of weights that have none, which are half of the backward pass."""

@@ -142,7 +142,8 @@ class Mesh:
                     dist.broadcast(tensor.data, 0, group=self.talk)
                 for unit in _units(module):
                     self._shard(unit)
-            module.to(self.device)
+            if getattr(module, "offload", None) is None:  # else what is to be there is there (model/offload.py)
+                module.to(self.device)
 
     def _shard(self, unit: nn.Module) -> None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method

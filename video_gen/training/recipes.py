@@ -238,6 +238,17 @@ class DiffusionRun(Config):
         return self
 
     @model_validator(mode="after")
+    def _offloaded(self):
+        if self.lora.offload == "off":
+            return self
+        for name, value in (("checkpointing", "selective"), ("compile", "on")):
+            if getattr(self.loop, name) == value:
+                raise ValueError(
+                    f"loop.{name} is {value}, which does not go with lora.offload {self.lora.offload}; change one"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _whole_endings(self):
         for name, shares in (("routing.skip", self.routing.skip > 0), ("parallel.context", self.parallel.context > 1)):
             if self.modes.endings and shares:
