@@ -14,6 +14,7 @@ from benchmarks.tables import Table, write
 from benchmarks.transformer import transformer_table
 from benchmarks.vae import vae_table
 from benchmarks.vae_quality import vae_quality_table
+from benchmarks.wan import wan_table
 from video_gen.training.loop import keep_freed_memory
 
 TABLES: dict[str, Callable[[Setting, float], Table]] = {
@@ -25,6 +26,7 @@ TABLES: dict[str, Callable[[Setting, float], Table]] = {
     "decode_memory": decode_memory_table,
     "growth": growth_table,
     "mfu": mfu_table,
+    "wan": wan_table,
 }
 MEMORY = ("vae", "decode_memory")
 """Measured first, before freed memory is kept: a process that keeps it hides what a table needs."""

@@ -8,23 +8,25 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Job, Setting, Timing, interleaved, reason
 from benchmarks.tables import Table
+from video_gen.model.lora import attach
+from video_gen.model.lora_config import LoraConfig
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.names import to_diffusers
 from video_gen.model.wan.transformer import WanTransformer
+from video_gen.model.weights import keep_in
 
 GRIDS = {64: (4, 4, 4), 512: (8, 8, 8), 1024: (4, 16, 16), 4096: (16, 16, 16)}
 """Tokens as (frames, height, width) of patches."""
 TOKENS, QUICK_TOKENS = (512, 1024, 4096), (64,)
 DEPTH, WORDS, RANK = 4, 40, 16
 OURS, THEIRS = "Video Gen", "diffusers"
-ADAPTED = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2"}
-"""Linear layers of a block with an adapter, by what their names end with here and there."""
 COLUMNS = ("tokens", "pass", "model", "form", "ms", "GFLOP", "ours is faster by")
 EQUAL = (
-    f"{DEPTH} layers of the 1.3B release's width (1536, 12 heads) with random weights, the same in both, in bfloat16 with the "
-    f"parts in float32 that each keeps so; one sample, a text of {WORDS} words. *forward* is one step of sampling: ours has encoded the text "
-    "once for all steps, diffusers encodes it in each. *LoRA step* is a forward and backward pass with the text, base weights "
-    f"frozen, with an adapter of rank {RANK} at each linear layer of video tokens and text, the same code in both."
+    f"{DEPTH} layers of the 1.3B release's width (1536, 12 heads) with the same random weights; one sample, a text of {WORDS} "
+    "words. *forward* is one step of sampling, without guidance: ours has encoded the text once for all steps, under bfloat16 "
+    "autocast; diffusers encodes it in each, in plain bfloat16 with the parts in float32 that it keeps so, as each one's pipeline "
+    f"does. *LoRA step* is a forward and backward pass, text included, under bfloat16 autocast, with adapters of rank {RANK} from "
+    "`model/lora.py` at all linear layers of the blocks in both, whose own weights are frozen in bfloat16."
 )
 
 
@@ -62,36 +64,52 @@ def measure(make: Callable[..., dict[str, Job]], grid: tuple[int, int, int], set
 
 
 def forward_jobs(grid: tuple[int, int, int], form: str, setting: Setting) -> dict[str, Job]:
-    ours, theirs = models(form, setting)
+    ours, theirs = models(setting)
+    keep_in(ours, "bf16")
+    for name, p in theirs.named_parameters():
+        if not any(part in name.split(".") for part in WanTransformer3DModel._keep_in_fp32_modules):
+            p.data = p.data.bfloat16()
     latents, t, text, visible = inputs(ours.config, grid, setting)
-    with torch.no_grad():
+    compile_blocks(form, ours, theirs)
+    with torch.no_grad(), autocast(setting):
         memory = ours.encode_text(text, visible)
 
-    @torch.no_grad()
-    def our_step() -> Tensor:
-        return ours.denoise(latents, t, memory)
+    def our_step() -> None:
+        with torch.no_grad(), autocast(setting):
+            ours.denoise(latents, t, memory)
 
-    @torch.no_grad()
-    def their_step() -> Tensor:
-        return theirs(latents, 1000 * t, text, return_dict=False)[0]
+    def their_step() -> None:
+        with torch.no_grad():
+            theirs(latents.bfloat16(), 1000 * t, text.bfloat16())
 
     return {OURS: our_step, THEIRS: their_step}
 
 
 def training_jobs(grid: tuple[int, int, int], form: str, setting: Setting) -> dict[str, Job]:
-    ours, theirs = models(form, setting, adapted=True)
+    ours, theirs = models(setting)
+    for model in (ours, theirs):
+        attach(model, LoraConfig(rank=RANK), seed=0)
     latents, t, text, visible = inputs(ours.config, grid, setting)
+    compile_blocks(form, ours, theirs)
 
     def our_step() -> None:
-        ours(latents, t, text, visible).float().square().mean().backward()
+        with autocast(setting):
+            output = ours(latents, t, text, visible)
+        output.float().square().mean().backward()
 
     def their_step() -> None:
-        theirs(latents, 1000 * t, text, return_dict=False)[0].float().square().mean().backward()
+        with autocast(setting):
+            output = theirs(latents, 1000 * t, text, return_dict=False)[0]
+        output.float().square().mean().backward()
 
     return {OURS: our_step, THEIRS: their_step}
 
 
-def models(form: str, setting: Setting, adapted: bool = False) -> tuple[WanTransformer, nn.Module]:
+def autocast(setting: Setting) -> torch.autocast:
+    return torch.autocast(setting.device.type, torch.bfloat16)
+
+
+def models(setting: Setting) -> tuple[WanTransformer, nn.Module]:
     """The same weights in both classes."""
     sizes = dict(dim=128, num_heads=1, ffn_dim=256, depth=2) if setting.quick else dict(depth=DEPTH)
     config = WanTransformerConfig.preset("2.1-t2v-1.3b", **sizes)
@@ -107,23 +125,13 @@ def models(form: str, setting: Setting, adapted: bool = False) -> tuple[WanTrans
         text_dim=config.text_width,
     )
     theirs.load_state_dict({to_diffusers(name): x for name, x in ours.state_dict().items()})
-    kept = WanTransformer3DModel._keep_in_fp32_modules
-    in_half(ours, lambda name: ours.keeps_float32(name))
-    in_half(theirs, lambda name: any(part in name.split(".") for part in kept))
-    for model, names in ((ours, ADAPTED.keys()), (theirs, ADAPTED.values())):
-        model.to(setting.device).requires_grad_(False)
-        for block in model.blocks:
-            if adapted:
-                adapt(block, tuple(names))
-            if form == "compiled":
-                block.compile(dynamic=False)
-    return ours, theirs
+    return ours.to(setting.device), theirs.to(setting.device)
 
 
-def in_half(model: nn.Module, keeps: Callable[[str], bool]) -> None:
-    for name, p in model.named_parameters():
-        if not keeps(name):
-            p.data = p.data.bfloat16()
+def compile_blocks(form: str, *models: nn.Module) -> None:
+    for model in models:
+        for block in model.blocks if form == "compiled" else ():
+            block.compile(dynamic=False)
 
 
 def inputs(config: WanTransformerConfig, grid: tuple[int, int, int], setting: Setting) -> tuple[Tensor, ...]:
@@ -132,24 +140,4 @@ def inputs(config: WanTransformerConfig, grid: tuple[int, int, int], setting: Se
     latents = torch.randn(1, config.latent_channels, f, p * h, p * w, generator=generator, device=device)
     text = torch.randn(1, config.text_len, config.text_width, generator=generator, device=device)
     visible = torch.arange(config.text_len, device=device)[None] < WORDS
-    return latents.bfloat16(), torch.tensor([0.5], device=device), (text * visible[..., None]).bfloat16(), visible
-
-
-class Adapter(nn.Module):
-    """A frozen linear layer plus a product of low rank that learns."""
-
-    def __init__(self, base: nn.Linear):
-        super().__init__()
-        like = dict(bias=False, device=base.weight.device, dtype=torch.bfloat16)
-        self.base = base
-        self.down, self.up = nn.Linear(base.in_features, RANK, **like), nn.Linear(RANK, base.out_features, **like)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + self.up(self.down(x))
-
-
-def adapt(block: nn.Module, names: tuple[str, ...]) -> None:
-    for name, layer in list(block.named_modules()):
-        if isinstance(layer, nn.Linear) and any(name == end or name.endswith(f".{end}") for end in names):
-            parent, _, own = name.rpartition(".")
-            setattr(block.get_submodule(parent), own, Adapter(layer))
+    return latents, torch.tensor([0.5], device=device), text * visible[..., None], visible

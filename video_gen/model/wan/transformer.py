@@ -77,11 +77,6 @@ class WanTransformer(nn.Module, Pretrained):
         """Names of parameters that weight decay leaves alone."""
         return {name for name, p in self.named_parameters() if p.ndim == 1 or name.endswith(("modulation", "emb_pos"))}
 
-    @staticmethod
-    def keeps_float32(name: str) -> bool:
-        """Whether a parameter is small, and better left in float32 where the others are in half precision."""
-        return name.startswith("time_embedding.") or name.endswith("modulation") or ".norm" in name
-
     # -------------------- what is known besides the video
 
     def encode_text(self, tokens: Tensor, visible: Tensor) -> WanMemory:
