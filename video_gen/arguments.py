@@ -640,7 +640,9 @@ class Demo(Config):
     """A minute's run that shows that all parts work; what it makes is noise."""
 
 
-BenchTable = Literal["transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu", "wan"]
+BenchTable = Literal[
+    "transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu", "wan"
+]
 
 
 class Bench(Config):
