@@ -37,6 +37,8 @@ FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 LOW_RANK = re.compile(
     r"(?P<place>.+?)\.lora[._]?(?P<side>A|B|down|up)(?:\.(?!weight$|bias$)[^.]+)?\.(?P<what>weight|bias)"
 )
+SINGLE: dict[str, Part] = {"alpha": "alpha", "diff": "diff", "diff_b": "diff_b", "w_norm": "diff", "b_norm": "diff_b"}
+"""The last word of other keys; those of norms are LyCORIS's."""
 REFUSED = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -73,10 +75,8 @@ def parse(key: str, source: object) -> Key | None:
         if found["what"] == "weight":
             return Key(found["place"], "up" if up else "down")
         return Key(found["place"], "up_bias") if up else None
-    for part in ("alpha", "diff", "diff_b"):
-        if key.endswith(f".{part}"):
-            return Key(key.removesuffix(f".{part}"), part)
-    return None
+    place, _, last = key.rpartition(".")
+    return Key(place, SINGLE[last]) if place and last in SINGLE else None
 
 
 class Places:

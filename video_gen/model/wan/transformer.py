@@ -31,6 +31,7 @@ from video_gen.model.transformer_config import Checkpointing
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.layers import Head, PatchEmbedding, PictureEmbedding, WanBlock, Words, dtype_of
 from video_gen.model.wan.memory import PADDING, WanMemory, text_bias
+from video_gen.model.wan.names import to_diffusers
 from video_gen.model.wan.rope import rotary_tables
 
 TEXT_MULTIPLE = 16
@@ -45,6 +46,8 @@ class WanTransformer(nn.Module, Pretrained):
     Config = WanTransformerConfig
     history_reads_text = True
     """`encode_history` wants the text."""
+    foreign_name = staticmethod(to_diffusers)
+    """What diffusers calls a module or parameter."""
 
     def __init__(self, config: WanTransformerConfig):
         super().__init__()

@@ -10,14 +10,18 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from video_gen import look
-from video_gen.web.studio import hub, runs
+from video_gen.web.studio import create, hub, runs, sending
 from video_gen.web.studio.answers import explain_mistakes
 from video_gen.web.studio.guard import Guard
 from video_gen.web.studio.studio import Studio
 
 PAGES = {"create": "Create", "live": "Live", "play": "Play", "runs": "Runs", "data": "Data", "models": "Models"}
 """In the order of the navigation; one without a file in static/pages/ is left out."""
-ROUTES: tuple[Callable[[Studio], APIRouter], ...] = (runs.routes,)
+ROUTES: tuple[Callable[[Studio], APIRouter], ...] = (
+    create.routes,
+    sending.routes,
+    runs.routes,
+)
 KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 

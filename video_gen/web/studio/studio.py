@@ -1,40 +1,45 @@
 """What the pages work with, made once: folders, what is told, and processes for what may go wrong."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from video_gen.web.studio.gallery import Gallery
 from video_gen.web.studio.hub import Hub
+from video_gen.web.studio.jobs import Store
+from video_gen.web.studio.models import Models
 from video_gen.web.studio.process import Apart
+from video_gen.web.studio.queue import Queue
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.run_watch import RunWatch
+from video_gen.web.studio.uploads import Uploads
 
 
-@dataclass(frozen=True)
 class Studio:
-    """The folders that may be read and written, and the services that every page shares."""
+    """The folders that may be read and written, and the services that every page shares.
 
-    output: Path
-    """What is made goes there: results/, uploads/, queue/, and a folder for each page that keeps something."""
-    model: str
-    """The one that is picked until somebody picks another."""
-    runs: Roots
-    data: Roots
-    device: str = "auto"
-    hub: Hub = field(default_factory=Hub)
-    apart: Apart = field(default_factory=Apart)
-    """For looking at somebody's files."""
+    Args:
+        output: for what is made: results/, bin/, uploads/, queue/, work/, and a folder for each page that keeps something.
+        model: the one that is picked until somebody picks another.
+        runs, data: what may be looked through and changed besides.
+        device: to sample on.
+    """
 
-    watch: RunWatch = field(init=False)
-    """Of the runs."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "watch", RunWatch(self.runs, self.hub))
+    def __init__(self, output: Path, model: str, runs: Roots, data: Roots, device: str = "auto"):
+        self.output, self.model, self.runs, self.data, self.device = output, model, runs, data, device
+        self.hub = Hub()
+        self.apart = Apart()  # for looking at somebody's files
+        self.gallery = Gallery(output / "results", output / "bin")
+        self.uploads = Uploads(output / "uploads", self.apart)
+        self.models = Models(model, runs)
+        self.queue = Queue(Store(output, self.gallery), self.hub, device, model)
+        self.watch = RunWatch(runs, self.hub)
 
     def start(self) -> None:
         """In the server's loop."""
         self.hub.start()
         self.watch.start()
+        self.queue.start()
 
     def close(self) -> None:
         self.watch.close()
+        self.queue.close()
         self.apart.close()

@@ -1,0 +1,319 @@
+"""The queue: one video after the other in the worker's process, in the order of the jobs, and what pages are told of it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from video_gen.command_line import handed_over
+from video_gen.errors import ConfigError, VideoGenError
+from video_gen.sampling.fit import Fit
+from video_gen.web.studio.answers import Missing
+from video_gen.web.studio.form import said, sample_of
+from video_gen.web.studio.hub import Hub
+from video_gen.web.studio.jobs import MOST, Job, Store
+from video_gen.web.studio.process import Process, ending
+from video_gen.web.studio.worker import Order, work
+
+PATIENCE = 10.0
+"""Seconds in which the worker may finish a step before it is ended."""
+DEATHS = 3
+"""Of the worker, one after the other and before it had a model: then it is started again only for a new job."""
+SHOWN = 200
+"""Jobs that a page is told of."""
+NOT_SAID = ("model", "device", "output", "compile", "count", "format")
+
+
+@dataclass
+class Under:
+    """The video under way."""
+
+    job: int
+    began: float | None = None
+    """When its first step came, on the clock `time.monotonic`."""
+    done: float = 0.0
+    draft: bytes = b""
+    frames: int = 0
+    version: int = 0
+    stopping: bool = False
+    took: list[float] = field(default_factory=list)
+    """Seconds of the job's videos before it."""
+
+    def left(self, videos: int) -> float | None:
+        """Seconds until it and `videos` more are made; None = not known yet."""
+        if self.began is None or self.done < 0.02:
+            return sum(self.took) / len(self.took) * (videos + 1) if self.took else None
+        whole = (time.monotonic() - self.began) / self.done
+        return whole * (1 - self.done) + whole * videos
+
+
+class Queue:
+    """Everything happens in the server's loop; what the worker says comes in from its thread."""
+
+    def __init__(self, store: Store, hub: Hub, device: str, model: str):
+        self.store, self.hub, self.device, self.first = store, hub, device, model
+        self.jobs: dict[int, Job] = {}
+        self.under: Under | None = None
+        self.trouble: str | None = None
+        self.state: tuple[str, str] = ("starting", model)
+        self._process: Process | None = None
+        self._deaths = 0
+        self._closing = False
+        self._last = 0  # number of a job
+        self._took: tuple[int, list[float]] = (0, [])  # a job, and the seconds of its videos so far
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        for job in self.store.load():
+            self.jobs[job.id] = job
+            self._save(job)
+        self._last = max(self.jobs, default=0)
+        self._begin_worker(self.first)
+        self._pump()
+        self._tell()
+
+    def close(self) -> None:
+        self._closing = True
+        if self._process is not None:
+            self._process.kill()
+
+    # -------------------- what a page asks for
+
+    def add(self, options: Mapping[str, Any], model: str) -> Job:
+        """Raises: ConfigError for what `sample` would refuse, or too many jobs; DataError if it cannot be written."""
+        if len(self.jobs) >= MOST:
+            raise ConfigError(f"{MOST} jobs wait already; let some be done, or cancel them")
+        sample = sample_of({**options, "model": model})
+        self._last += 1
+        place = max((job.place for job in self.jobs.values()), default=0.0) + 1
+        job = Job(
+            id=self._last, place=place, options=said(sample), model=model, count=sample.count, seed=sample.seed,
+            created=time.time(),
+        )  # fmt: skip
+        self.store.save(job)
+        self.jobs[job.id] = job
+        self._deaths, self.trouble = 0, None
+        self._pump()
+        self._tell()
+        return job
+
+    def cancel(self, number: int) -> Job:
+        """End it, finished videos staying; one that has not begun is gone at once. Raises: Missing."""
+        job = self.job(number)
+        if self.under is not None and self.under.job == number:
+            if not self.under.stopping and self._process is not None:
+                self.under.stopping = True
+                self._process.send(("stop", number))
+                self._loop.call_later(PATIENCE, self._end_worker, self.under)
+        elif job.state == "waiting" and not job.made:
+            self._forget(job)
+        elif job.state == "waiting":
+            self._put(job.replace(state="cancelled"))
+        self._tell()
+        return job
+
+    def retry(self, number: int) -> Job:
+        """Let one that failed or was cancelled go on. Raises: Missing."""
+        job = self.job(number)
+        if job.state in ("failed", "cancelled"):
+            self._put(job := job.replace(state="waiting", error=None, tries=0))
+            self._deaths, self.trouble = 0, None
+            self._pump()
+            self._tell()
+        return job
+
+    def dismiss(self, number: int) -> None:
+        """Forget one that failed or was cancelled. Raises: Missing, ConfigError."""
+        job = self.job(number)
+        if job.state not in ("failed", "cancelled"):
+            raise ConfigError(f"job {number} is {job.state}; cancel it first")
+        self._forget(job)
+        self._tell()
+
+    def first_of_all(self, number: int) -> None:
+        """Let it be the next. Raises: Missing."""
+        job = self.job(number)
+        self._put(job.replace(place=min(other.place for other in self.jobs.values()) - 1))
+        self._tell()
+
+    def prepare(self, model: str) -> None:
+        """Load a model before it is needed, if nothing else is to do."""
+        if self.under is None and self._process is not None and self.state != ("ready", model):
+            self._process.send(("load", (model, Fit())))
+
+    def job(self, number: int) -> Job:
+        if (job := self.jobs.get(number)) is None:
+            raise Missing(f"no job {number}; it may be done")
+        return job
+
+    # -------------------- the worker
+
+    def _begin_worker(self, model: str | None) -> None:
+        def hear(message: Any) -> None:
+            self._from_thread(self._heard, process, message)
+
+        def ended(code: int) -> None:
+            self._from_thread(self._ended, process, code)
+
+        self.state = ("starting", model or "")
+        process = self._process = Process(work, (self.device,), hear, ended)
+        if model is not None:
+            process.send(("load", (model, Fit())))
+
+    def _from_thread(self, function: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _heard(self, process: Process, message: tuple) -> None:
+        if process is not self._process or self._closing:
+            return
+        kind, about, *rest = message
+        if kind in ("loading", "ready"):
+            self.state, self.trouble = (kind, about), None
+            self._deaths = 0 if kind == "ready" else self._deaths
+        elif kind == "trouble":
+            self.state, self.trouble = ("ready", ""), rest[0]
+        elif self.under is None or about != self.under.job:
+            return
+        elif kind == "step":
+            self.under.began = self.under.began or time.monotonic()
+            self.under.done = rest[0]
+            self._tell_progress()
+            return
+        elif kind == "draft":
+            self.under.draft, self.under.frames = rest
+            self.under.version += 1
+            self._tell_progress()
+            return
+        else:
+            self._settle(kind, rest)
+        self._pump()
+        self._tell()
+
+    def _settle(self, kind: str, rest: list) -> None:
+        """A video's end: made, failed or stopped."""
+        under = self.under
+        assert under is not None
+        job, self.under = self.jobs[under.job], None
+        try:
+            if kind == "made":
+                job = self.store.finished(job)
+                self.hub.tell("results", {"newest": job.made[-1], "at": time.time()})
+                if len(job.made) >= job.count:
+                    self._forget(job)
+                    return
+                if under.began is not None:
+                    under.took.append(time.monotonic() - under.began)
+                self._took = (job.id, under.took)
+                job = job.replace(state="cancelled" if under.stopping else "waiting")
+            elif kind == "stopped":
+                job = job.replace(state="cancelled")
+            else:
+                job = job.replace(state="failed", error=rest[0])
+        except (
+            VideoGenError,
+            OSError,
+        ) as error:  # as a full disk: the video is kept where it is, until somebody tries again
+            job = job.replace(state="failed", error=str(error))
+        self._put(job)
+
+    def _ended(self, process: Process, code: int) -> None:
+        if process is not self._process or self._closing:
+            return
+        stopping = self.under is not None and self.under.stopping
+        if self.under is not None:
+            reason = f"the process that made it ended {ending(code)}; smaller sizes may do"
+            self._settle("stopped" if stopping else "failed", [reason])
+        self._deaths += not stopping
+        self._process = None
+        if self._deaths < DEATHS:
+            self._begin_worker(None)
+        else:
+            self.state, self.trouble = ("gone", ""), f"the worker ended {ending(code)}, {self._deaths} times"
+        self._pump()
+        self._tell()
+
+    def _end_worker(self, under: Under) -> None:
+        """If it has not stopped by itself."""
+        if self.under is under and self._process is not None:
+            self._process.kill()
+
+    def _pump(self) -> None:
+        """Begin the next video, if none is under way."""
+        while self.under is None and not self._closing:
+            waiting = [job for job in self.jobs.values() if job.state == "waiting"]
+            if not waiting:
+                return
+            if self._process is None:
+                if self._deaths >= DEATHS:
+                    return
+                self._begin_worker(None)
+            self._begin(min(waiting, key=lambda job: (job.place, job.id)))
+
+    def _begin(self, job: Job) -> None:
+        try:
+            job = self.store.finished(job)  # what a full disk kept from being written down
+            if len(job.made) >= job.count:
+                self._forget(job)
+                return
+            order = order_of(job, self.store)
+            job = job.replace(state="running")
+            self.store.save(job)
+        except (VideoGenError, OSError) as error:
+            self.jobs[job.id] = job.replace(state="failed", error=str(error))
+            return
+        self.jobs[job.id] = job
+        self.under = Under(job.id, took=self._took[1] if self._took[0] == job.id else [])
+        assert self._process is not None
+        self._process.send(("make", order))  # if that fails, its end is told
+
+    # -------------------- keeping and telling
+
+    def _put(self, job: Job) -> None:
+        self.jobs[job.id] = job
+        self._save(job)
+
+    def _save(self, job: Job) -> None:
+        try:
+            self.store.save(job)
+        except VideoGenError as error:
+            self.trouble = str(error)
+
+    def _forget(self, job: Job) -> None:
+        self.jobs.pop(job.id, None)
+        self.store.remove(job)
+
+    def _tell(self) -> None:
+        order = {"running": 0, "waiting": 1, "failed": 2, "cancelled": 3}
+        jobs = sorted(self.jobs.values(), key=lambda job: (order[job.state], job.place))
+        shown = [
+            {
+                "id": job.id, "state": job.state, "prompt": str(job.options.get("prompt", ""))[:300], "model": job.model,
+                "count": job.count, "made": len(job.made), "seed": job.seed, "error": job.error,
+            }
+            for job in jobs[:SHOWN]
+        ]  # fmt: skip
+        worker = {"state": self.state[0], "model": self.state[1]}
+        self.hub.tell("queue", {"jobs": shown, "total": len(jobs), "worker": worker, "trouble": self.trouble})
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        under = self.under
+        if under is None:
+            self.hub.tell("progress", None)
+            return
+        job = self.jobs[under.job]
+        told = {"id": job.id, "done": under.done, "left": under.left(job.count - len(job.made) - 1)}
+        told |= {"version": under.version, "frames": under.frames, "stopping": under.stopping, "made": len(job.made)}
+        self.hub.tell("progress", told)
+
+
+def order_of(job: Job, store: Store) -> Order:
+    """The job's next video. Raises: ConfigError, DataError."""
+    seed = job.seed + len(job.made)
+    sample = sample_of({**job.options, "seed": seed, "count": 1})
+    options = {name: value for name, value in handed_over(sample).items() if name not in NOT_SAID}
+    fit = options.pop("fit")
+    return Order(job.id, job.model, fit, store.room(job), options, {"model": job.model, "options": said(sample)})
