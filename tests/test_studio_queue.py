@@ -69,6 +69,7 @@ def test_what_a_page_says_can_be_said_as_a_command_line_and_as_python():
         "prompt": "-3 o'clock \"sharp\"\n\\ and on", "model": "bounce", "seed": 2**62, "image": "/tmp/a b'c.png", "loop": True,
         "num_steps": 7, "guidance_scale": 0.1, "guidance_interval": [0.1, 0.9], "times": [0.9, 0.3], "negative_prompt": "--grey",
         "guidance_optimal_scale": False, "solver": "heun", "weights": "bf16", "vae_tile": 64,
+        "loras": ["/tmp/a.safetensors", "/tmp/b:0.5"],
     }  # fmt: skip
     sample = sample_of(values)
     assert said(sample) == values
@@ -76,18 +77,21 @@ def test_what_a_page_says_can_be_said_as_a_command_line_and_as_python():
     assert words[:2] == ["video-gen", "sample"] and read(Sample, words[2:], "video-gen sample") == sample
     text, got = python(sample, "cuda"), {}
     assert "Fit(weights='bf16', vae_tile=64)" in text
-    text = text.replace("from video_gen import VideoPipeline\n", "").replace(
-        "from video_gen.sample import sample_to_files\n", ""
-    )
+    for line in ("from video_gen.sample import load_model, sample_to_files\n", "import torch\n"):
+        assert line in text
+        text = text.replace(line, "")
     pretend = {
-        "VideoPipeline": type("P", (), {"from_pretrained": staticmethod(lambda *args: args)}),
+        "torch": type("T", (), {"device": staticmethod(lambda name: f"on {name}")}),
+        "load_model": lambda *args: args,
         "sample_to_files": lambda *args, **options: got.update(options, args=args),
     }
     exec(text, pretend)
-    assert got.pop("args") == (("bounce", "cuda", sample.memory.fit), values["prompt"], Path("out"))
+    opened, *rest = got.pop("args")
+    assert opened == (Path("bounce"), "on cuda", sample.memory.fit, (), values["loras"])
+    assert rest == [values["prompt"], Path("out")]
     given = {**values, "image": Path(values["image"]), "guidance_interval": (0.1, 0.9), "times": (0.9, 0.3)}
     assert got == {
-        name: value for name, value in given.items() if name not in ("model", "prompt", "weights", "vae_tile")
+        name: value for name, value in given.items() if name not in ("model", "prompt", "weights", "vae_tile", "loras")
     }
 
 
@@ -207,6 +211,8 @@ def test_what_a_page_may_not_say_is_refused(client, tmp_path):
         ({"model": "owner/name"}, 404),
         ({"model": 5}, 400),
         ({"output": str(tmp_path)}, 400),
+        ({"loras": [str(secret)]}, 404),
+        ({"loras": "owner/name"}, 404),
         ({"device": "cuda"}, 400),
         ({"num_steps": 10**9}, 400),
         ([1], 400),

@@ -48,7 +48,12 @@ def routes(studio: Studio) -> APIRouter:
 def _form(router: APIRouter, studio: Studio) -> None:
     @router.get("/create/form")
     def form() -> dict[str, Any]:
-        return {"groups": fields(), "models": studio.models.names(), "model": studio.model}
+        return {
+            "groups": fields(),
+            "models": studio.models.names(),
+            "loras": studio.models.loras(),
+            "model": studio.model,
+        }
 
     @router.get("/create/model")
     def model(name: str) -> dict[str, Any]:
@@ -78,6 +83,9 @@ def _values(studio: Studio, given: Any) -> tuple[dict[str, Any], str]:
         raise ConfigError("model: expected a name")
     if wrong := [key for key in values if key in APART]:
         raise ConfigError(f"{wrong[0]} is not for a page to say")
+    if "loras" in values:
+        given_loras = values["loras"] if isinstance(values["loras"], list) else [values["loras"]]
+        values["loras"] = [studio.models.check_lora(str(one)) for one in given_loras]
     for key in FILES:
         if key in values:
             values[key] = _file(studio, key, values[key])

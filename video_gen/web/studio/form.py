@@ -57,7 +57,7 @@ def _field(option: Option, schema: Mapping[str, Any]) -> dict[str, Any]:
     told |= {ours: said[theirs] for theirs, ours in bounds.items() if theirs in said}
     if get_origin(option.kind) is Literal:
         told["choices"] = list(get_args(option.kind))
-    if get_origin(option.kind) is tuple and not is_list(option.kind):
+    if told["kind"] == "numbers" and not is_list(option.kind):
         told["many"] = len(get_args(option.kind))
     return told
 
@@ -68,7 +68,7 @@ def _kind(option: Option) -> str:
     if get_origin(option.kind) is Literal:
         return "choice"
     if get_origin(option.kind) is tuple:
-        return "numbers"
+        return "names" if get_args(option.kind)[0] is str else "numbers"
     return {bool: "flag", int: "whole", float: "number"}.get(option.kind, "text")
 
 
@@ -123,6 +123,8 @@ def command(sample: Sample) -> str:
         option = known[name]
         if option.said.positional:
             words, last = (words, ["--", value]) if value.startswith("-") else ([*words, value], [])
+        elif option.said.repeated:
+            words += [word for part in value for word in (option.name, str(part))]
         elif option.flag:
             words.append(option.name if value else option.off)
         else:
@@ -132,25 +134,30 @@ def command(sample: Sample) -> str:
 
 def python(sample: Sample, device: str = "cpu") -> str:
     """A program that makes the same file."""
-    given = {name: value for name, value in handed_over(sample).items() if name in said(sample)}
-    fit = {name: value for name, value in said(sample).items() if name in Fit.model_fields}
-    model, prompt = str(given.pop("model", "")), given.pop("prompt", "")
+    told = said(sample)
+    given = {name: value for name, value in handed_over(sample).items() if name in told}
+    model, prompt, loras = str(given.pop("model", "")), given.pop("prompt", ""), list(given.pop("loras", ()))
     output = given.pop("output", Path("out"))
-    for name in ("device", "compile"):
+    for name in APART:
         given.pop(name, None)
-    shown = {
-        name: f'Path("{_quoted(value)}")' if isinstance(value, Path) else repr(value) for name, value in given.items()
-    }
-    rest = "".join(f", {name}={value}" for name, value in shown.items())
-    on = "" if device == "cpu" and not fit else f', "{device}"'
-    on += f", Fit({', '.join(f'{name}={value!r}' for name, value in fit.items())})" if fit else ""
-    more = "from video_gen.sampling.fit import Fit\n" if fit else ""
-    return (
-        "from pathlib import Path\n\nfrom video_gen import VideoPipeline\nfrom video_gen.sample import sample_to_files\n"
-        f"{more}\n"
-        f'pipeline = VideoPipeline.from_pretrained("{_quoted(model)}"{on})\n'
-        f'sample_to_files(pipeline, {prompt!r}, Path("{_quoted(output)}"){rest})\n'
-    )
+    fit = ", ".join(f"{name}={told[name]!r}" for name in Fit.model_fields if name in told)
+    rest = "".join(f", {name}={_shown(value)}" for name, value in given.items())
+    lines = ["from pathlib import Path", ""]
+    if fit or loras:
+        lines += ["import torch", "", "from video_gen.sample import load_model, sample_to_files"]
+        lines += ["from video_gen.sampling.fit import Fit", ""]
+        lines += [
+            f'pipeline = load_model(Path("{_quoted(model)}"), torch.device("{device}"), Fit({fit}), (), {loras!r})'
+        ]
+    else:
+        on = "" if device == "cpu" else f', "{device}"'
+        lines += ["from video_gen import VideoPipeline", "from video_gen.sample import sample_to_files", ""]
+        lines += [f'pipeline = VideoPipeline.from_pretrained("{_quoted(model)}"{on})']
+    return "\n".join([*lines, f"sample_to_files(pipeline, {prompt!r}, {_shown(output)}{rest})", ""])
+
+
+def _shown(value: Any) -> str:
+    return f'Path("{_quoted(value)}")' if isinstance(value, Path) else repr(value)
 
 
 def _quoted(text: Any) -> str:

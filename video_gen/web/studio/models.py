@@ -1,5 +1,6 @@
 """The models that can be picked, and what each is set to. No torch; the Models page has more to say of them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from video_gen.shipped import find_model, model_names
 from video_gen.web.studio.answers import Missing
 from video_gen.web.studio.roots import Roots, inside
 
+LORA = "lora.safetensors"
+NUMBER = re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,6})?")
 PLACES = ("model", "*/model", "*/*/model")
 """Of models in a folder of runs."""
 
@@ -25,6 +28,18 @@ class Models:
     def names(self) -> list[str]:
         """As a job names them: those that ship by name, others by path; the first one first."""
         return list(dict.fromkeys([self.first, *model_names(), *self._own()]))
+
+    def loras(self) -> list[str]:
+        """Those that runs have learned, as files."""
+        return list(self._found(LORA))
+
+    def check_lora(self, text: str) -> str:
+        """Of FILE:SCALE what can be picked. Raises: Missing, as `check`."""
+        known = self.loras()
+        file, colon, scale = text.rpartition(":")
+        if text in known or (colon and file in known and NUMBER.fullmatch(scale)):
+            return text
+        raise Missing(f"no LoRA '{text[:80]}' among those that can be picked")
 
     def check(self, name: str) -> str:
         """Raises: Missing if it is none that can be picked: no other folder of this machine is, and nothing of the Hub."""
@@ -45,10 +60,14 @@ class Models:
         return {"name": name, "clip": config.clip.model_dump(), "sampling": config.sampling.model_dump(mode="json")}
 
     def _own(self) -> Iterator[str]:
+        return (str(Path(found).parent) for found in self._found("model.json"))
+
+    def _found(self, name: str) -> Iterator[str]:
+        """Files of this name in the folders where runs keep models."""
         for folder in self.runs.folders.values():
             for place in PLACES:
-                for found in sorted(folder.glob(place)):
-                    if (found / "model.json").is_file() and _lies_in(folder, found):
+                for found in sorted(folder.glob(f"{place}/{name}")):
+                    if _lies_in(folder, found):
                         yield str(found)
 
 

@@ -15,7 +15,7 @@ from video_gen.web.studio.form import said, sample_of
 from video_gen.web.studio.hub import Hub
 from video_gen.web.studio.jobs import MOST, Job, Store
 from video_gen.web.studio.process import Process, ending
-from video_gen.web.studio.worker import Order, work
+from video_gen.web.studio.worker import Order, Wanted, work
 
 PATIENCE = 10.0
 """Seconds in which the worker may finish a step before it is ended."""
@@ -141,7 +141,7 @@ class Queue:
     def prepare(self, model: str) -> None:
         """Load a model before it is needed, if nothing else is to do."""
         if self.under is None and self._process is not None and self.state != ("ready", model):
-            self._process.send(("load", (model, Fit())))
+            self._process.send(("load", Wanted(model, Fit(), ())))
 
     def job(self, number: int) -> Job:
         if (job := self.jobs.get(number)) is None:
@@ -160,7 +160,7 @@ class Queue:
         self.state = ("starting", model or "")
         process = self._process = Process(work, (self.device,), hear, ended)
         if model is not None:
-            process.send(("load", (model, Fit())))
+            process.send(("load", Wanted(model, Fit(), ())))
 
     def _from_thread(self, function: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the server has ended
@@ -315,5 +315,5 @@ def order_of(job: Job, store: Store) -> Order:
     seed = job.seed + len(job.made)
     sample = sample_of({**job.options, "seed": seed, "count": 1})
     options = {name: value for name, value in handed_over(sample).items() if name not in NOT_SAID}
-    fit = options.pop("fit")
-    return Order(job.id, job.model, fit, store.room(job), options, {"model": job.model, "options": said(sample)})
+    wanted = Wanted(job.model, options.pop("fit"), options.pop("loras"))
+    return Order(job.id, wanted, store.room(job), options, {"model": job.model, "options": said(sample)})

@@ -1,6 +1,6 @@
 """The process that holds a model and makes videos with it. torch is imported here, and nowhere else in the studio.
 
-Said to it:  ("load", (model, fit))  ("make", Order)  ("stop", number)
+Said to it:  ("load", Wanted)   ("make", Order)  ("stop", number)
 It says:     ("loading" | "ready", model)  ("trouble", model, line)  ("step", number, done)  ("draft", number, jpeg, frames)
              ("made" | "stopped", number)  ("failed", number, line)
 """
@@ -27,12 +27,20 @@ DONE = "done"
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A model as it is to be in memory."""
+
+    model: str
+    fit: Fit
+    loras: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Order:
     """One video to make."""
 
     number: int
-    model: str
-    fit: Fit
+    wanted: Wanted
     folder: Path
     """For the video, its settings and its picture; nothing is in it."""
     options: dict[str, Any]
@@ -60,7 +68,7 @@ class Maker:
     def __init__(self, line: Connection, device: str):
         self.line, self.device = line, device
         self.waiting: deque[tuple] = deque()
-        self.held: tuple[str, Fit] | None = None
+        self.held: Wanted | None = None
         self.pipeline: Any = None
         self.draft: Any = None
 
@@ -68,9 +76,9 @@ class Maker:
         kind, what = message
         if kind == "load":
             try:
-                self.load(*what)
+                self.load(what)
             except Exception as error:  # of a model that is damaged; another one can be picked
-                self.line.send(("trouble", what[0], told(error)))
+                self.line.send(("trouble", what.model, told(error)))
         elif kind == "make":
             try:
                 self.make(what)
@@ -80,24 +88,26 @@ class Maker:
             except Exception as error:  # of this video; the next may do
                 self.line.send(("failed", what.number, told(error)))
 
-    def load(self, model: str, fit: Fit) -> None:
-        if (model, fit) == self.held:
+    def load(self, wanted: Wanted) -> None:
+        if wanted == self.held:
             return
-        self.line.send(("loading", model))
+        self.line.send(("loading", wanted.model))
         self.held = self.pipeline = self.draft = None  # there may be memory for one only
-        from video_gen.sampling.draft_decoder import DraftDecoder
-        from video_gen.sampling.pipeline import VideoPipeline
+        import torch
 
-        self.pipeline = VideoPipeline.from_pretrained(model, self.device, fit)
+        from video_gen.sample import load_model
+        from video_gen.sampling.draft_decoder import DraftDecoder
+
+        self.pipeline = load_model(Path(wanted.model), torch.device(self.device), wanted.fit, (), wanted.loras)
         with self.pipeline.inference():
             self.draft = DraftDecoder.fit(self.pipeline.vae, self.pipeline.device)
-        self.held = (model, fit)
-        self.line.send(("ready", model))
+        self.held = wanted
+        self.line.send(("ready", wanted.model))
 
     def make(self, order: Order) -> None:
         from video_gen.sample import sample_to_files
 
-        self.load(order.model, order.fit)
+        self.load(order.wanted)
         began = time.monotonic()
         watch = Watching(self, order.number)
         video = sample_to_files(self.pipeline, output=order.folder, count=1, sheet=False, watch=watch, **order.options)[
