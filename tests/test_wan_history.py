@@ -254,6 +254,20 @@ def test_a_stream_equals_a_clip(pipe, guidance_scale):
     assert np.array_equal(np.concatenate(chunks), whole)
 
 
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_a_first_block_may_have_as_many_frames_as_the_others(pipe, first):
+    settings = dict(seed=3, block_frames=2, first_block_frames=first)
+    with pipe.stream("a red circle, fast", **settings) as stream:
+        begins = stream.begins_at
+        chunks = [next(stream) for _ in range(4)]
+    size = 1 + 4 * ((first or 2) - 1)
+    assert [len(chunk) for chunk in chunks] == [size, 8, 8, 8] and begins == size / 8
+    assert np.array_equal(np.concatenate(chunks), pipe("a red circle, fast", num_frames=size + 24, **settings))
+    given = np.concatenate(chunks[:2])
+    with pipe.stream("a red circle, fast", video=given, **settings) as stream:
+        assert len(next(stream)) == 8
+
+
 def test_a_saved_stream_goes_on_as_one_that_was_not(pipe, tmp_path):
     with pipe.stream("a red circle, fast", seed=3, block_frames=2, guidance_scale=3.0) as stream:
         for _ in range(4):

@@ -90,7 +90,7 @@ def roll_out(
     with pipeline.inference():
         model = pipeline.block_model(captions, sampling, block_frames)
         state = begin(model, None, (), generators_for(seeds, pipeline.device))
-        for size in plan_blocks(0, total, block_frames):
+        for size in plan_blocks(0, total, block_frames, sampling.first_block_frames):
             state = advance(model, state, (c, size, h, w), pipeline.diffusion, sampling, pipeline.device)
             assert state.block is not None
             frames, decoder = pipeline.decode(state.block, decoder)

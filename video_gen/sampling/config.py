@@ -28,6 +28,9 @@ class SamplingConfig(Config):
     """Latent frames made at once in a clip as long as those of training; None = the whole clip. Its first frame comes first."""
     long_block_frames: int | None = Field(default=None, ge=1)
     """Latent frames made at once in longer videos and streams; None = half a clip of training, the rest being history."""
+    first_block_frames: int = Field(default=1, ge=0)
+    """Latent frames of a video's first block, where it is made in blocks: 1, since the first frame stands for one pixel frame; 0 =
+    as many as the others have, as in public causal models (CausVid, Self-Forcing)."""
     ending_frames: int | None = Field(default=None, ge=1)
     """Latent frames of the end of a video that lead to a given last frame, or close a loop; None = as many as a clip of training
     has."""
@@ -138,6 +141,7 @@ class SamplingSettings(TypedDict, total=False):
     num_steps: int
     first_steps: int | None
     long_block_frames: int | None
+    first_block_frames: int
     ending_frames: int | None
     shift: float
     spacing: Spacing

@@ -77,7 +77,7 @@ def denoising(model: VideoModel, job: Job) -> dict[str, Phase]:
         made = TextConditioned(experts[0], model.diffusion, text, empty, window, **told)
         history, (c, h, w) = None, model.latent_frame()
         for first, size, times in alike(
-            plan_blocks(0, total, job.block_frames), model.transformer.config.sink + window
+            plan_blocks(0, total, job.block_frames, sampling.first_block_frames), model.transformer.config.sink + window
         ):
             noisy = torch.empty(job.count, c, size, h, w)
             with phase("blocks", times * sampling.steps_of(first)):
@@ -95,7 +95,8 @@ def decoding(model: VideoModel, job: Job) -> Phase:
     """Latents to frames, in the tiles and chunks of `model.fitted`. Args: as `denoising`."""
     total, caches = model.latent_frames(job.num_frames), None
     with _pretending(model, "decode") as (phase, found):
-        sizes = [part for size in plan_blocks(0, total, job.block_frames) for part in chunks(size, model.vae_chunk)]
+        blocks = plan_blocks(0, total, job.block_frames, job.sampling.first_block_frames)
+        sizes = [part for size in blocks for part in chunks(size, model.vae_chunk)]
         for _, size, times in alike(sizes, 2):
             latents = torch.empty(job.count, model.latent_frame()[0], size, *model.latent_frame()[1:])
             with phase("decode", times):

@@ -254,17 +254,19 @@ class VideoModel:
         seeds: Sequence[int],
         block_frames: int | None,
         actions: Tensor | None = None,
+        first: int = 1,
     ) -> tuple[RolloutState, Caches | None]:
         """State of rollout and decoder after the frames given; like the model's own they come in blocks.
 
-        Args: given: uint8 (f, h, w, 3) for all, or (b, f, h, w, 3) one each; `actions`: (b, f', n) that led to its latent frames.
+        Args: given: uint8 (f, h, w, 3) for all, or (b, f, h, w, 3) one each; `actions`: (b, f', n) that led to its latent frames;
+                `first`: `sampling.first_block_frames`.
         """
         generators = generators_for(list(seeds), self.device)
         if given is None:
             return begin(model, None, (), generators), None
         given = given if given.ndim == 5 else given[None]
         latents = self.encode(given).expand(len(seeds), -1, -1, -1, -1)
-        sizes = plan_blocks(0, latents.shape[2], block_frames)
+        sizes = plan_blocks(0, latents.shape[2], block_frames, first)
         return begin(model, latents, sizes, generators, actions), self.decode(latents, None)[1]
 
     # -------------------- frames
@@ -342,11 +344,11 @@ def finite(x: Tensor, part: str, otherwise: str = "") -> Tensor:
     return x
 
 
-def plan_blocks(start: int, total: int, block_frames: int | None) -> list[int]:
+def plan_blocks(start: int, total: int, block_frames: int | None, first: int = 1) -> list[int]:
     """Latent frames per block, from frame `start` to `total`: all at once with None; else blocks of that many, where a
-    video's first frame, which stands for one pixel frame, is a block of its own."""
+    video's first one has `first`: see `SamplingConfig.first_block_frames`."""
     if block_frames is None:
         return [total - start]
-    first = [1] if start == 0 else []
-    left = total - start - len(first)
-    return first + [min(block_frames, left - done) for done in range(0, left, block_frames)]
+    begun = [min(first or block_frames, total)] if start == 0 else []
+    left = total - start - sum(begun)
+    return begun + [min(block_frames, left - done) for done in range(0, left, block_frames)]

@@ -149,14 +149,15 @@ class VideoPipeline(VideoModel):
         ):
             return self._from_picture(prompts, seeds, chosen, num_frames, given, last, watch)
         done, ends = 0 if given is None else self.latent_frames(kept), loop or last is not None
-        sizes = plan_blocks(done, total, block_frames)
+        first = chosen.first_block_frames
+        sizes = plan_blocks(done, total, block_frames, first)
         if loop and not done:  # its first frame, to which it leads, is made by itself
             sizes = [1, *plan_blocks(1, total, block_frames)]
         c, h, w = self.latent_frame()
         parts = [] if given is None else [np.broadcast_to(given, (len(prompts), *given.shape))]
         with self.inference():
             model = self.block_model(prompts, chosen, block_frames or total)
-            state, decoder = self.begin(model, given, seeds, block_frames)
+            state, decoder = self.begin(model, given, seeds, block_frames, first=first)
             drafts = None if source is None else self.encode(source[None])
             for number, (at, size) in enumerate(zip(np.cumsum([done, *sizes]).tolist(), sizes)):
                 draft = None if drafts is None else beyond.Draft(drafts[:, :, at : at + size], strength)
@@ -343,7 +344,7 @@ class VideoPipeline(VideoModel):
             )
         with self.inference():
             model = self.block_model(prompts, chosen, block_frames)
-            rollout, decoder = self.begin(model, given, seeds, block_frames)
+            rollout, decoder = self.begin(model, given, seeds, block_frames, first=chosen.first_block_frames)
         return StreamState(rollout, decoder, steering, block_frames, speed), given
 
 

@@ -22,7 +22,8 @@ from video_gen.sampling.stream_state import StreamState, load_state, save_state
 class Streams:
     """Several endless videos, made together: an iterator of uint8 (n, f, h, w, 3), a block at a time.
 
-    The first block of a video that starts from nothing is one frame, later ones are `block_frames * temporal_stride`.
+    The first block of a video that starts from nothing is one frame (or as `sampling.first_block_frames` has it), later ones
+    are `block_frames * temporal_stride`.
     Each `next` waits for the block under way, begins the one after it, and decodes. Frames that were given are not
     repeated; they are in `given`. Memory and time per block do not grow.
 
@@ -40,7 +41,8 @@ class Streams:
         self._steering, self._model = state.steering, self._encode(state.steering)
         made = state.rollout
         if made.block is None:
-            self._size = 1 if made.history is None else self._block_frames
+            first = self._steering.sampling.first_block_frames or self._block_frames
+            self._size = first if made.history is None else self._block_frames
             self._ahead = self._begin(made, self._size)
         else:
             self._size, self._ahead = made.block.shape[2], Future()
