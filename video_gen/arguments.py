@@ -13,6 +13,7 @@ from video_gen.command_line import Options, rest_of
 from video_gen.config import FLAT, POSITIONAL, Config, Said
 from video_gen.data.config import LARGEST, LONGEST, ClipConfig, Fps, Frames, RecordConfig, WorldConfig
 from video_gen.data.prepare.settings import PrepareConfig
+from video_gen.model.lora_config import Dialect
 from video_gen.model.transformer_config import TextConfig
 from video_gen.sampling.config import SamplingConfig, Solver
 from video_gen.sampling.fit import Fit
@@ -360,6 +361,23 @@ class ModelMerge(Config):
     output: Annotated[Path, POSITIONAL] = Path("merged")
     """The new model's folder."""
     learned: Annotated[LoraOptions, FLAT] = LoraOptions()
+
+
+class ModelExport(Config):
+    """Write a model of the Wan family, or a LoRA, as another tool reads it. As a folder of diffusers or as ComfyUI's files; a LoRA
+    in any dialect."""
+
+    model: Annotated[Path, POSITIONAL] = Path("model")
+    """A model folder, a public model, OWNER/NAME on the Hub; or a LoRA's file."""
+    output: Annotated[Path, POSITIONAL] = Path("exported")
+    """A folder to make; or a .safetensors file, for a LoRA, and for ComfyUI's transformer alone."""
+    to: Dialect = "diffusers"
+    """Whose; `kohya` names the parts of a LoRA as sd-scripts and musubi-tuner do."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Of the transformer's numbers, or the LoRA's."""
+    learned: Annotated[LoraOptions, FLAT] = LoraOptions()
+    base: Path | None = None
+    """Of a LoRA that is not of a Wan model: the model that it is for."""
 
 
 class PlayWorld(Config):

@@ -26,6 +26,7 @@ from video_gen.arguments import (
     EvaluateSteering,
     EvaluateSteps,
     EvaluateVAE,
+    ModelExport,
     ModelMerge,
     PlanDiffusion,
     PlanDistill,
@@ -173,6 +174,12 @@ def model_merge(base: Path, output: Path, loras: tuple[str, ...]) -> None:
     from video_gen.export import merge_model
 
     merge_model(base, loras, output)
+
+
+def model_export(**options: Any) -> None:
+    from video_gen.export import export
+
+    export(**options)
 
 
 def sample(
@@ -358,6 +365,7 @@ COMMANDS: Commands = {
     ("play",): Command(PlayWorld, play),
     ("studio",): Command(Studio, studio),
     ("model", "merge"): Command(ModelMerge, model_merge),
+    ("model", "export"): Command(ModelExport, model_export),
     ("data", "check"): Command(DataCheck, data_check, first="--folder"),
     ("data", "encode"): Command(DataEncode, data_encode),
     ("data", "prepare"): Command(DataPrepare, data_prepare),

@@ -21,6 +21,7 @@ from video_gen.model.pretrained import check_finite, read_weights
 FILE = "lora.safetensors"
 """What a run calls its adapter."""
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_METADATA = "lora_adapter_metadata"
 """Under which diffusers writes PEFT's settings into a file."""
 
@@ -53,7 +54,7 @@ def lora_file(path: str | Path) -> Path:
         )
     if not path.is_dir():
         return path
-    for name in (FILE, PEFT_FILE, "pytorch_lora_weights.safetensors"):
+    for name in (FILE, PEFT_FILE, DIFFUSERS_FILE):
         if (path / name).is_file():
             return path / name
     found = sorted(path.glob("*.safetensors"))

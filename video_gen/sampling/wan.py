@@ -100,3 +100,14 @@ def schedule_of(told: dict[str, Any], source: str) -> dict[str, Any]:
     if not isinstance(shift, float | int) or shift <= 0:
         raise ConfigError(f"{source}: its shift is {shift}; it must be a number above 0")
     return SCHEDULERS[name] | {"shift": float(shift)}
+
+
+def scheduler_of(config: SamplingConfig) -> tuple[dict[str, Any], str | None]:
+    """The scheduler's file of diffusers that samples most alike, and in what it differs, if it does."""
+    name = next((name for name, values in SCHEDULERS.items() if config.solver == values["solver"]), None)
+    told = None if name else f"diffusers has no solver like '{config.solver}'; its file says euler"
+    name = name or "FlowMatchEulerDiscreteScheduler"
+    if name == "FlowMatchEulerDiscreteScheduler":
+        return {"_class_name": name, "num_train_timesteps": PARTS, "shift": config.shift}, told
+    flow = {key: EXPECTED[key] for key in ("num_train_timesteps", "prediction_type", "use_flow_sigmas", "solver_order")}
+    return {"_class_name": name, **flow, "solver_type": "bh2", "flow_shift": config.shift}, told
