@@ -15,6 +15,8 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
+from video_gen.model.wan import transformer as wan_module
+from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.weights import keep_in
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -32,7 +34,12 @@ def exact(monkeypatch):
 @pytest.fixture
 def masks(monkeypatch):
     """Choose how a transformer's attention is told what is hidden."""
-    return lambda kind: monkeypatch.setattr(transformer_module, "masks_for", lambda *given: kind)
+
+    def choose(kind: str) -> None:
+        for module in (transformer_module, wan_module):
+            monkeypatch.setattr(module, "masks_for", lambda *given: kind)
+
+    return choose
 
 
 def norm_error(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -60,9 +67,12 @@ def test_masked_attention_equals_biases_forward_and_backward(masks, padded):
         assert norm_error(got, want) < (0.02 if half else 2e-3)
 
 
-def transformer() -> VideoTransformer:
-    config = TransformerConfig(latent_channels=4, patch_size=2, width=128, depth=2, head_dim=HEAD, text_width=16)
-    model = VideoTransformer(config)
+def transformer(family: str = "own") -> VideoTransformer | WanTransformer:
+    sizes = dict(latent_channels=4, patch_size=2, depth=2, text_width=16)
+    if family == "own":
+        model = VideoTransformer(TransformerConfig(**sizes, width=128, head_dim=HEAD))
+    else:
+        model = WanTransformer.from_preset("tiny", **sizes, in_channels=4, dim=128, ffn_dim=256)
     with torch.no_grad():
         for p in model.parameters():  # zero-initialised layers would hide mistakes
             p.add_(0.05 * torch.randn_like(p))
@@ -81,9 +91,13 @@ def clip(batch: int = 2) -> dict[str, torch.Tensor]:
     }
 
 
+FAMILIES = pytest.mark.parametrize("family", ["own", "wan"])
+
+
+@FAMILIES
 @pytest.mark.parametrize("kind", ["bias", "runs"])
-def test_a_cached_rollout_equals_the_training_pass(masks, kind):
-    model, given = transformer(), clip()
+def test_a_cached_rollout_equals_the_training_pass(masks, kind, family):
+    model, given = transformer(family), clip()
     masks("bias")
     whole = model(**given, blocks=BLOCKS).detach()
     masks(kind)
@@ -92,7 +106,7 @@ def test_a_cached_rollout_equals_the_training_pass(masks, kind):
         for size in BLOCKS:
             own = slice(start, start + size)
             parts.append(model.denoise(given["noisy"][:, :, own], given["t"][:, own], text, history))
-            history = model.encode_history(given["clean"][:, :, own], history=history)
+            history = model.encode_history(given["clean"][:, :, own], history=history, text=text)
             start += size
     assert norm_error(torch.cat(parts, dim=2), whole) < (0.02 if kind == "runs" else 2e-3)
 
@@ -120,9 +134,10 @@ def test_kernels_equal_plain_products_for_one_layout_after_another(kernel, n, m,
             assert norm_error(a, b) < 0.02
 
 
+@FAMILIES
 @pytest.mark.parametrize("checkpointing", ["off", "selective"])
-def test_compiled_training_in_bfloat16_equals_plain_float32(checkpointing, masks):
-    plain = transformer()
+def test_compiled_training_in_bfloat16_equals_plain_float32(checkpointing, masks, family):
+    plain = transformer(family)
     fast = copy.deepcopy(plain)
     fast.checkpointing = checkpointing
     for block in fast.blocks:
@@ -137,8 +152,9 @@ def test_compiled_training_in_bfloat16_equals_plain_float32(checkpointing, masks
     assert norm_error(gradients[1], gradients[0]) < 0.03
 
 
-def test_a_training_step_waits_for_nothing():
-    model, given = transformer(), clip()
+@FAMILIES
+def test_a_training_step_waits_for_nothing(family):
+    model, given = transformer(family), clip()
     seen = torch.tensor([True, False], device=DEVICE)
     for wait in ("default", "error"):  # the first one makes kernels
         try:
