@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +24,13 @@ from wan_models import (
 )
 
 from video_gen.errors import ConfigError, DataError
+from video_gen.model.foreign import Part, expert_of, is_transformer
 from video_gen.model.shards import Shards, files_of
+from video_gen.model.wan.config import PRESETS, WanTransformerConfig
 from video_gen.model.wan.experts import Experts
+from video_gen.model.wan.loading import transformer_config
+from video_gen.model.wan.names import to_diffusers
+from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vae_names import in_our_names
 from video_gen.model.weights import with_blocks
 from video_gen.sampling.parts import parts_of
@@ -131,6 +137,64 @@ def test_the_transformers_file_is_the_model(saved, tmp_path):
     assert equal(VideoPipeline.from_pretrained(flat).transformer.state_dict(), original(single.transformer))
 
 
+def test_among_the_files_of_others(saved, tmp_path):
+    """As in the folders of ComfyUI: what is not the family's is left alone, and of two VAEs the transformer's is taken."""
+    pipe, folder = saved("ti2v", "split")
+    mine = copied(folder, tmp_path / "models")
+    other = {"encoder.down.0.block.0.conv1.weight": torch.zeros(2)}
+    save_file(other, mine / "vae/ae.safetensors")
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(2)}, mine / "diffusion_models/flux.safetensors")
+    small = saved("t2v", "split")[1]
+    shutil.copy(small / "vae/wan_2.1_vae.safetensors", mine / "vae/another.safetensors")
+    shutil.copy(small / "diffusion_models/wan_14B.safetensors", mine / "diffusion_models/small.safetensors")
+    for name, channels in (("wan_14B", 48), ("small", 16)):
+        model = VideoPipeline.from_pretrained(mine / f"diffusion_models/{name}.safetensors")
+        assert model.vae.config.latent_channels == model.transformer.config.latent_channels == channels
+    model = VideoPipeline.from_pretrained(mine / "diffusion_models/wan_14B.safetensors")
+    assert equal(model.transformer.state_dict(), original(pipe.transformer))
+    whole = saved("t2v", "diffusers")[1]
+    first = next((whole / "transformer").glob("*.safetensors"))
+    refused(first, f"is a part of diffusers' folder {re.escape(str(whole))}; give that", kind=ConfigError)
+
+
+def test_which_expert_a_name_tells_of():
+    for name, kind in (
+        ("wan2.2_t2v_high_noise_14B_fp16.safetensors", "high"),
+        ("Wan2_2-T2V-A14B-LOW_fp8.safetensors", "low"),
+        ("high_noise_model/diffusion_pytorch_model.safetensors", "high"),
+        ("wan2.1_low_vram.safetensors", None),
+        ("slow_noise.safetensors", None),
+        ("wan2.2_ti2v_5B.safetensors", None),
+    ):
+        assert expert_of(Path("models") / name) == kind, name
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "tiny"])
+def test_full_sizes_are_read_from_shapes(name):
+    """Of every release, under both dialects' names."""
+    config = WanTransformerConfig.preset(name)
+    with torch.device("meta"):
+        shapes = {key: tuple(x.shape) for key, x in WanTransformer(config).state_dict().items()}
+    assert transformer_config(SimpleNamespace(shapes=shapes), Part((Path("model.safetensors"),)), {}) == config
+    assert is_transformer(shapes) and is_transformer({to_diffusers(key) for key in shapes})
+
+
+def test_a_lora_is_for_the_expert_that_it_tells_of(saved, tmp_path):
+    _, folder = saved("a14b-t2v", "split")
+    before = VideoPipeline.from_pretrained(folder).transformer
+    generator = torch.Generator().manual_seed(0)
+    weight = "diffusion_model.blocks.0.self_attn.q"
+    learned = {f"{weight}.lora_A.weight": torch.randn(2, 128, generator=generator)}
+    learned |= {f"{weight}.lora_B.weight": torch.randn(128, 2, generator=generator)}
+    for name, changed in (("a_high_noise", {"high"}), ("a_low_noise", {"low"}), ("a", {"high", "low"})):
+        save_file(learned, tmp_path / f"{name}.safetensors")
+        model = VideoPipeline.from_pretrained(folder)
+        model.load_lora(tmp_path / f"{name}.safetensors")
+        for kind in ("high", "low"):
+            same = equal(getattr(model.transformer, kind).state_dict(), getattr(before, kind).state_dict())
+            assert same != (kind in changed)
+
+
 @pytest.mark.parametrize("form", ["old", "new", "plain"])
 def test_eight_bits(form, saved, tmp_path):
     pipe, folder = saved("t2v", "split")
@@ -164,6 +228,23 @@ def test_parts_load_by_themselves(saved):
     assert parts.text().tokenise(["a red circle"]).shape == (1, 4, 2)
     assert parts.vae().config.latent_channels == 16
     assert parts.transformer("bf16").blocks[0].ffn[0].weight.dtype == torch.bfloat16
+
+
+def test_by_its_name_on_the_hub(saved, tmp_path, monkeypatch):
+    """From the Hub's cache; what is saved names the Hub again, and no folder of this machine."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--some--wan"
+    copied(saved("i2v", "diffusers")[1], place / "snapshots" / "abc")
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text("abc", encoding="utf-8")
+    model = VideoPipeline.from_pretrained("some/wan")
+    assert model.origin == model.text.config.name == model.vision.config.name == "some/wan"
+    model.save_pretrained(tmp_path / "ours")
+    again = VideoPipeline.from_pretrained(tmp_path / "ours")
+    assert again.text.config.name == again.vision.config.name == "some/wan"
+    assert equal(again.text.state_dict(), model.text.state_dict())
 
 
 # -------------------- what is not whole, or not known

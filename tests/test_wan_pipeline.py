@@ -145,6 +145,16 @@ def test_videos(variant, models):
     assert abs(both[1].astype(int) - made).mean() > 4
 
 
+def test_a_video_is_changed_at_a_strength(models):
+    _, model = models("t2v")
+    source = model(PROMPT, seed=1, num_steps=2, num_frames=FRAMES)
+    with model.inference():
+        kept = model.decode(model.encode(source[None]), None)[0][0].astype(int)
+    made = [model(PROMPT, seed=SEED, num_steps=4, source=source, strength=by).astype(int) for by in (0.0, 0.3, 0.9)]
+    far = [abs(one - kept).mean() for one in made]
+    assert far[0] < 2 and far[0] < far[1] < far[2]
+
+
 def test_what_a_model_of_pictures_takes(models):
     _, model = models("i2v")
     first = picture("i2v")

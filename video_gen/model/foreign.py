@@ -46,8 +46,8 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "a transformer of this project, without the rest of its model folder": ("embed_patch.weight",),
 }
 """What other tensors make a file: by a part of a name that only it has. The first that fits counts."""
-EXPERTS = {kind: re.compile(rf"(?<![a-z]){kind}([-_]?noise)?(?![a-z])", re.I) for kind in ("high", "low")}
-"""What in the names of files and folders tells of two experts."""
+EXPERTS = ("high", "low")
+"""Words in the names of files and folders that tell of two experts, with "noise" behind; or alone, of Wan 2.2's files."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,10 @@ def _find_beside(file: Path) -> Found:
         raise ConfigError(
             f"{file}: is a {CALLED[role]} alone; give a transformer's file, or the folder of the whole model"
         )
-    inside = file.parent.name in PLACES
-    root = file.parent.parent if inside else file.parent
-    others = _sorted(root)
+    root = file.parent.parent if file.parent.name in PLACES else file.parent
+    if (root / INDEX).is_file():
+        raise ConfigError(f"{file}: is a part of diffusers' folder {root}; give that")
+    others, _ = _sorted(root)
     others.pop("transformer", None)
     both = (part, _twin(part)) if expert_of(file) else (part,)
     return _made(
@@ -179,7 +180,7 @@ def _find_beside(file: Path) -> Found:
 
 
 def _find_by_names(root: Path) -> Found:
-    parts = _sorted(root)
+    parts, strange = _sorted(root)
     transformers = parts.pop("transformer", [])
     if len(transformers) > 1:
         kinds = [expert_of(part.files[0]) for part in transformers]
@@ -189,6 +190,8 @@ def _find_by_names(root: Path) -> Found:
             )
         transformers = sorted(transformers, key=lambda part: expert_of(part.files[0]) == "low")
     if not transformers:
+        if strange:
+            raise strange[0]
         refuse_pickles(root)
         raise DataError(
             f"{root}: holds no transformer as .safetensors; give the folder of a whole public model, or its transformer's file"
@@ -210,6 +213,11 @@ def _made(given: Path, root: Path, transformers: tuple[Part, ...], others: dict[
                 f"{root}: holds no {CALLED[role]} as .safetensors; put it beside the transformer, or into "
                 f"{'vae' if role == 'vae' else 'text_encoders'}/"
             )
+    if len(others["vae"]) > 1:  # of both releases, of which the transformer takes one
+        channels = latent_channels(Shards(transformers[0].files).shapes)
+        others["vae"] = [p for p in others["vae"] if latent_channels(Shards(p.files).shapes) == channels] or others[
+            "vae"
+        ]
     chosen = {role: _only(others.get(role, []), role, root) for role in ("vae", "text", "vision")}
     assert chosen["vae"] is not None
     return Found(given, transformers, chosen["vae"], chosen["text"], chosen["vision"], tokeniser_in(root))
@@ -223,9 +231,11 @@ def _only(parts: list[Part], role: Role, root: Path) -> Part | None:
     return parts[0] if parts else None
 
 
-def _sorted(root: Path) -> dict[Role, list[Part]]:
-    """All networks in a folder, and in those within it that are known, by their roles. Raises: ConfigError for another family's."""
+def _sorted(root: Path) -> tuple[dict[Role, list[Part]], list[ConfigError]]:
+    """All networks in a folder, and in those within it that are known, by their roles; and why others are none of the family's,
+    such as lie in the same folders of ComfyUI."""
     found: dict[Role, list[Part]] = {}
+    strange: list[ConfigError] = []
     for place in PLACES:
         folder = root / place
         if not folder.is_dir():
@@ -234,9 +244,11 @@ def _sorted(root: Path) -> dict[Role, list[Part]]:
             if file.suffix.lower() == ".gguf":
                 check_file(file)
         for files in files_of(folder).values():
-            part = _part(files)
-            found.setdefault(role_of(Shards(files)), []).append(part)
-    return found
+            try:
+                found.setdefault(role_of(Shards(files)), []).append(_part(files))
+            except ConfigError as error:
+                strange.append(error)
+    return found, strange
 
 
 def _part(files: tuple[Path, ...]) -> Part:
@@ -269,9 +281,10 @@ def _bare(file: Path) -> str:
 
 def expert_of(file: Path) -> str | None:
     """high or low, if a file's name or its folder's says that it is such an expert."""
-    for name in (file.stem, file.parent.name):
-        for kind, pattern in EXPERTS.items():
-            if pattern.search(name):
+    for name in (file.stem.lower(), file.parent.name.lower()):
+        for kind in EXPERTS:
+            alone = re.search(rf"(?<![a-z]){kind}(?![a-z])", name) and re.search(r"2[._]2|a14b", name)
+            if re.search(rf"(?<![a-z]){kind}[-_]?noise", name) or alone:
                 return kind
     return None
 
@@ -307,6 +320,13 @@ def role_of(weights: Shards) -> Role:
     raise ConfigError(
         f"{weights}: is of no family that is known here, with tensors such as {next(iter(names))}; {KNOWN}"
     )
+
+
+def latent_channels(shapes: dict[str, tuple[int, ...]]) -> int | None:
+    """Of a transformer's tensors or a VAE's, in either dialect."""
+    patch = shapes.get("patch_embedding.weight", (1,))[-1]
+    names = ("head.head.weight", "proj_out.weight", "conv2.weight", "post_quant_conv.weight")
+    return next((shapes[name][0] // patch**2 for name in names if name in shapes), None)
 
 
 def is_transformer(names: Iterable[str]) -> bool:

@@ -107,13 +107,17 @@ def encoder_of(name: str, subfolder: str | None = None) -> Any:
 def tokeniser_of(config: TextConfig) -> Any:
     """Raises: what the library does, if there is none."""
     import transformers  # type: ignore[import-not-found]
+    from huggingface_hub import snapshot_download
 
     name, own = str(config.name), config.tokeniser
     inside = config.subfolder if own is None else own if "/" not in own else None
     if own is not None and inside is None:
         name = own
-    where = {"subfolder": inside} if inside else {}
-    return transformers.AutoTokenizer.from_pretrained(name, **where)
+    if inside is None:
+        return transformers.AutoTokenizer.from_pretrained(name)
+    # not by the library's own `subfolder`, which asks the Hub for more than there is, and fails without it
+    root = Path(name) if is_local(name) else Path(snapshot_download(name, allow_patterns=[f"{inside}/*"]))
+    return transformers.AutoTokenizer.from_pretrained(str(root / inside))
 
 
 def mended(text: str) -> str:

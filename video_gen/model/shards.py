@@ -155,10 +155,14 @@ def check_file(file: Path) -> None:
 
 def pickle_told(file: Path) -> str:
     """Why a pickle is refused, and how to convert it."""
+    convert = (
+        "import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], weights_only=True, map_location='cpu'); "
+        "d = d.get('generator_ema', d.get('generator', d.get('state_dict', d))); "
+        "s.save_file({k: v.contiguous() for k, v in d.items()}, sys.argv[2])"
+    )
     return (
-        f'{file}: is a pickle, which can run any code and is not opened here; convert it once, if you trust it: python -c "import '
-        "sys, torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load(sys.argv[1], weights_only="
-        f"True, map_location='cpu').items()}}, sys.argv[2])\" {file} {file.with_suffix('.safetensors').name}"
+        f"{file}: is a pickle, which can run any code and is not opened here; convert it once, if you trust it: "
+        f'python -c "{convert}" {file} {file.with_suffix(".safetensors")}'
     )
 
 

@@ -16,6 +16,7 @@ from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.files import write_text
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.model.foreign import EXPERTS, expert_of
 from video_gen.model.lent_text import lent_text
 from video_gen.model.lora import merge
 from video_gen.model.lora_files import file_and_scale, places_of, read_lora
@@ -183,13 +184,20 @@ class VideoModel:
         Args:
             path: a .safetensors file of any dialect that `model/lora_names.py` tells of, or a folder that holds one.
             scale: how much of it; 0 = nothing.
+
+        Of two experts it is for the one that its name or its folder's tells of (`high_noise`, `low_noise`), else for both.
         Raises: DataError if it cannot be read, or a key of it belongs nowhere in this model; ConfigError if it holds a whole
             difference of a weight that is kept in eight bits.
         """
-        changes, device = read_lora(path, places_of(self.transformer)).changes, self.device
+        device, learning = self.device, [self.transformer]
+        if isinstance(self.transformer, Experts):
+            kind = expert_of(Path(path))
+            learning = [getattr(self.transformer, one) for one in EXPERTS if kind in (one, None)]
+        changes = [read_lora(path, places_of(part)).changes for part in learning]
         for offload in self.offloads:
             offload.close()
-        merge(self.transformer, changes, scale, path)
+        for part, change in zip(learning, changes):
+            merge(part, change, scale, path)
         self._place(self.fitted, device)
         self.loras = (*self.loras, (str(path), scale))
 

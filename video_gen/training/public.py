@@ -6,6 +6,7 @@ from typing import Any
 
 from video_gen.errors import ConfigError
 from video_gen.model import foreign
+from video_gen.model.foreign import expert_of
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
@@ -72,6 +73,8 @@ def public_transformer(run: DiffusionRun, start: Path) -> WanTransformer:
     Raises: ConfigError if it is one that is not trained here.
     """
     transformer = parts_of(start).transformer(run.lora.base if run.lora.rank else "fp32")
+    if isinstance(transformer, Experts) and start.is_file() and (kind := expert_of(start)):
+        transformer = transformer.high if kind == "high" else transformer.low
     if isinstance(transformer, Experts):
         raise ConfigError(
             f"init: {start} has two experts, which are not trained together; give the file of one of them"

@@ -103,6 +103,11 @@ def transformer_config(shards: Shards, part: Part, index: dict[str, Any]) -> Wan
             f"{shards}: is no whole Wan transformer: {error} is missing or has another shape; download it again"
         ) from None
     told = read_json(part.config) if part.config else {}
+    if dim % HEAD_DIM and not told:
+        raise ConfigError(
+            f"{shards}: features are {dim}, no whole number of heads of {HEAD_DIM}; put the transformer's config.json beside it, "
+            "which says how many there are"
+        )
     values["num_heads"] = told.get("num_attention_heads", told.get("num_heads", dim // HEAD_DIM))
     first_frame = index.get("expand_timesteps")
     values["first_frame"] = values["latent_channels"] == 48 if first_frame is None else first_frame
