@@ -6,6 +6,7 @@ from torch import Tensor
 
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.wan.config import PRESETS, WanTransformerConfig
+from video_gen.model.wan.memory import PADDING, text_bias
 from video_gen.model.wan.names import to_diffusers, to_original
 from video_gen.model.wan.transformer import WanTransformer
 
@@ -103,6 +104,17 @@ def test_padding_is_one_key_that_counts_for_many(words: tuple[int, int]):
     tokens, visible = text(ours.config, words)
     wanted = theirs(noisy, 1000 * t, tokens, return_dict=False)[0]
     assert relative(ours(noisy, t, tokens, visible), wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-3), (torch.float16, 2e-4)])
+def test_padding_counts_in_half_precision_too(dtype: torch.dtype, error: float):
+    """A single key's bias of bfloat16 would be up to 1.6% off."""
+    words = torch.arange(513)
+    visible = torch.arange(PADDING + 512) < PADDING + words[:, None]
+    bias = text_bias(visible, 512, dtype)[:, 0, 0].double()
+    counted, wanted = bias[:, :PADDING].exp().sum(dim=1), (512 - words).double()
+    assert ((counted - wanted).abs() <= error * wanted).all()
+    assert torch.equal(bias[:, PADDING:] == 0, visible[:, PADDING:])
 
 
 def test_gradients_equal_diffusers():
