@@ -12,9 +12,9 @@ from wan_models import VARIANTS, build, original, save_diffusers, save_original,
 
 from video_gen.cli import main
 from video_gen.errors import ConfigError, DataError
-from video_gen.export import export, is_lora
+from video_gen.export import export
 from video_gen.model.lora import Change
-from video_gen.model.lora_files import places_of, read_lora, write_lora
+from video_gen.model.lora_files import is_lora, places_of, read_lora, write_lora
 from video_gen.model.wan.names import to_diffusers
 from video_gen.model.wan.vae_names import in_our_names
 from video_gen.sampling.config import SamplingConfig

@@ -380,6 +380,28 @@ class ModelExport(Config):
     """Of a LoRA that is not of a Wan model: the model that it is for."""
 
 
+class ModelCard(Config):
+    """Write the card of a model or a LoRA. What it is, how it is used, and how it was trained, for whoever it is shared with."""
+
+    path: Annotated[Path, POSITIONAL] = Path("model")
+    """A model folder, such as runs/demo/diffusion/model; or a LoRA."""
+    output: Path | None = None
+    """Default: README.md beside it; what is there is kept."""
+
+
+class ModelPush(Config):
+    """Share a model or a LoRA on the Hub, with its card. As whoever is logged in there (`hf auth login`)."""
+
+    path: Annotated[Path, POSITIONAL] = Path("model")
+    """A model folder, or a LoRA."""
+    repo: Annotated[str, POSITIONAL] = "OWNER/NAME"
+    """Where to; it is made if it is not there."""
+    private: bool = False
+    """Make it one that others cannot see."""
+    message: str = "A model of Video Gen"
+    """What the upload is called."""
+
+
 class PlayWorld(Config):
     """Play a model's world in the browser. Keys go in and frames come out, until Ctrl-C."""
 

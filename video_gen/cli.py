@@ -26,8 +26,10 @@ from video_gen.arguments import (
     EvaluateSteering,
     EvaluateSteps,
     EvaluateVAE,
+    ModelCard,
     ModelExport,
     ModelMerge,
+    ModelPush,
     PlanDiffusion,
     PlanDistill,
     PlanSample,
@@ -180,6 +182,18 @@ def model_export(**options: Any) -> None:
     from video_gen.export import export
 
     export(**options)
+
+
+def model_card(**options: Any) -> None:
+    from video_gen.hub import write_card
+
+    print(write_card(**options))
+
+
+def model_push(**options: Any) -> None:
+    from video_gen.hub import push_to_hub
+
+    print(push_to_hub(**options))
 
 
 def sample(
@@ -366,6 +380,8 @@ COMMANDS: Commands = {
     ("studio",): Command(Studio, studio),
     ("model", "merge"): Command(ModelMerge, model_merge),
     ("model", "export"): Command(ModelExport, model_export),
+    ("model", "card"): Command(ModelCard, model_card),
+    ("model", "push"): Command(ModelPush, model_push),
     ("data", "check"): Command(DataCheck, data_check, first="--folder"),
     ("data", "encode"): Command(DataEncode, data_encode),
     ("data", "prepare"): Command(DataPrepare, data_prepare),

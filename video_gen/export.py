@@ -13,17 +13,13 @@ from video_gen.files import check_folder, write_tensors, write_text
 from video_gen.model.lora import merge
 from video_gen.model.lora_config import Dialect
 from video_gen.model.lora_files import (
-    DIFFUSERS_FILE,
-    FILE,
-    PEFT_FILE,
     file_and_scale,
+    is_lora,
     lora_file,
     places_of,
     read_lora,
     write_lora,
 )
-from video_gen.model.lora_names import parse
-from video_gen.model.pretrained import StoredWeights
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vision import VisionConfig
@@ -38,7 +34,6 @@ DIFFUSERS_VERSION = "0.35.0"
 EVERY_NAME = "2.1-flf2v-14b"
 """The public size that has all modules of all the others."""
 Number = Literal["bf16", "fp32"]
-LORA_FILES = (FILE, PEFT_FILE, DIFFUSERS_FILE)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Say = Callable[[str], None]
 
@@ -172,19 +167,6 @@ def _networks(transformer: nn.Module) -> Iterator[WanTransformer]:
 
 
 # -------------------- LoRA
-
-
-def is_lora(path: Path) -> bool:
-    """Whether a path means a LoRA, and not a model."""
-    if path.is_dir():
-        models = ("model.json", "model_index.json")
-        return not any((path / name).is_file() for name in models) and any(
-            (path / name).is_file() for name in LORA_FILES
-        )
-    if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    found = (parse(name, path) for name in StoredWeights(path).shapes)
-    return any(key is not None and key.part in ("down", "diff", "diff_b") for key in found)
 
 
 def export_lora(path: Path, output: Path, to: Dialect, dtype: Number = "fp32", base: Path | None = None) -> None:

@@ -16,12 +16,13 @@ from video_gen.files import write_tensors
 from video_gen.model.lora import Change, Changes, named, own_names
 from video_gen.model.lora_config import Dialect
 from video_gen.model.lora_names import Part, Places, parse
-from video_gen.model.pretrained import check_finite, read_weights
+from video_gen.model.pretrained import StoredWeights, check_finite, read_weights
 
 FILE = "lora.safetensors"
 """What a run calls its adapter."""
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+FILES = (FILE, PEFT_FILE, "pytorch_lora_weights.safetensors")
+"""What folders call one; the last is diffusers'."""
 PEFT_METADATA = "lora_adapter_metadata"
 """Under which diffusers writes PEFT's settings into a file."""
 
@@ -54,7 +55,7 @@ def lora_file(path: str | Path) -> Path:
         )
     if not path.is_dir():
         return path
-    for name in (FILE, PEFT_FILE, DIFFUSERS_FILE):
+    for name in FILES:
         if (path / name).is_file():
             return path / name
     found = sorted(path.glob("*.safetensors"))
@@ -77,6 +78,24 @@ def file_and_scale(text: str) -> tuple[str, float]:
     return file, scale
 
 
+def is_lora(path: Path) -> bool:
+    """Whether a path means a LoRA, and not a model."""
+    if path.is_dir():
+        models = ("model.json", "model_index.json")
+        return not any((path / m).is_file() for m in models) and any((path / name).is_file() for name in FILES)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    found = (parse(name, path) for name in StoredWeights(path).shapes)
+    return any(key is not None and key.part in ("down", "diff", "diff_b") for key in found)
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a LoRA's file says of itself. Raises: DataError if it is damaged."""
+    StoredWeights(file)
+    with safe_open(file, "pt") as stored:
+        return dict(stored.metadata() or {})
+
+
 def read_lora(path: str | Path, places: Places) -> Lora:
     """A LoRA of any dialect, for the model that has these places.
 
@@ -86,8 +105,7 @@ def read_lora(path: str | Path, places: Places) -> Lora:
     if not file.is_file():
         raise DataError(f"{file}: no such file; give a LoRA's .safetensors, or the folder that holds it")
     tensors = read_weights(file)
-    with safe_open(file, "pt") as stored:
-        metadata = dict(stored.metadata() or {})
+    metadata = read_metadata(file)
     check_finite(tensors, "LoRA", file)
     found: dict[tuple[str, Part], Tensor] = {}
     said: dict[str, str] = {}

@@ -21,6 +21,7 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.parts import VAE, parts_of
 from video_gen.sampling.stream_state import fingerprint
+from video_gen.shipped import looks_like_hub_id
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import DiffusionRun
@@ -89,12 +90,12 @@ class LoraTask(DiffusionTask):
 
     def metadata(self) -> dict[str, str]:
         """What the file says of itself; every tool shows it, and some read the names of modelspec."""
-        config, data = self.run.lora, self.run.data
+        config, data, init = self.run.lora, self.run.data, Path(self.run.init or "")
         told = {
             "rank": str(config.rank),
             "alpha": f"{config.rank * config.scale:g}",
             "targets": " ".join(config.targets),
-            "base_model": str(self.run.init),
+            "base_model": str(init if looks_like_hub_id(init) else init.name),
             "base_model_hash": self.base["base"],
             "clip": f"{data.num_frames}x{data.height}x{data.width} at {data.fps:g} fps",
             "video_gen": __version__,
