@@ -361,6 +361,7 @@ def test_single_files_that_are_something_else_are_one_line(saved, tmp_path):
     refused(folder, "is a GGUF file, which is not read here; take the model's .safetensors")
     refused(quantised, "is a GGUF file")
     quantised.unlink()
+    refused(folder / "nothing.safetensors", "no such file")
     for text in (folder / "text_encoders").glob("*.safetensors"):
         refused(text, "is a UMT5 text encoder alone", kind=ConfigError)
 

@@ -56,8 +56,8 @@ class TransformersTextEncoder(nn.Module):
         """
         read = [mended(text) for text in texts] if self.config.clean else texts
         # some tokenisers make nothing of an empty text, which must have a token, too
-        read = [text if self.tokeniser(text)["input_ids"] else self.tokeniser.pad_token for text in read]
-        found, most = self.tokeniser(read, padding=True, return_tensors="pt"), self.config.max_tokens
+        read = [text if self.tokeniser(text, verbose=False)["input_ids"] else self.tokeniser.pad_token for text in read]
+        found, most = self.tokeniser(read, padding=True, return_tensors="pt", verbose=False), self.config.max_tokens
         if found["input_ids"].shape[1] > most:
             for text, count in zip(texts, found["attention_mask"].sum(1).tolist()):
                 self._too_long(text, count)

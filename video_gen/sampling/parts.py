@@ -10,6 +10,7 @@ from video_gen.errors import ConfigError, DataError
 from video_gen.model import foreign
 from video_gen.model.lora_files import FILE
 from video_gen.model.pretrained import local_folder, read_config
+from video_gen.model.shards import PICKLES
 from video_gen.model.text import TextEncoder, build_text_encoder, load_text_config, load_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, Weights
@@ -49,6 +50,8 @@ def parts_of(path: str | Path) -> Parts:
         transformer.
     Raises: DataError, ConfigError if it is none, or is not whole.
     """
+    if Path(path).suffix.lower() in (".safetensors", ".gguf", *PICKLES) and not Path(path).exists():
+        raise DataError(f"model {path}: no such file; give the file of a public model's transformer, or a model folder")
     place = Path(path) if Path(path).is_file() else local_folder(path)
     origin = str(place.absolute()) if Path(path).exists() else str(path)
     if (place / "model.json").is_file():
