@@ -18,8 +18,9 @@ from video_gen.data.config import ClipConfig
 from video_gen.errors import DataError, TrainingError
 from video_gen.progress import duration
 from video_gen.training import loop as loop_module
-from video_gen.training.best import Best, Judge
+from video_gen.training.best import Best
 from video_gen.training.config import OptimConfig
+from video_gen.training.judge import Judge
 from video_gen.training.known_data import inherited, say_held_out
 from video_gen.training.loop import TrainingInterrupted, train
 

@@ -18,7 +18,7 @@ from video_gen.shipped import CONFIGS, config_names
 from video_gen.training.lock import locked
 from video_gen.web.studio.app import make_app
 from video_gen.web.studio.roots import Roots
-from video_gen.web.studio.run_folder import JUDGES, flat, kind_of, read_config, steps_of
+from video_gen.web.studio.run_folder import flat, kind_of, read_config, steps_of
 from video_gen.web.studio.run_log import Log, sketch
 from video_gen.web.studio.run_recipe import Recipe, check
 from video_gen.web.studio.run_rows import Folders, Rows
@@ -106,16 +106,17 @@ def test_a_row_says_what_the_files_say(client, runs):
     assert about["words"]["psnr_linear"]["note"].startswith("the floor")
 
 
-def test_runs_are_judged_as_training_judges_them():
-    from video_gen.training.diffusion_task import DiffusionTask
-    from video_gen.training.distill_task import ConsistencyTask
-    from video_gen.training.matching_task import MatchingTask
-    from video_gen.training.vae_task import VAETask
-
-    assert {
-        kind: (task.judge.figure, task.judge.higher) for kind, task in (("vae", VAETask), ("diffusion", DiffusionTask))
-    } == JUDGES
-    assert ConsistencyTask.judge is None and MatchingTask.judge is None
+def test_a_held_out_figure_that_gets_worse_is_told_with_what_helps(client, runs):
+    write_run(runs / "a", lines=20)
+    assert rows(client)["a"]["worse"] is None
+    with (runs / "a" / "log.jsonl").open("a") as log:
+        log.write('{"kind": "validation", "step": 220, "loss": 2.5}\n' + line(230, loss=0.1, data_s=0.3, forward_s=0.1))
+    row = rows(client)["a"]
+    assert (
+        row["worse"]["step"] == 220
+        and "learned by heart" in row["worse"]["remedy"]
+        and row["waits"] == pytest.approx(0.75)
+    )
 
 
 def test_every_shipped_configuration_is_of_the_kind_that_its_command_trains():

@@ -63,11 +63,11 @@ def test_curves_lie_over_one_another_and_grow_while_a_run_trains(browser, addres
     assert "loss is NaN" in page.locator(".overview").inner_text()
     psnr = chart(page, "Sharpness after the VAE").locator("canvas").get_attribute("aria-label") or ""
     assert "the floor 26.41 dB" in psnr
-    last = float(chart(page, "Loss").locator(".now > span").first.inner_text())
+    last = float(chart(page, "Loss").locator(".last-ones > span").first.inner_text())
     with (runs / "first" / "log.jsonl").open("a") as log:
         log.write(json.dumps({"kind": "train", "step": 610, "loss": 77.5, "time": 250.1}) + "\n")
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.now > span')].some(one => one.textContent === '77.5')"
+        "() => [...document.querySelectorAll('.last-ones > span')].some(one => one.textContent === '77.5')"
     )
     assert last != 77.5 and wrong == []
     page.close()
@@ -110,10 +110,10 @@ def test_samples_lie_on_a_slider(browser, address, runs):  # noqa: F811
     samples(runs / "a", (10, 20, 50))
     (runs / "a" / "samples" / "step_000020" / "01.mp4").write_bytes(b"no video")
     page, wrong = opened(browser, f"{address}?tab=samples")
-    page.wait_for_selector(".tile video")
-    assert page.locator(".tile").count() == 2 and page.locator(".tile").nth(1).inner_text() == "a blue square"
+    page.wait_for_selector(".sample video")
+    assert page.locator(".sample").count() == 2 and page.locator(".sample").nth(1).inner_text() == "a blue square"
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.tile video')].every(one => one.readyState >= 2 && one.videoWidth === 16)"
+        "() => [...document.querySelectorAll('.sample video')].every(one => one.readyState >= 2 && one.videoWidth === 16)"
     )
     slider = page.get_by_label("step of the samples")
     slider.focus()
@@ -122,7 +122,7 @@ def test_samples_lie_on_a_slider(browser, address, runs):  # noqa: F811
     page.get_by_text("this file is no video that can be played").wait_for()
     page.keyboard.press("ArrowLeft")
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.tile video')].filter(one => one.src.includes('step_000010')).length === 2"
+        "() => [...document.querySelectorAll('.sample video')].filter(one => one.src.includes('step_000010')).length === 2"
     )
     assert [line for line in wrong if "ERR_" not in line and "media" not in line.lower()] == []
     page.close()

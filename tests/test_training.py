@@ -18,9 +18,9 @@ from torch import nn
 from video_gen.errors import ConfigError, DataError, TrainingError
 from video_gen.training import loop as loop_module
 from video_gen.training import state as state_module
-from video_gen.training.best import Judge
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.folder import whole_folder
+from video_gen.training.judge import Judge
 from video_gen.training.loop import TrainingInterrupted, train
 from video_gen.training.optim import build_optimizer
 from video_gen.training.state import TrainState, ema_weights, fresh_ema, latest, save_checkpoint, update_ema

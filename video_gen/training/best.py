@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
@@ -13,28 +12,10 @@ from torch import nn
 from video_gen.errors import TrainingError
 from video_gen.files import write_tensors, write_text
 from video_gen.training.folder import whole_folder
+from video_gen.training.judge import Judge
 from video_gen.training.optim import named_parameters
 
 FOLDER, WEIGHTS = "best", "weights.safetensors"
-
-
-@dataclass(frozen=True)
-class Judge:
-    """By which of a task's held-out figures its weights are compared."""
-
-    figure: str
-    higher: bool
-    """Whether more is better."""
-    margin: float
-    """What a figure may get worse by, as a share of the best, before a word is said."""
-    remedy: str
-    """What helps where it gets worse."""
-
-    def better(self, value: float, than: float) -> bool:
-        return value > than if self.higher else value < than
-
-    def clearly_worse(self, value: float, than: float) -> bool:
-        return self.better(than, value) and abs(value - than) > self.margin * abs(than)
 
 
 class Best:

@@ -29,8 +29,8 @@ from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.config import ClipSettings, Family
 from video_gen.sampling.parts import VAE
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.training.best import Judge
 from video_gen.training.compiling import wants_compilation
+from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.known_data import known_data, remember_data
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh
@@ -79,12 +79,7 @@ class DiffusionTask:
     Raises: ConfigError if a context's processes cannot share the tokens equally.
     """
 
-    judge: Judge | None = Judge(
-        "loss",
-        higher=False,
-        margin=0.01,
-        remedy="the clips are learned by heart: more files, a smaller data.stride, fewer steps or a smaller transformer help",
-    )
+    judge: Judge | None = JUDGES["diffusion"]
 
     def __init__(
         self,

@@ -22,8 +22,8 @@ from video_gen.model.routing import Route
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.training.best import Judge
 from video_gen.training.diffusion_task import DiffusionTask, counted, told
+from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.recipes import DiffusionRun, DistillConfig
 from video_gen.training.task import normal
 
@@ -37,7 +37,7 @@ class DistillTask(DiffusionTask):
         student, text: copies of the teacher's parts, or of an earlier student's.
     """
 
-    judge: Judge | None = None  # a student is closest to its teacher at the end; what it is held to moves with it
+    judge: Judge | None = JUDGES["distill"]
 
     def __init__(
         self,

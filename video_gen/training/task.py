@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from video_gen.errors import TrainingError
-from video_gen.training.best import Judge
+from video_gen.training.judge import Judge
 
 PREFETCH = 2
 """Batches made ahead of the step that needs them."""

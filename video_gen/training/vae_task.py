@@ -19,7 +19,7 @@ from video_gen.evaluation.reconstruction import halved, psnr
 from video_gen.model.flops import vae_training_flops
 from video_gen.model.video_vae import Posterior, VideoVAE
 from video_gen.training.adversarial import PatchDiscriminator, adversarial_losses
-from video_gen.training.best import Judge
+from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.known_data import remember_data
 from video_gen.training.parallel import Mesh
 from video_gen.training.recipes import VAELossConfig, VAERun
@@ -65,13 +65,7 @@ class VAETask:
     """
 
     tokens_per_step: float | None = None
-    judge: Judge | None = Judge(
-        "psnr",
-        higher=True,
-        margin=0.002,
-        remedy="too few different pictures, or steps that are too large: a smaller `crop` or `data.stride` shows more of the same "
-        "files; more files show more; or lower optim.learning_rate",
-    )
+    judge: Judge | None = JUDGES["vae"]
 
     def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips, mesh: Mesh | None = None):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation

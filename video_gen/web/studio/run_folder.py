@@ -13,33 +13,34 @@ from video_gen.web.studio.plain_files import stamp, whole
 
 OWN = frozenset(("checkpoints", "tensorboard", "best", "samples", "profile", "model"))
 """Folders of a run in which there are no further runs."""
+CONFIG, RECIPE = "config.yaml", "recipe.yaml"
+CONFIGS = (CONFIG, RECIPE)
+"""The whole settings, which training writes; what a page has asked for."""
 CONFIG_BYTES = 1 << 18
 MOST_SETTINGS = 2_000
 MOST_SAMPLES, MOST_VIDEOS = 2_000, 256
 SAMPLE = re.compile(r"step_(\d{1,12})")
 VIDEO = re.compile(r"[\w.-]{1,80}\.mp4")
-JUDGES = {"vae": ("psnr", True), "diffusion": ("loss", False)}
-"""By which held-out figure runs of a kind are compared, and whether more is better: that of each task in training/."""
 ALIAS, MOST_ALIASES = re.compile(r"(?:^|[\s\[{,:-])\*[^\s\],}]", re.MULTILINE), 20
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str]:
-    """A run's settings, as plain values, and what is wrong with the file, "" if nothing is."""
-    raw = whole(folder / "config.yaml", CONFIG_BYTES)
+    """A run's settings, as plain values, or those it was asked for until training has written them; and what is wrong with the
+    file, "" if nothing is."""
+    name = next((name for name in CONFIGS if os.path.lexists(folder / name)), None)
+    raw = None if name is None else whole(folder / name, CONFIG_BYTES)
     if raw is None:
-        return {}, "" if stamp(
-            folder / "config.yaml"
-        ) is None else "config.yaml cannot be read, or is too large for one"
+        return {}, "" if name is None else f"{name} cannot be read, or is too large for one"
     try:
         text = raw.decode()
         refuse_many_aliases(text)
         values = yaml.load(text, Loader)
         settings = dict(flat(values)) if isinstance(values, dict) else None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, OverflowError) as error:
-        return {}, f"config.yaml is no configuration: {' '.join(str(error).split())[:200]}"
+        return {}, f"{name} is no configuration: {' '.join(str(error).split())[:200]}"
     if settings is None:
-        return {}, "config.yaml is no configuration: it holds no settings"
+        return {}, f"{name} is no configuration: it holds no settings"
     return values, ""
 
 

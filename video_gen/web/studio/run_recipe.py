@@ -21,7 +21,7 @@ from video_gen.shipped import find_model, looks_like_hub_id
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.web.studio.answers import Missing
 from video_gen.web.studio.roots import Roots
-from video_gen.web.studio.run_folder import CONFIG_BYTES, OWN, kind_of, refuse_many_aliases
+from video_gen.web.studio.run_folder import CONFIG_BYTES, OWN, RECIPE, kind_of, refuse_many_aliases
 
 Run = VAERun | DiffusionRun | DistillRun
 Kind = Literal["vae", "diffusion", "distill"]
@@ -32,8 +32,6 @@ KINDS: dict[Kind, type[VAERun] | type[DiffusionRun] | type[DistillRun]] = {
 }
 PART = re.compile(r"\w[\w .+=,-]{0,99}")
 """Of a run's name, between slashes."""
-RECIPE = "recipe.yaml"
-"""In the run's folder: what was asked for, which the command names."""
 MOST_PROBLEMS = 50
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from video_gen.training.judge import JUDGES
 from video_gen.web.studio.plain_files import plain, stamp
 from video_gen.web.studio.roots import Roots
-from video_gen.web.studio.run_folder import JUDGES, OWN, best_of, checkpoint_of, kind_of, read_config, steps_of
+from video_gen.web.studio.run_folder import OWN, best_of, checkpoint_of, kind_of, read_config, steps_of
 from video_gen.web.studio.run_log import last_lines, sketch
 from video_gen.web.studio.run_state import ALIVE, CONSOLE, LOCK, STARTED, Condition, condition
 
@@ -135,7 +136,7 @@ class Rows:
 
 
 def _stamps(folder: Path) -> tuple:
-    files = ("config.yaml", "log.jsonl", "best/figures.json", LOCK, CONSOLE, STARTED, "model/model.json")
+    files = ("config.yaml", "recipe.yaml", "log.jsonl", "best/figures.json", LOCK, CONSOLE, STARTED, "model/model.json")
     dirs = tuple(_changed(folder / name) for name in ("model", "samples", "checkpoints"))
     return (*(stamp(folder / name) for name in files), *dirs)
 
@@ -166,17 +167,36 @@ def facts(folder: Path) -> dict[str, Any]:
         "pace": pace(train),
         "best": None,
         "floor": best.get("psnr_linear"),
+        "worse": None,
+        "keep": part.get("keep", "best") if isinstance(part := config.get("loop"), dict) else "best",
+        "waits": waits(last),
         "saved": checkpoint_of(folder),
         "made": _changed(folder / "model") > 0,
         "stages": len(config.get("stages") or ()) if isinstance(config.get("stages"), list) else 0,
         "sketch": sketch(folder / "log.jsonl"),
         "logged": (stamp(folder / "log.jsonl") or (0, 0, 0))[2] / 1e9,
-        "changed": max([at[2] for at in _stamps(folder)[:7] if at] or [_changed(folder)]) / 1e9,
+        "changed": max([at[2] for at in _stamps(folder)[:8] if at] or [_changed(folder)]) / 1e9,
         "trouble": trouble,
     }
-    if judge and judge[0] in best and "step" in best:
-        found["best"] = {"figure": judge[0], "higher": judge[1], "value": best[judge[0]], "step": best["step"]}
+    if judge and judge.figure in best and "step" in best:
+        value = best[judge.figure]
+        found["best"] = {"figure": judge.figure, "higher": judge.higher, "value": value, "step": best["step"]}
+        held = next((line for line in reversed(lines) if line.get("kind") == "validation"), {})
+        now = held.get(judge.figure)
+        if isinstance(now, float) and judge.clearly_worse(now, value):
+            found["worse"] = {"value": now, "step": held.get("step"), "remedy": judge.remedy}
     return plain(found)
+
+
+def waits(line: dict[str, Any]) -> float | None:
+    """The part of a step's time that is spent waiting for its batch, 0 to 1; None if the line does not tell."""
+    parts = [
+        value
+        for name, value in line.items()
+        if name.endswith("_s") and not name.endswith("per_s") and isinstance(value, float)
+    ]
+    data = line.get("data_s")
+    return data / sum(parts) if isinstance(data, float) and sum(parts) > 0 else None
 
 
 def pace(train: list[dict[str, Any]]) -> float | None:
@@ -214,7 +234,7 @@ def _of_stages(row: dict[str, Any], stages: list[dict[str, Any]]) -> None:
     row["step"] = sum(stage["step"] or 0 for stage in stages)
     row["logged"] = row["changed"] = max(stage["changed"] for stage in stages)
     row["seconds"] = sum(stage["seconds"] or 0 for stage in stages)
-    for name in ("loss", "memory_mb", "samples_per_s", "pace", "best", "sketch", "quiet"):
+    for name in ("loss", "memory_mb", "samples_per_s", "pace", "best", "floor", "worse", "waits", "sketch", "quiet"):
         row[name] = now[name]
     if now["state"] in ALIVE:
         row["state"], row["left"] = "running", now["left"] if len(stages) == row["stages"] else None

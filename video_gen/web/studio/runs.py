@@ -16,12 +16,16 @@ from video_gen.config import Config
 from video_gen.errors import ConfigError, TrainingError
 from video_gen.evaluation.words import words_of_training
 from video_gen.files import write_text
-from video_gen.shipped import CONFIGS, about, config_names
+from video_gen.shipped import CONFIGS as SHIPPED
+from video_gen.shipped import about, config_names
 from video_gen.web.studio.answers import Missing, said
 from video_gen.web.studio.plain_files import plain, tail, whole
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.run_folder import (
+    CONFIG,
     CONFIG_BYTES,
+    CONFIGS,
+    RECIPE,
     SAMPLE,
     VIDEO,
     best_of,
@@ -31,11 +35,11 @@ from video_gen.web.studio.run_folder import (
     read_config,
     samples_of,
     sizes_of,
-)  # fmt: skip
+)
 from video_gen.web.studio.run_process import start, stop
-from video_gen.web.studio.run_recipe import KINDS, RECIPE, Checked, Recipe, check, command
+from video_gen.web.studio.run_recipe import KINDS, Checked, Recipe, check, command
 from video_gen.web.studio.run_rows import is_run
-from video_gen.web.studio.run_state import ALIVE, CONSOLE, condition, one_line
+from video_gen.web.studio.run_state import ALIVE, CONSOLE, condition
 from video_gen.web.studio.studio import Studio
 
 MOST_ALIVE = 8
@@ -114,7 +118,7 @@ def routes(studio: Studio) -> APIRouter:
     @router.get("/recipes")
     def recipes() -> Response:
         """The configurations that ship, to begin with."""
-        paths = {name: CONFIGS / f"{name}.yaml" for name in config_names()}
+        paths = {name: SHIPPED / f"{name}.yaml" for name in config_names()}
         return _json(
             [
                 {"name": name, "about": about(path), "text": path.read_text(encoding="utf-8")}
@@ -179,7 +183,7 @@ class Trainer:
         folder = _run(self.studio.runs, wanted.root, wanted.name)
         if re.fullmatch(r"stage-\d+", folder.name) and read_config(folder.parent)[0].get("stages"):
             raise ConfigError(f"{folder}: is a stage of {folder.parent}; go on with that")
-        name = next((name for name in ("config.yaml", RECIPE) if whole(folder / name, CONFIG_BYTES)), None)
+        name = next((name for name in CONFIGS if whole(folder / name, CONFIG_BYTES)), None)
         if name is None:
             raise ConfigError(f"{folder}: has no config.yaml to go on with")
         text = (whole(folder / name, CONFIG_BYTES) or b"").decode("utf-8", "replace")
@@ -221,9 +225,9 @@ def _about(folder: Path) -> dict[str, Any]:
     """What is told of one run that is looked at."""
     config, trouble = read_config(folder)
     kind, best = kind_of(config), best_of(folder)
-    text = (whole(folder / "config.yaml", CONFIG_BYTES) or b"").decode("utf-8", "replace")
+    name = next((name for name in CONFIGS if whole(folder / name, CONFIG_BYTES)), CONFIG)
+    text = (whole(folder / name, CONFIG_BYTES) or b"").decode("utf-8", "replace")
     console = tail(folder / CONSOLE, CONSOLE_BYTES).replace("\r", "\n").splitlines()
-    recipe = next((name for name in ("config.yaml", RECIPE) if whole(folder / name, CONFIG_BYTES)), "config.yaml")
     return plain(
         {
             "folder": str(folder),
@@ -236,8 +240,8 @@ def _about(folder: Path) -> dict[str, Any]:
             "samples": samples_of(folder),
             "sizes": sizes_of(folder),
             "saved": checkpoint_of(folder),
-            "console": [one_line(line, 2000) for line in console][-200:],
-            "command": shlex.join(command(kind or "vae", folder / recipe, folder)),  # type: ignore[arg-type]
+            "console": [line[:2000] for line in console][-200:],
+            "command": shlex.join(command(kind or "vae", folder / name, folder)),  # type: ignore[arg-type]
         }
     )
 

@@ -71,7 +71,7 @@ class Chart {
     this.span = h("i", { class: "span", hidden: true });
     this.readout = h("div", { class: "readout", hidden: true });
     this.plot = h("div", { class: "plot" }, this.canvas, this.span, this.mark, this.readout);
-    this.now = h("span", { class: "now numbers" });
+    this.now = h("span", { class: "last-ones numbers" });
     this.element = h("figure", { class: "chart" },
       h("figcaption", {}, h("h3", { title: note || null }, name), this.now, note && h("p", { class: "muted" }, note)), this.plot);
     this.listen();

@@ -23,8 +23,8 @@ export class Curves {
     Object.assign(this, { options, keep, signal, known: new Map(), parts: new Map(), charts: new Map(), waiting: [], running: 0, chosen: new Map(), rows: new Map() });
     this.board = new Board(signal, { sayX: (x) => this.options.across === "time" ? span(x) : whole(x), onzoom: () => this.zoomed() });
     this.body = h("div", { class: "groups" });
-    this.troubles = h("ul", { class: "troubles", role: "status" });
-    this.element = h("div", {}, this.bar(), this.troubles, this.body);
+    this.troubles = h("ul", { class: "troubles" });
+    this.element = h("div", {}, this.bar(), h("div", { role: "status" }, this.troubles), this.body);
     this.redraw = 0;
   }
 

@@ -5,7 +5,7 @@ import { line } from "../lib/colours.js";
 import { pace, say, span, whole } from "../lib/figures.js";
 import { toast, trying } from "../lib/toast.js";
 import { post } from "../lib/api.js";
-import { KINDS, alive, best, chip, part, steps, still, title } from "./words.js";
+import { KINDS, alive, best, chip, notes, part, steps, title } from "./words.js";
 
 const MOST = 12;
 
@@ -19,7 +19,7 @@ export class Overview {
   set(chosen, rows, about) {
     const keys = [...chosen.keys()].filter((key) => rows.has(key)), runs = keys.slice(0, MOST).map((key) => [rows.get(key), about.get(key), chosen.get(key)]);
     for (const [row] of runs) if (!alive(row)) this.stopping.delete(row.key);
-    const state = JSON.stringify([keys.length, runs.map(([row, told, index]) => [row.key, row.version, row.left, still(row), index, told && told.version, this.stopping.get(row.key)])]);
+    const state = JSON.stringify([keys.length, runs.map(([row, told, index]) => [row.key, row.version, row.left, notes(row), index, told && told.version, this.stopping.get(row.key)])]);
     if (state === this.drawn) return;
     if (this.element.querySelector("details[open]") && this.keys === String(keys)) return;  // somebody types there
     this.drawn = state;
@@ -33,9 +33,9 @@ export class Overview {
   table(runs, more) {
     const head = ["Run", "", "Steps", "Left", "Best held out", "Speed", "So far", "Memory", "On disk", ""];
     const rows = runs.map(([row, told, index]) => {
-      const found = best(row), note = row.note || still(row);
-      const cell = (value, note) => h("td", { class: "numbers" }, value || h("span", { class: "muted" }, "–"), value && note && h("span", { class: "muted" }, ` ${note}`));
-      return [h("tr", { class: note ? "noted" : "", style: { "--line": `var(${line(index)})` } },
+      const found = best(row), said = notes(row);
+      const cell = (value) => h("td", { class: "numbers" }, value || h("span", { class: "muted" }, "–"));
+      return [h("tr", { class: said.length ? "noted" : "", style: { "--line": `var(${line(index)})` } },
         h("th", { scope: "row" }, h("i", { class: "swatch" }), h("span", {}, ...title(row))),
         h("td", {}, chip(row)),
         h("td", { class: "numbers" }, steps(row).replace(" steps", ""), h("progress", { value: part(row), max: 1, class: alive(row) ? "live" : "", "aria-label": "steps made" })),
@@ -44,7 +44,7 @@ export class Overview {
         cell(row.pace && pace(row.pace)), cell(typeof row.seconds === "number" && span(row.seconds)),
         cell(typeof row.memory_mb === "number" && row.memory_mb > 0 && say("memory_mb", null, row.memory_mb)), cell(told && size(told.sizes.all)),
         h("td", {}, h("div", { class: "row acts" }, this.acts(row, told, false)))),
-      note && h("tr", {}, h("td", { colSpan: head.length, class: `note ${["crashed", "killed"].includes(row.state) ? "bad" : "muted"}` }, note))];
+      said.length > 0 && h("tr", {}, h("td", { colSpan: head.length, class: "note" }, said.map(([text, tone]) => h("p", { class: tone }, text))))];
     });
     return [h("div", { class: "card scroll", tabIndex: 0, role: "region", "aria-label": "the runs that are chosen, side by side" },
       h("table", { class: "beside" }, h("thead", {}, h("tr", {}, head.map((name) => h(name ? "th" : "td", name ? { scope: "col" } : {}, name)))), h("tbody", {}, rows))),
@@ -52,23 +52,22 @@ export class Overview {
   }
 
   card(row, told, index) {
-    const found = best(row), quiet = still(row), facts = [];
+    const found = best(row), facts = [];
     const fact = (name, value, note, tone) => value && facts.push(h("div", {}, h("dt", {}, name), h("dd", { class: `numbers ${tone || ""}` }, value, note && h("span", { class: "muted" }, ` ${note}`))));
     fact("Made", steps(row));
     if (alive(row)) fact("Left", row.left !== null && span(row.left), row.left !== null && `done ${clockTime(row.left)}`);
     fact("Speed", row.pace && pace(row.pace), row.pace && row.batch ? `${Number((row.pace * row.batch).toPrecision(3))} clips/s` : "");
     fact("So far", typeof row.seconds === "number" && span(row.seconds), "training");
-    fact(found ? `Best ${found.name.toLowerCase()}` : "", found && found.text, found && `at step ${whole(found.step)}${found.floor ? `; floor ${found.floor}` : ""}`, found && found.below ? "bad" : "");
+    fact(found ? `Best ${found.name.toLowerCase()}` : "", found && found.text, found && `at step ${whole(found.step)}${found.floor ? `; PCA alone, the floor: ${found.floor}` : ""}`, found && found.below ? "bad" : "");
     fact("Memory", typeof row.memory_mb === "number" && row.memory_mb > 0 && say("memory_mb", null, row.memory_mb), "at most");
     if (told) fact("On disk", size(told.sizes.all), `checkpoints ${size(told.sizes.checkpoints)}`);
     fact("Saved", typeof row.saved === "number" && `step ${whole(row.saved)}`);
     return h("article", { class: "card about", style: { "--line": `var(${line(index)})` }, "aria-label": row.key },
       h("header", {}, h("i", { class: "swatch" }), h("h2", {}, ...title(row)), h("span", { class: "chip" }, KINDS[row.kind] || "run"), chip(row)),
       h("progress", { value: part(row), max: 1, class: alive(row) ? "live" : "", "aria-label": "steps made" }),
-      row.note && h("p", { class: `note ${["crashed", "killed"].includes(row.state) ? "bad" : "muted"}` }, row.note),
-      quiet && h("p", { class: "note warn" }, quiet),
-      found && found.below && h("p", { class: "note bad" }, "It is worse than PCA alone, its floor: a smaller learning rate, or more different clips, help."),
-      h("dl", { class: "facts" }, facts),
+      ...notes(row).map(([text, tone]) => h("p", { class: `note ${tone}` }, text)),
+      h("dl", { class: "figures" }, facts),
+      found && h("p", { class: "help" }, `Runs of this kind are judged by ${found.name.toLowerCase()} on clips that are held out: ${row.best.higher ? "more" : "less"} is better. ${row.keep === "last" ? "The model is made of the last weights (loop.keep)." : `The model is made of the best weights, ${alive(row) ? "so far " : ""}those of step ${whole(found.step)}.`}`),
       h("div", { class: "row acts" }, this.acts(row, told)));
   }
 

@@ -29,7 +29,7 @@ export class NewRun {
     for (const event of ["keyup", "click"]) this.text.addEventListener(event, () => this.explain(), { signal: this.signal });
     this.gutter = h("div", { class: "gutter numbers", "aria-hidden": "true" });
     this.about = h("p", { class: "help about-setting", id: ids.help });
-    this.told = h("div", { class: "told", id: ids.told, role: "status", "aria-live": "polite" });
+    this.told = h("div", { class: "checked", id: ids.told, role: "status", "aria-live": "polite" });
     this.aside = h("input", { type: "checkbox" });
     this.there = h("label", { class: "check", hidden: true }, this.aside, "set the run that is there aside, and begin anew");
     this.command = h("code", { class: "command" });

@@ -20,7 +20,7 @@ export class Samples {
       for (const video of this.element.querySelectorAll("video")) if (this.moving) start(video); else video.pause();
     } }, "All move");
     this.bar = h("div", { class: "row bar-of-samples" }, h("span", { class: "muted" }, "Step"), this.slider, this.step, this.play);
-    this.body = h("div", { class: "made" });
+    this.body = h("div", { class: "made-by" });
     this.element = h("div", {}, this.bar, this.body);
   }
 
@@ -66,7 +66,7 @@ export class Samples {
     const wanted = sample.videos.length ? sample.videos : sample.sheet ? ["sheet.png"] : [];
     while (tiles.children.length > wanted.length) tiles.lastChild.remove();
     wanted.forEach((file, index) => {
-      const tile = tiles.children[index] || tiles.appendChild(h("figure", { class: "tile", tabIndex: 0 }, h("div", { class: "screen" }), h("figcaption", {})));
+      const tile = tiles.children[index] || tiles.appendChild(h("figure", { class: "sample", tabIndex: 0 }, h("div", { class: "screen" }), h("figcaption", {})));
       const said = run.row.kind === "vae" ? "left: the clip; right: after the VAE" : sample.captions[index] || "no caption";
       tile.querySelector("figcaption").textContent = said;
       this.fill(tile, this.address(run, sample, file), file.endsWith(".png") ? "every frame of the samples" : `sample ${index + 1}: ${said}`);

@@ -1,5 +1,5 @@
 // What a run is and how it stands, in words.
-import { ago, h } from "../lib/dom.js";
+import { h } from "../lib/dom.js";
 import { say, span, whole } from "../lib/figures.js";
 
 export const KINDS = { vae: "VAE", diffusion: "Transformer", distill: "Student" };
@@ -13,7 +13,9 @@ export const STATES = {
   killed: ["killed", "bad", "Its process ended without a word."],
   resting: ["at rest", "rest", "No process trains it, and nothing says how it ended."],
 };
-const JUDGED = { psnr: { name: "Sharpness", kind: "decibels" }, loss: { name: "Held-out loss", kind: "number" } };
+const AGES = [[0, "min", 60], [3600, "h", 3600], [2 * 86400, "days", 86400], [60 * 86400, "months", 30 * 86400], [730 * 86400, "years", 365 * 86400]];
+const STARVED = 0.2;  // as training/watch.py has it
+const JUDGED = { psnr: { name: "Sharpness", kind: "decibels" }, loss: { name: "Loss", kind: "number" } };
 
 export const alive = (row) => ALIVE.includes(row.state);
 export const query = (row) => `root=${encodeURIComponent(row.root)}&name=${encodeURIComponent(row.name)}`;
@@ -49,7 +51,25 @@ export function best(row) {
 
 export function when(row) {
   if (row.left !== null && row.left !== undefined) return `${span(row.left)} left`;
-  return alive(row) ? "" : ago(row.changed);
+  return alive(row) ? "" : `${since(row.changed)} ago`;
+}
+
+// How long ago, in one unit.
+function since(then) {
+  const past = Math.max(0, Date.now() / 1000 - then);
+  const [, unit, many] = AGES.findLast(([least]) => past >= least);
+  return `${Math.max(1, Math.round(past / many))} ${unit}`;
+}
+
+// What is to be said of a run beside its state: [text, tone].
+export function notes(row) {
+  const found = best(row), told = [];
+  if (row.note) told.push([row.note, ["crashed", "killed"].includes(row.state) ? "bad" : "muted"]);
+  if (still(row)) told.push([still(row), "warn"]);
+  if (found && found.below) told.push(["Its best is below PCA alone, the floor: a smaller learning rate, or more different clips, help.", "bad"]);
+  if (row.worse) told.push([`Held out, it was better at step ${whole(row.best.step)} than at ${whole(row.worse.step)}: ${row.worse.remedy}.`, "warn"]);
+  if (row.waits > STARVED) told.push([`${Math.round(100 * row.waits)}% of a step is spent waiting for its clips: a faster disk, more cores, or clips at the size of training help.`, "warn"]);
+  return told;
 }
 
 // Of a run at work whose log has been still for longer than its lines take.
