@@ -24,7 +24,8 @@ from wan_models import (
 )
 
 from video_gen.errors import ConfigError, DataError
-from video_gen.model.foreign import Part, expert_of, is_transformer
+from video_gen.model.families import expert_of, is_transformer
+from video_gen.model.foreign import Part
 from video_gen.model.shards import Shards, files_of
 from video_gen.model.wan.config import PRESETS, WanTransformerConfig
 from video_gen.model.wan.experts import Experts

@@ -16,7 +16,7 @@ from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.files import write_text
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
-from video_gen.model.foreign import EXPERTS, expert_of
+from video_gen.model.families import EXPERTS, expert_of
 from video_gen.model.lent_text import lent_text
 from video_gen.model.lora import merge
 from video_gen.model.lora_files import file_and_scale, places_of, read_lora

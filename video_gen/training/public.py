@@ -6,7 +6,7 @@ from typing import Any
 
 from video_gen.errors import ConfigError
 from video_gen.model import foreign
-from video_gen.model.foreign import expert_of
+from video_gen.model.families import expert_of
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
