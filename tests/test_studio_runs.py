@@ -463,6 +463,15 @@ def test_a_run_is_started_stopped_and_gone_on_with(client, clips, runs, monkeypa
     )
 
 
+def test_what_a_recipe_would_cost_is_told_without_a_name(client, clips, runs):
+    answer = client.post("/api/runs/plan", json={"text": SETTINGS}).json()
+    assert (
+        answer["hours"] > 0 and answer["memory_mb"] > 100 and answer["parameters"] > 1000 and not list(runs.iterdir())
+    )
+    refused = client.post("/api/runs/plan", json={"text": SETTINGS.replace("batch_size: 2", "batch_size: x")})
+    assert refused.status_code == 400 and refused.json()["error"].startswith("line 3: 'loop.batch_size' is 'x'")
+
+
 def test_a_run_that_cannot_begin_shows_its_last_line(client, clips, runs):
     text = SETTINGS.replace("num_frames: 5", "num_frames: 4")
     assert client.post("/api/runs/start", json={"text": text, "root": "runs", "name": "new"}).status_code == 200

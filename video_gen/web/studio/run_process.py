@@ -39,19 +39,23 @@ def start(words: list[str], folder: Path) -> int:
         with explained(folder / CONSOLE):
             console.write(f"$ {shown}\n".encode())
             console.flush()
-        paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         began = time.time()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "video_gen.cli", *words[1:]],  # -P: no module of the folder where one works
             stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
-            env=environment, start_new_session=True, creationflags=QUIET,
+            env=environment(), start_new_session=True, creationflags=QUIET,
         )  # fmt: skip
     facts = {"command": words, "pid": process.pid, "began": began}
     with suppress(DataError):  # it runs; on a full disk it will say so itself
         write_text(folder / STARTED, json.dumps(facts))
     threading.Thread(target=_wait, args=(process, folder, facts), daemon=True, name="studio run").start()
     return process.pid
+
+
+def environment() -> dict[str, str]:
+    """For a command of this very package, whose lines are to be seen as they come."""
+    paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 def stop(condition: Condition, folder: Path, again: bool) -> None:

@@ -36,8 +36,9 @@ from video_gen.web.studio.run_folder import (
     samples_of,
     sizes_of,
 )
+from video_gen.web.studio.run_plan import Planner
 from video_gen.web.studio.run_process import start, stop
-from video_gen.web.studio.run_recipe import KINDS, Checked, Recipe, check, command
+from video_gen.web.studio.run_recipe import KINDS, Checked, Problem, Recipe, check, command
 from video_gen.web.studio.run_rows import is_run
 from video_gen.web.studio.run_state import ALIVE, CONSOLE, condition
 from video_gen.web.studio.studio import Studio
@@ -74,7 +75,7 @@ class Resume(Named):
 
 def routes(studio: Studio) -> APIRouter:
     router, watch = APIRouter(prefix="/api/runs"), studio.watch
-    trainer = Trainer(studio)
+    trainer, planner = Trainer(studio), Planner(studio.output / "runs")
 
     @router.get("")
     def rows() -> Response:
@@ -136,6 +137,13 @@ def routes(studio: Studio) -> APIRouter:
         recipe = await said(request, Recipe)
         return _json(await asyncio.to_thread(trainer.check, recipe))
 
+    @router.post("/plan")
+    async def plan(request: Request) -> Response:
+        """What a recipe would cost; it takes some real steps to tell."""
+        recipe = await said(request, Recipe)
+        kind = await asyncio.to_thread(trainer.fitting_kind, recipe)
+        return _json(await planner.plan(recipe.text, kind))
+
     @router.post("/start")
     async def begin(request: Request) -> Response:
         wanted = await said(request, Start)
@@ -169,6 +177,12 @@ class Trainer:
         alive = there and found.folder is not None and condition(found.folder).state in ALIVE
         return found.told() | {"there": there, "alive": alive}
 
+    def fitting_kind(self, recipe: Recipe) -> str:
+        """What a recipe trains, wherever. Raises: ConfigError that names its first mistake."""
+        found = check(recipe, self.studio.runs, self.readable)
+        _refuse([problem for problem in found.problems if problem.field not in ("name", "root")])
+        return found.kind
+
     def start(self, wanted: Start) -> dict[str, Any]:
         """Write the recipe into the run's folder, and train it. Raises: ConfigError that names the first mistake; TrainingError."""
         folder, found = self._fitting(wanted)
@@ -197,9 +211,8 @@ class Trainer:
 
     def _fitting(self, recipe: Recipe) -> tuple[Path, Checked]:
         found = check(recipe, self.studio.runs, self.readable)
-        if found.problems or found.folder is None:
-            first = found.problems[0]
-            raise ConfigError(f"{f'line {first.line}: ' if first.line else ''}{first.text}")
+        _refuse(found.problems)
+        assert found.folder is not None  # else there was a problem
         return found.folder, found
 
     def _refuse_more(self, folder: Path) -> None:
@@ -211,6 +224,12 @@ class Trainer:
 
     def _begin(self, words: list[str], folder: Path) -> dict[str, Any]:
         return {"pid": start(words, folder), "command": shlex.join(words)}
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if problems:
+        first = problems[0]
+        raise ConfigError(f"{f'line {first.line}: ' if first.line else ''}{first.text}")
 
 
 def _run(roots: Roots, root: str, name: str) -> Path:

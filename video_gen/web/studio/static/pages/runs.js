@@ -3,14 +3,14 @@ import { h } from "../lib/dom.js";
 import { get } from "../lib/api.js";
 import { hear } from "../lib/events.js";
 import { icon } from "../lib/icons.js";
-import { trying } from "../lib/toast.js";
+import { toast, trying } from "../lib/toast.js";
 import { Curves } from "../runs/curves.js";
 import { List } from "../runs/list.js";
 import { NewRun } from "../runs/recipe.js";
 import { Overview } from "../runs/overview.js";
 import { Samples } from "../runs/samples.js";
 import { Settings } from "../runs/settings.js";
-import { alive, query } from "../runs/words.js";
+import { STATES, alive, query } from "../runs/words.js";
 
 const TABS = { curves: "Curves", samples: "Samples", settings: "Settings", output: "Output" };
 const AT_FIRST = 3, MOST_ABOUT = 12, KEPT = "runs.curves";
@@ -83,6 +83,7 @@ class Page {
     this.fresh.places(found.roots);
     const rows = found.runs, names = new Set(rows.map((row) => row.key));
     for (const row of rows) row.depth = ancestors(row.key).filter((key) => names.has(key)).length;
+    for (const row of rows) this.ended(this.rows.get(row.key), row);
     this.rows = new Map(rows.map((row) => [row.key, row]));
     this.order = ordered(rows);
     this.troubles.replaceChildren(...found.troubles.map((text) => h("li", { class: "warn" }, text)));
@@ -97,6 +98,13 @@ class Page {
     this.empty.replaceChildren(h("p", {}, `There is no run in ${found.roots.map((root) => root.folder).join(", ")} yet.`),
       h("p", { class: "muted" }, "Start one here, or with `video-gen train`; it appears by itself."));
     this.update();
+  }
+
+  // A run that has come to its end meanwhile is told, wherever one looks.
+  ended(before, row) {
+    if (!before || !alive(before) || alive(row) || row.stages) return;
+    const [word] = STATES[row.state];
+    toast(`${row.name || row.root} is ${word}`, { action: () => this.pick(row.key, true), label: "Show" });
   }
 
   update() {

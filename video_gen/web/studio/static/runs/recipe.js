@@ -3,7 +3,7 @@ import { find, h, unique } from "../lib/dom.js";
 import { get, post } from "../lib/api.js";
 import { icon } from "../lib/icons.js";
 import { toast, trying } from "../lib/toast.js";
-import { span, whole } from "../lib/figures.js";
+import { say, span, whole } from "../lib/figures.js";
 import { copy } from "./overview.js";
 import { KINDS } from "./words.js";
 
@@ -33,14 +33,17 @@ export class NewRun {
     this.aside = h("input", { type: "checkbox" });
     this.there = h("label", { class: "check", hidden: true }, this.aside, "set the run that is there aside, and begin anew");
     this.command = h("code", { class: "command" });
+    this.cost = h("div", { class: "cost", role: "status", "aria-live": "polite" });
+    this.ask = h("button", { type: "button", disabled: true, title: "Make some real steps, and tell how long all of them would take", onclick: () => trying(() => this.plan()) }, "What will it cost?");
     this.go = h("button", { class: "primary", type: "submit", disabled: true }, icon("start"), "Start");
     const field = (id, label, input, help) => h("div", { class: "field" }, h("label", { htmlFor: id }, label), input, help && h("p", { class: "help" }, help));
     this.form = h("form", { class: "recipe", onsubmit: (event) => { event.preventDefault(); trying(() => this.start()); } },
       h("header", { class: "row spread" }, h("h2", {}, "New run"), h("button", { type: "button", class: "quiet icon", "aria-label": "close", onclick: () => this.dialog.close() }, icon("close"))),
       h("div", { class: "fields" }, field(ids.name, "Name", this.name), field(ids.root, "In", this.root), field(ids.kind, "Train", this.kind), field(ids.from, "Begin with", this.from)),
       h("div", { class: "field" }, h("label", { htmlFor: ids.text }, "Settings (YAML); what is left out is as it is by default"), h("div", { class: "editor" }, this.gutter, this.text)),
-      this.about, this.told, this.there,
-      h("div", { class: "row spread end" }, h("div", { class: "row command-line" }, this.command, h("button", { type: "button", class: "quiet icon", "aria-label": "copy the command", title: "Copy the command", onclick: () => copy(this.command.textContent) }, icon("copy"))), this.go));
+      this.about, this.told, this.there, this.cost,
+      h("div", { class: "row spread end" }, h("div", { class: "row command-line" }, this.command, h("button", { type: "button", class: "quiet icon", "aria-label": "copy the command", title: "Copy the command", onclick: () => copy(this.command.textContent) }, icon("copy"))),
+        h("div", { class: "row" }, this.ask, this.go)));
     this.dialog = h("dialog", { class: "new-run", "aria-label": "new run" }, this.form);
     document.body.append(this.dialog);
   }
@@ -121,11 +124,31 @@ export class NewRun {
     else {
       const [frames, height, width] = found.size, stages = found.stages > 1 ? ` in ${found.stages} stages` : "";
       this.told.replaceChildren(h("p", { class: "good" }, `${KINDS[found.kind]}: ${whole(found.train_steps)} steps${stages}, ${found.batch} clips a step, ${frames} frame${frames === 1 ? "" : "s"} of ${width}×${height}.`),
-        found.there && h("p", { class: "muted" }, "There is a run of this name: it goes on if the settings that belong to its weights are the same."));
+        ...(found.there ? [h("p", { class: "muted" }, "There is a run of this name: it goes on if the settings that belong to its weights are the same.")] : []));
     }
     const lines = new Set(problems.map((problem) => problem.line));
     [...this.gutter.children].forEach((row, index) => row.classList.toggle("wrong-line", lines.has(index + 1)));
     this.go.disabled = problems.length > 0 || found.alive;
+    this.ask.disabled = this.planning || problems.some((problem) => problem.field !== "name");
+  }
+
+  // What `video-gen plan` tells of the text as it is now.
+  async plan() {
+    const said = this.said();
+    this.planning = true;
+    this.ask.disabled = true;
+    this.cost.replaceChildren(h("p", { class: "muted" }, "making some real steps to tell; this can take a minute"), h("progress", {}));
+    try {
+      const found = await post("/api/runs/plan", said, this.signal);
+      const same = this.said().text === said.text ? "" : " (of the text as it was then)";
+      this.cost.replaceChildren(h("p", {}, `${found.hours === null ? "Time is not known" : `About ${span(3600 * found.hours)} of training on this machine`}, ${say("memory_mb", null, found.memory_mb)} of memory, ${whole(found.parameters)} parameters${same}. Validation, samples and checkpoints come on top.`),
+        ...(found.notes || []).map((note) => h("p", { class: "muted" }, note)));
+    } catch (error) {
+      this.cost.replaceChildren(h("p", { class: "bad" }, error.message));
+    } finally {
+      this.planning = false;
+      this.check();
+    }
   }
 
   number() {
