@@ -5,6 +5,7 @@ from pathlib import Path
 from video_gen.web.studio.gallery import Gallery
 from video_gen.web.studio.hub import Hub
 from video_gen.web.studio.jobs import Store
+from video_gen.web.studio.live_stream import Live
 from video_gen.web.studio.models import Models
 from video_gen.web.studio.process import Apart
 from video_gen.web.studio.queue import Queue
@@ -32,14 +33,17 @@ class Studio:
         self.models = Models(model, runs)
         self.queue = Queue(Store(output, self.gallery), self.hub, device, model)
         self.watch = RunWatch(runs, self.hub)
+        self.live = Live(output / "live", self.gallery, self.hub, device)
 
     def start(self) -> None:
         """In the server's loop."""
         self.hub.start()
         self.watch.start()
         self.queue.start()
+        self.live.start()
 
     def close(self) -> None:
         self.watch.close()
         self.queue.close()
+        self.live.close()
         self.apart.close()
