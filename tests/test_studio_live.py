@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from browsing import browser, needs_chromium, served  # noqa: F401
+from browsing import opened as opened_page
 from PIL import Image
 
 from video_gen.model.diffusion_config import DiffusionConfig
@@ -227,3 +229,32 @@ def test_what_a_killed_studio_recorded_is_among_the_results(client, tmp_path):
         writer.write(np.zeros((16, 32, 32, 3), np.uint8), 8)
     client.portal.call(live.start)
     assert client.get("/api/results").json()["items"][0]["name"] == "live-1"
+
+
+@needs_chromium
+def test_the_page_starts_steers_and_goes_back(browser, model, tmp_path):  # noqa: F811
+    from video_gen.web.studio.app import make_app
+    from video_gen.web.studio.roots import Roots
+    from video_gen.web.studio.studio import Studio
+
+    studio = Studio(tmp_path / "out", str(model), Roots((tmp_path / "runs",)), Roots((tmp_path / "data",)), "cpu")
+    with served(make_app(studio)) as address:
+        page, wrong = opened_page(browser, f"{address}/live")
+        start = page.get_by_role("button", name="Start", exact=True)
+        start.wait_for()
+        page.wait_for_function("() => !document.querySelector('button.primary').disabled", timeout=90_000)
+        page.get_by_label("Prompt").fill("a red circle")
+        start.click()
+        page.wait_for_function("() => document.querySelector('.live canvas').width === 32", timeout=60_000)
+        page.get_by_label("Prompt").fill("a blue square")
+        page.keyboard.press("Enter")
+        page.locator(".said li", has_text="a blue square").wait_for()
+        page.wait_for_function("() => Number(document.querySelector('.timeline input').max) > 3", timeout=60_000)
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("button", name="Go on").wait_for()
+        until(lambda: len(studio.live.known["points"]) > 4)
+        page.get_by_label("a point to go back to").fill("1")
+        page.get_by_role("button", name="Go back to here").click()
+        page.locator(".said li", has_text="a blue square").wait_for(state="detached")
+        assert wrong == []
+        page.close()

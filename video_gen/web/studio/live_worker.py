@@ -23,6 +23,9 @@ LOSSLESS = 160 * 160
 """Pixels of a frame up to which blocks are sent as PNG; larger ones as JPEG."""
 KEPT_BYTES = 256 << 20
 """Of points, together; when there are more, every other one is let go of."""
+TRIED, FEWEST, KEEPS_UP = 4, 4, 0.7
+"""Steps with which a model is tried when it is opened; the fewest that are then proposed; and the share of its length in which a
+block is to be made."""
 TOLD = 0.25
 """Seconds between two words about how it goes."""
 
@@ -58,6 +61,8 @@ class Runner:
     def __init__(self, line: Connection, device: Any):
         self.line, self.device = line, device
         self.model, self.pipeline = "", None
+        self.lively = 0
+        """Steps a block with which the model keeps up here."""
         self.stream: Any = None
         self.running = False
         self.cues: list[dict[str, Any]] = []
@@ -89,10 +94,14 @@ class Runner:
         from video_gen.sampling.fit import Fit
 
         pipeline = load_model(Path(model), self.device, Fit())
-        with pipeline.stream(seed=0) as first:  # the first blocks are the slowest
-            next(first)
-            next(first)
-        self.pipeline = pipeline
+        own = pipeline.config.sampling.num_steps
+        with pipeline.stream(seed=0, num_steps=min(own, TRIED), first_steps=None) as first:
+            for _ in range(2):  # the first blocks are the slowest
+                next(first)
+            began = time.monotonic()
+            length = len(next(first)) / first.fps
+            step = (time.monotonic() - began) / min(own, TRIED)
+        self.pipeline, self.lively = pipeline, max(FEWEST, min(own, int(KEEPS_UP * length / step)))
 
     def _start(self, prompt: str, options: dict[str, Any]) -> None:
         from video_gen.stream import open_stream
@@ -226,6 +235,7 @@ class Runner:
         said: dict[str, Any] = {"status": status, "model": self.model, "recording": self.writer is not None}
         if self.pipeline is not None:
             clip, sampling = self.pipeline.config.clip, self.pipeline.config.sampling
+            said |= {"lively": self.lively, "own_steps": sampling.num_steps}
             said |= {"height": clip.height, "width": clip.width, "fps": clip.fps}
             said |= {"settings": {"guidance_scale": sampling.guidance_scale, "num_steps": sampling.num_steps}}
         if stream is not None:
