@@ -9,11 +9,13 @@ PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # a process a core, each with a thread of its own, and the tests of a file in one
 TOGETHER ?= -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup play demo demo-short test test-slow test-gpu bench lint clean
+.PHONY: help setup studio play test-web demo demo-short test test-slow test-gpu bench lint clean
 help:
+	@echo "make studio      create, steer, watch and look through videos, runs, data and models, in the browser"
 	@echo "make play        walk through the shipped world, which a network makes, in the browser"
 	@echo "make demo        train a small video model from nothing, and write runs/demo/report.html"
 	@echo "make test        the tests;   make test-slow: the ones that take minutes;   make test-gpu: those for a CUDA device"
+	@echo "make test-web    the tests of the pages, in a Chromium that is installed if there is none"
 	@echo "make bench       speed and memory beside diffusers' models, into benchmarks/results/"
 	@echo "make lint        linter and type check"
 	@echo "make setup       only install into .venv/ (TORCH=... for another build of torch)"
@@ -27,6 +29,9 @@ setup: .venv/installed
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install '$(TORCH)' -e '.[dev]'
 	@touch $@
+
+studio: setup
+	$(BIN)/video-gen studio
 
 play: setup
 	$(BIN)/video-gen play
@@ -42,6 +47,11 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# In a Chromium of this machine, or one that playwright or the system's packages bring; where none can be had, that is said.
+test-web: setup
+	@$(BIN)/python tests/browsing.py
+	$(BIN)/python -m pytest -m "not gpu and not slow" -rs $(wildcard tests/test_studio*.py) tests/test_web.py tests/test_browser.py
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

@@ -1,16 +1,31 @@
-"""A server in a thread and a real Chromium before it, for the tests of pages. Tests are skipped where there is none."""
+"""A server in a thread and a real Chromium before it, for the tests of pages. Tests are skipped where there is none.
+
+As a program it sees to it that there is one, and says what is missing if there cannot be.
+"""
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from video_gen.web.access import listen
 
-CHROMIUM = os.environ.get("VIDEO_GEN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+def find_chromium() -> str | None:
+    """Of this machine, or the one that `playwright install chromium` has brought."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("VIDEO_GEN_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    return found or next(map(str, sorted(BROUGHT.glob("chromium-*/chrome-*/chrome"), reverse=True)), None)
+
+
+BROUGHT = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+CHROMIUM = find_chromium()
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 QUIET = [
     "--no-sandbox",
@@ -61,3 +76,25 @@ def opened(browser, address, **options):
     )
     page.goto(address)
     return page, wrong
+
+
+def fetched() -> str | None:
+    """A Chromium after trying to get one: by the system's packages, else by playwright. None = it cannot be had here."""
+    ways = [["apt-get", "-qq", "update"], ["apt-get", "-qq", "install", "-y", "chromium"]]
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        for words in ways:
+            subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not find_chromium():
+        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=subprocess.DEVNULL)
+    return find_chromium()
+
+
+if __name__ == "__main__":
+    there = CHROMIUM or fetched()
+    print(
+        f"Chromium: {there}"
+        if there
+        else "no Chromium is here and none could be installed, so what happens in a browser is skipped; install one "
+        "(Debian, Ubuntu: apt install chromium; elsewhere: python -m playwright install chromium), or name it as "
+        "VIDEO_GEN_CHROMIUM"
+    )

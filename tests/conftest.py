@@ -6,3 +6,5 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # as many processes as cores: more threads than one each would wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
+
+from browsing import browser as browser

@@ -1,31 +1,22 @@
-"""The page of `video-gen play` in a real Chromium. Skipped where there is none; `.ci/run` sees to it that there is."""
+"""The page of `video-gen play` in a real Chromium. Skipped where there is none; `make test-web` sees to it that there is."""
 
-import os
-import shutil
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
+from browsing import needs_chromium
 from playable import WORDS, playable
 
 pytest.importorskip("fastapi")
-sync_api = pytest.importorskip("playwright.sync_api")
-import uvicorn  # noqa: E402
+pytest.importorskip("playwright.sync_api")
+import uvicorn
 
-from video_gen.play import listen  # noqa: E402
-from video_gen.web.player import Player  # noqa: E402
-from video_gen.web.server import MESSAGE_BYTES, Outlet, make_app  # noqa: E402
+from video_gen.play import listen
+from video_gen.web.player import Player
+from video_gen.web.server import MESSAGE_BYTES, Outlet, make_app
 
-CHROMIUM = os.environ.get("VIDEO_GEN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = needs_chromium
 
 
 @contextmanager
@@ -42,14 +33,6 @@ def served(pipe, folder):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/", player
         server.should_exit = True
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield found
-        found.close()
 
 
 @pytest.fixture

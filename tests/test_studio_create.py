@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 import numpy as np
-from browsing import browser, needs_chromium, opened, served  # noqa: F401
+from browsing import needs_chromium, opened, served
 from PIL import Image
 from studios import small_model, until
 
@@ -51,7 +51,7 @@ def fill(folder, count):
         os.utime(folder / f"clip_{number}.mp4", (10**9 + number, 10**9 + number))
 
 
-def test_from_a_prompt_to_a_video_and_on_from_there(browser, running):  # noqa: F811
+def test_from_a_prompt_to_a_video_and_on_from_there(browser, running):
     address, studio = running
     page, wrong = opened(browser, address)
     page.fill("textarea[name=prompt]", "a red circle")
@@ -91,7 +91,7 @@ def test_from_a_prompt_to_a_video_and_on_from_there(browser, running):  # noqa: 
     page.close()
 
 
-def test_cancel_in_the_middle_and_what_is_wrong_is_said(browser, running):  # noqa: F811
+def test_cancel_in_the_middle_and_what_is_wrong_is_said(browser, running):
     address, studio = running
     page, wrong = opened(browser, address)
     page.evaluate("() => localStorage.clear()")
@@ -117,7 +117,7 @@ def test_cancel_in_the_middle_and_what_is_wrong_is_said(browser, running):  # no
     page.close()
 
 
-def test_files_come_by_drop_and_go_where_they_belong(browser, running, tmp_path):  # noqa: F811
+def test_files_come_by_drop_and_go_where_they_belong(browser, running, tmp_path):
     address, _ = running
     page, wrong = opened(browser, address)
     page.evaluate("() => localStorage.clear()")
@@ -149,7 +149,7 @@ def test_files_come_by_drop_and_go_where_they_belong(browser, running, tmp_path)
     page.close()
 
 
-def test_results_are_chosen_compared_in_step_deleted_and_brought_back(browser, running, tmp_path):  # noqa: F811
+def test_results_are_chosen_compared_in_step_deleted_and_brought_back(browser, running, tmp_path):
     _, _ = running
     studio = Studio(tmp_path / "out", "bounce", Roots(()), Roots(()), "cpu")
     studio.queue._deaths = 99  # no model is wanted here
@@ -192,7 +192,7 @@ def test_results_are_chosen_compared_in_step_deleted_and_brought_back(browser, r
         page.close()
 
 
-def test_a_page_that_loses_the_studio_says_so_and_comes_back(browser, tmp_path):  # noqa: F811
+def test_a_page_that_loses_the_studio_says_so_and_comes_back(browser, tmp_path):
     studio = Studio(tmp_path / "out", "bounce", Roots(()), Roots(()), "cpu")
     studio.queue._deaths = 99
     with served(make_app(studio)) as address:

@@ -3,7 +3,7 @@
 import pytest
 
 pytest.importorskip("fastapi")
-from browsing import browser, needs_chromium, opened, served  # noqa: F401
+from browsing import needs_chromium, opened, served
 
 from video_gen.web.studio.app import make_app
 from video_gen.web.studio.roots import Roots
@@ -19,7 +19,7 @@ def address(tmp_path):
         yield found
 
 
-def test_the_shell_opens_its_first_page_and_keeps_the_colours_picked(browser, address):  # noqa: F811
+def test_the_shell_opens_its_first_page_and_keeps_the_colours_picked(browser, address):
     page, wrong = opened(browser, address)
     page.wait_for_selector("#pages a[aria-current=page]")
     assert page.locator("#pages a[aria-current=page]").inner_text() == "Create"

@@ -5,6 +5,7 @@ The first videos are those of the model that ships; the page with everything to 
 
 import json
 import platform
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,13 @@ def run_demo(output: Path, steps: float = 1.0, short: bool = False) -> None:
     say(f"VAE: {figures['vae']['psnr']:.2f} dB on held-out clips")
     say(f"done in {minutes:.1f} minutes; open {output / PAGE}")
     say(f'make your own:  video-gen sample "a red circle and a blue square, fast" --model {model} --enlarge 8')
+    say(f"its curves, clips and videos in the browser:  {opens(output)}")
+
+
+def opens(output: Path) -> str:
+    """The line that opens the studio on a demo's run."""
+    model, data = output / "diffusion" / "model", output / "data"
+    return shlex.join(["video-gen", "studio", "--model", str(model), "--runs", str(output), "--data", str(data)])
 
 
 ABOUT = (

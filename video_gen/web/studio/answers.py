@@ -1,13 +1,12 @@
 """What pages say, as typed settings, and what they are told: every mistake one line."""
 
 import json
-import sys
-import traceback
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from video_gen.config import Config, validate
 from video_gen.errors import ConfigError, VideoGenError, line_of
@@ -49,15 +48,18 @@ def explain_mistakes(app: FastAPI) -> None:
         first = error.errors()[0]
         return JSONResponse({"error": f"'{'.'.join(map(str, first['loc'][1:]))}': {first['msg']}"}, 400)
 
+    async def left(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "the request ended before its body did"}, 400)
+
     async def broken(request: Request, error: Exception) -> JSONResponse:
-        line = line_of(error)
-        if line is None:
-            traceback.print_exception(error, file=sys.stderr)
-        return JSONResponse({"error": line or f"a mistake of the studio: {type(error).__name__}: {error}"}, 500)
+        return JSONResponse(
+            {"error": line_of(error) or f"a mistake of the studio: {type(error).__name__}: {error}"}, 500
+        )
 
     app.add_exception_handler(VideoGenError, told)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(404, refused)
     app.add_exception_handler(405, refused)
     app.add_exception_handler(RequestValidationError, misfit)
-    app.add_exception_handler(Exception, broken)
+    app.add_exception_handler(ClientDisconnect, left)
+    app.add_exception_handler(Exception, broken)  # and the server writes down where it was

@@ -1,5 +1,6 @@
 // The shell: navigation, light and dark, and the page that is open. A page is a module in pages/, `mount(place, signal)`.
 import { h, find } from "./lib/dom.js";
+import { hear } from "./lib/events.js";
 import { icon } from "./lib/icons.js";
 
 const PAGES = JSON.parse(document.documentElement.dataset.pages);
@@ -23,6 +24,7 @@ async function open() {
   }
   document.title = `${PAGES[name]} · Video Gen studio`;
   document.body.dataset.page = name;
+  drawWorking();
   try {
     const page = await import(`./pages/${name}.js`);
     if (stay.signal.aborted) return;
@@ -43,6 +45,25 @@ function navigate(event) {
   go(link.getAttribute("href"));
   place.focus({ preventScroll: true });
   scrollTo(0, 0);
+}
+
+// How far the queue is, on every page.
+function working() {
+  const link = h("a", { href: "/", class: "working numbers", hidden: true }), place = find("#working");
+  let queue = null, progress = null;
+  place.append(link);
+  const draw = () => {
+    const waiting = queue ? queue.jobs.filter((job) => job.state === "waiting").length : 0;
+    link.hidden = !queue || document.body.dataset.page === "create" || !(progress || waiting);
+    if (link.hidden) return;
+    const done = progress ? Math.round(100 * progress.done) : 0;
+    link.style.setProperty("--done", `${done}%`);
+    link.textContent = `${done}%${waiting ? ` · ${waiting} more` : ""}`;
+    link.title = link.ariaLabel = `a video is made, ${done}% of it${waiting ? `, and ${waiting} jobs wait` : ""}`;
+  };
+  hear("queue", (told) => { queue = told; draw(); });
+  hear("progress", (told) => { progress = told; draw(); });
+  return draw;
 }
 
 const THEMES = [["system", "as the system"], ["light", "light"], ["dark", "dark"]];
@@ -68,6 +89,7 @@ function themes() {
 find("#pages").append(...Object.entries(PAGES).map(([name, title], at) =>
   h("a", { href: at ? `/${name}` : "/", data: { page: name } }, icon(name), h("span", {}, title))));
 find("#status").append(h("div", { id: "working" }), themes());
+const drawWorking = working();
 document.addEventListener("click", navigate);
 addEventListener("popstate", open);
 if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname);  // a cookie has it now
