@@ -138,7 +138,6 @@ def test_a_job_makes_what_its_command_and_its_python_make_bit_for_bit(client, tm
     post(client, "jobs", prompt="a red circle", count=2, seed=4, num_steps=3, image=image, guidance_scale=1.5)
     made = until(lambda: len(results(client)) == 2 and results(client))
     assert [item["seed"] for item in made] == [5, 4] and {item["frames"] for item in made} == {9}
-    assert not client.get("/api/jobs/draft?id=1").is_success
     for number, item in enumerate(made):
         told = client.get("/api/results/item", params={"name": item["name"]}).json()
         ours = client.get("/api/results/video", params={"name": item["name"]}).content

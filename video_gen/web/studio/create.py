@@ -127,10 +127,10 @@ def _jobs(router: APIRouter, studio: Studio) -> None:
     @router.get("/jobs/draft")
     async def draft(id: int) -> Response:
         """The newest picture of the video under way: its frames side by side."""
-        under = studio.queue.under
-        if under is None or under.job != id or not under.draft:
+        job, picture = studio.queue.draft
+        if job != id or not picture:
             raise Missing(f"no picture of job {id}")
-        return Response(under.draft, media_type="image/jpeg")
+        return Response(picture, media_type="image/jpeg")
 
 
 def _results(router: APIRouter, studio: Studio) -> None:

@@ -34,7 +34,6 @@ class Under:
     began: float | None = None
     """When its first step came, on the clock `time.monotonic`."""
     done: float = 0.0
-    draft: bytes = b""
     frames: int = 0
     version: int = 0
     stopping: bool = False
@@ -56,6 +55,7 @@ class Queue:
         self.store, self.hub, self.device, self.first = store, hub, device, model
         self.jobs: dict[int, Job] = {}
         self.under: Under | None = None
+        self.draft: tuple[int, bytes] = (0, b"")  # a job, and its newest picture: kept for who asks a moment after its end
         self.trouble: str | None = None
         self.state: tuple[str, str] = ("starting", model)
         self._process: Process | None = None
@@ -183,7 +183,7 @@ class Queue:
             self._tell_progress()
             return
         elif kind == "draft":
-            self.under.draft, self.under.frames = rest
+            self.draft, self.under.frames = (about, rest[0]), rest[1]
             self.under.version += 1
             self._tell_progress()
             return
