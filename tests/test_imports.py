@@ -15,7 +15,7 @@ LAYERS = {
     "training": 3, "evaluation": 3,
     "arguments": 4,
     "train": 5, "sample": 5, "export": 5, "card": 5, "hub": 6, "evaluate": 5, "evaluate_control": 5, "evaluate_footage": 5.5,
-    "sizes": 5, "plan_sample": 6, "stream": 6, "plan": 6, "web": 6.5, "play": 6.8, "studio": 6.8,
+    "sizes": 5, "plan_sample": 6, "stream": 6, "plan": 6, "plan_lora": 6.2, "web": 6.5, "play": 6.8, "studio": 6.8,
     "demo": 6, "demo_stages": 5,
     "cli": 7,
 }  # fmt: skip

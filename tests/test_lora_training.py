@@ -163,16 +163,24 @@ def test_the_command_line(made, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("base", ["bf16", pytest.param("int8", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("checkpointing", ["off", "full"])
-def test_weights_that_stay_on_the_cpu_give_the_same_adapter(made, tmp_path, base, checkpointing):
+@pytest.mark.parametrize(("checkpointing", "offload"), [("off", "blocks"), ("full", "blocks"), ("full", "tokens")])
+def test_what_stays_on_the_cpu_changes_no_adapter(made, tmp_path, monkeypatch, base, checkpointing, offload):
     folder, data = made
+    monkeypatch.setattr("video_gen.model.offload.LARGE", 1)
     loop = LOOP.replace(checkpointing=checkpointing, sample_every=2)
-    for offload in ("off", "blocks"):
-        run = run_of(folder, data, loop=loop, lora=LORA.replace(base=base, offload=offload))
-        train_diffusion(run, tmp_path / offload)
-    ours, theirs = (load_file(tmp_path / name / "model/lora.safetensors") for name in ("blocks", "off"))
+    for kind in ("off", offload):
+        run = run_of(folder, data, loop=loop, lora=LORA.replace(base=base, offload=kind))
+        train_diffusion(run, tmp_path / kind)
+    ours, theirs = (load_file(tmp_path / name / "model/lora.safetensors") for name in (offload, "off"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    with pytest.raises(
-        ConfigError, match=r"loop\.checkpointing is selective, which does not go with lora\.offload blocks"
-    ):
-        run.replace(loop=loop.replace(checkpointing="selective"))
+
+
+@pytest.mark.parametrize(
+    ("offload", "wrong"),
+    [("blocks", {"checkpointing": "selective"}), ("tokens", {"checkpointing": "off"}), ("blocks", {"compile": "on"})],
+)
+def test_what_does_not_go_with_it_is_told(made, offload, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigError, match=rf"loop\.{name} is {value}, which does not go with lora\.offload {offload}"):
+        loop = LOOP.replace(**{"checkpointing": "full"} | wrong)
+        run_of(*made, loop=loop).replace(lora=LORA.replace(offload=offload).model_dump())

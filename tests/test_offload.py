@@ -5,7 +5,8 @@ import torch
 from test_weights import fresh, velocity
 
 from video_gen.errors import ConfigError
-from video_gen.model.offload import Offload, layers_of
+from video_gen.model import offload as offload_module
+from video_gen.model.offload import Offload, Waiting, layers_of
 from video_gen.model.weights import keep_in
 
 
@@ -87,6 +88,30 @@ def test_gradients_go_through(checkpointing, kind):
         if kind == "int8":  # of float32, autocast's copies are saved, and not the weights
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 torch.autograd.grad(loss(), model.stream)
+
+
+def test_what_blocks_begin_with_waits_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(offload_module, "LARGE", 4096)
+    model = fresh(depth=6)
+    model.stream.requires_grad_(True)
+    model.checkpointing = "full"
+    noisy, text = torch.randn(2, 4, 4, 8, 8), torch.randn(2, 3, 16)
+
+    def loss():
+        return model(noisy, torch.tensor([0.3, 0.8]), text, torch.ones(2, 3, dtype=torch.bool)).square().mean()
+
+    (expected,) = torch.autograd.grad(loss(), model.stream)
+    waiting = []
+    with Offload(model, "cpu") as offload:
+        note = offload._note
+        monkeypatch.setattr(
+            offload, "_note", lambda *args, **more: (waiting.append(note(*args, **more)), waiting[-1])[1]
+        )
+        with offload.saving(all_of_it=True):
+            found = loss()
+        tokens = [x for x in waiting if isinstance(x, Waiting) and x.kept.shape == (2, 4, 16, 64)]
+        assert len(tokens) >= 6  # one for each block
+        assert torch.equal(torch.autograd.grad(found, model.stream)[0], expected)
 
 
 def test_what_learns_stays_and_nothing_to_move_is_an_error():

@@ -187,7 +187,7 @@ def kept_in(model: VideoPipeline, kind: Weights) -> VideoPipeline:
 
 
 def _weights(model: VideoPipeline, vision: int) -> dict[str, int]:
-    blocks = with_blocks(model.transformer)
+    blocks = with_blocks(model.transformer.requires_grad_(False))
     largest = max(layer.weight.numel() for part in blocks for layer in part.modules() if isinstance(layer, LINEAR))
     return {
         "transformer": weight_bytes(model.transformer),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from video_gen.config import Config
-from video_gen.model.transformer_config import Offloading, Weights
+from video_gen.model.transformer_config import Weights
 
 Dialect = Literal["comfy", "diffusers", "kohya"]
 """Ways in which files name the parts of an adapter, see `lora_files.py`."""
@@ -27,9 +27,10 @@ class LoraConfig(Config):
     base: Weights = "bf16"
     """How the frozen weights are kept. With loop.precision bf16 that gives the same numbers as fp32, bit for bit; fp8 and int8
     take half as much, and round."""
-    offload: Offloading = "off"
-    """`blocks`: frozen weights of the blocks stay in the CPU's memory, and come to the device when they are used: same numbers.
-    Not with loop.checkpointing selective, nor compiled, nor on several devices."""
+    offload: Literal["off", "blocks", "tokens"] = "off"
+    """`blocks`: frozen weights of the blocks stay in the CPU's memory, and come to the device when they are used. `tokens`: so do,
+    with loop.checkpointing full, the tokens that each block begins with, until the backward pass. Same numbers; not with
+    loop.checkpointing selective, nor compiled, nor on several devices."""
     start: Path | None = None
     """A LoRA file to go on from, of the same rank and targets, in any dialect that can be read."""
     trigger: str = ""

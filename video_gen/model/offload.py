@@ -9,6 +9,7 @@ its block is wanted: so it does not matter which method of a block is called, or
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -20,6 +21,8 @@ from video_gen.model.weights import EightBitLinear
 
 ALIGNMENT = 256
 """Bytes; what kernels for matrices like best."""
+LARGE = 2**18
+"""Bytes from which a tensor is worth a copy."""
 
 
 class Offload:
@@ -87,20 +90,31 @@ class Offload:
         if following not in self.here:
             self._fetch(following)
 
-    def saving(self) -> saved_tensors_hooks:
+    def saving(self, all_of_it: bool = False) -> saved_tensors_hooks:
         """A context, in which autograd notes which weights a backward pass will want, and does not keep them: their place is soon
-        another block's. (Without it torch says in the backward that a saved tensor was modified in place.)"""
-        return saved_tensors_hooks(self._note, self._noted)
+        another block's. (Without it torch says in the backward that a saved tensor was modified in place.)
 
-    def _note(self, saved: Tensor) -> "Tensor | Noted":
+        Args: all_of_it: whatever else is kept, and is large, waits in the CPU's memory. With `checkpointing` "full" that is what
+            each block begins with; without it, far more.
+        """
+        return saved_tensors_hooks(partial(self._note, all_of_it=all_of_it), self._noted)
+
+    def _note(self, saved: Tensor, all_of_it: bool) -> "Tensor | Noted | Waiting":
         if saved.untyped_storage()._cdata != self.places.untyped_storage()._cdata:
-            return saved
+            return self._waiting(saved) if all_of_it and saved.nbytes >= LARGE else saved
         place, offset = divmod(int(saved.storage_offset()) * saved.element_size(), self.places.shape[1])
         index = self.here[place]
         assert index is not None
         return Noted(index, offset, saved.dtype, saved.shape, saved.stride())
 
-    def _noted(self, saved: "Tensor | Noted") -> Tensor:
+    def _waiting(self, saved: Tensor) -> "Waiting":
+        # copies of one stream come after one another: so nobody waits for this one but the copy back
+        kept = torch.empty_like(saved, device="cpu", pin_memory=self.stream is not None)
+        return Waiting(kept.copy_(saved, non_blocking=True))
+
+    def _noted(self, saved: "Tensor | Noted | Waiting") -> Tensor:
+        if isinstance(saved, Waiting):
+            return saved.kept.to(self.device, non_blocking=True)
         if isinstance(saved, Tensor):
             return saved
         self.want(saved.index)
@@ -131,6 +145,12 @@ class Noted(NamedTuple):
     dtype: torch.dtype
     shape: torch.Size
     stride: tuple[int, ...]
+
+
+class Waiting(NamedTuple):
+    """A copy in the CPU's memory."""
+
+    kept: Tensor
 
 
 class Held:
@@ -179,7 +199,7 @@ def spans(weights: Sequence[Tensor]) -> Iterator[slice]:
 def resident_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights that are on the device where its blocks are offloaded; of one on "meta", too."""
     blocks: Any = model.blocks
-    moving = [[x.weight for x in block.modules() if isinstance(x, nn.Linear | EightBitLinear)] for block in blocks]
+    moving = [[layer.weight for layer in layers_of(block)] for block in blocks]
     everything = {x: x.nbytes for x in (*model.parameters(), *model.buffers())}
     away = sum(weight.nbytes for weights in moving for weight in weights)
     return sum(everything.values()) - away + 2 * max(list(spans(weights))[-1].stop for weights in moving)

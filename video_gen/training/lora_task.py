@@ -56,9 +56,11 @@ class LoraTask(DiffusionTask):
             lora.fill(transformer, read_lora(run.lora.start, places).changes, run.lora.start)
         super().__init__(run, transformer, text.requires_grad_(False), vae, train, validation, mesh)
         self.offload = None
-        if run.lora.offload == "blocks" and not planned:
+        if run.lora.offload != "off" and not planned:
             if self.mesh.world > 1:
-                raise ConfigError(f"lora.offload is blocks, and there are {self.mesh.world} processes; set it to off")
+                raise ConfigError(
+                    f"lora.offload is {run.lora.offload}, and there are {self.mesh.world} processes; set it to off"
+                )
             self.offload = Offload(transformer, self.mesh.device)
 
     def made_of(self) -> dict[str, str]:
@@ -69,7 +71,7 @@ class LoraTask(DiffusionTask):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         drawn = np.random.SeedSequence([self.run.loop.seed, step, 3]).generate_state(1)
         lora.draw_dropout(self.transformer, torch.Generator().manual_seed(int(drawn[0])))
-        with nullcontext() if self.offload is None else self.offload.saving():
+        with nullcontext() if self.offload is None else self.offload.saving(self.run.lora.offload == "tokens"):
             return super().loss(batch, step, generators)
 
     def flops(self, batch: Mapping[str, Any], step: int) -> int:

@@ -64,6 +64,8 @@ def step_memory(
         modules = task.modules()
         for module in modules.values():
             materialise(module.train())
+            if hasattr(module, "checkpointing"):
+                module.checkpointing = loop.checkpointing  # type: ignore[assignment]
         for module in frozen:
             materialise(module)
         weights = tracker.bytes

@@ -241,7 +241,9 @@ class DiffusionRun(Config):
     def _offloaded(self):
         if self.lora.offload == "off":
             return self
-        for name, value in (("checkpointing", "selective"), ("compile", "on")):
+        wrong = [("checkpointing", "selective"), ("compile", "on")]
+        wrong += [("checkpointing", "off")] if self.lora.offload == "tokens" else []
+        for name, value in wrong:
             if getattr(self.loop, name) == value:
                 raise ValueError(
                     f"loop.{name} is {value}, which does not go with lora.offload {self.lora.offload}; change one"
