@@ -281,6 +281,31 @@ class PlanSample(Config):
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
 
 
+class PlanLora(Config):
+    """Tell what a training step of a LoRA takes on a GPU, by each way to make it fit. Of a model here, or of a public size."""
+
+    model: Path | None = None
+    """As `sample` takes one; or the name of a public size, such as 2.1-t2v-14b."""
+    num_frames: int | None = Field(default=None, ge=1, le=LONGEST)
+    """Frames of a clip; default that of the model's clips."""
+    height: int | None = Field(default=None, ge=8, le=LARGEST)
+    """In pixels; default that of the model's clips."""
+    width: int | None = Field(default=None, ge=8, le=LARGEST)
+    """Likewise."""
+    rank: int = Field(default=16, ge=1, le=4096)
+    """Of the LoRA: `lora.rank` of `train diffusion`."""
+    targets: Annotated[tuple[str, ...], Said(name="targets")] = ("blocks.*",)
+    """Its `lora.targets`."""
+    batch_size: int = Field(default=1, ge=1, le=100_000)
+    """Clips of a step."""
+    accumulation: int = Field(default=1, ge=1, le=100_000)
+    """Micro-batches of a step."""
+    rooms: Annotated[tuple[str, ...], Said(name="fit")] = ()
+    """Sizes of GPUs, such as 12GiB 24GiB: tell the cheapest way that fits each."""
+    output: Path | None = None
+    """A JSON file for the figures."""
+
+
 class Sample(Config):
     """Make videos from a text, an image or a video."""
 

@@ -32,6 +32,7 @@ from video_gen.arguments import (
     ModelPush,
     PlanDiffusion,
     PlanDistill,
+    PlanLora,
     PlanSample,
     PlanVAE,
     PlayWorld,
@@ -158,6 +159,12 @@ def plan_sample(
     from video_gen.plan_sample import plan_of, show
 
     show(*plan_of(model_of(model), device, room, **options), output)
+
+
+def plan_lora(model: Path | None = None, output: Path | None = None, **options: Any) -> None:
+    from video_gen.plan_lora import plan_of, show
+
+    show(*plan_of(model_of(model), **options), output)
 
 
 def model_of(model: Path | None, own: Path = OWN_DEMO, part: str = "") -> Path:
@@ -390,6 +397,7 @@ COMMANDS: Commands = {
     ("plan", "vae"): Command(PlanVAE, plan),
     ("plan", "diffusion"): Command(PlanDiffusion, plan),
     ("plan", "distill"): Command(PlanDistill, plan),
+    ("plan", "lora"): Command(PlanLora, plan_lora),
     ("plan", "sample"): Command(PlanSample, plan_sample),
     ("train", "vae"): Command(TrainVAE, train_vae),
     ("train", "diffusion"): Command(TrainDiffusion, train_diffusion),

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -20,7 +20,7 @@ from video_gen.files import write_text
 from video_gen.model.lora_config import LoraConfig
 from video_gen.model.offload import resident_bytes
 from video_gen.model.text import CachedTextEncoder
-from video_gen.model.transformer_config import Checkpointing, Offloading, TextConfig, Weights
+from video_gen.model.transformer_config import Checkpointing, TextConfig, Weights
 from video_gen.plan import RandomLatents
 from video_gen.plan_sample import room_of, said
 from video_gen.sampling.memory import weight_bytes
@@ -35,7 +35,12 @@ DEPTHS = (2, 4)
 """Layers of the models whose step is run."""
 BASES: tuple[Weights, ...] = ("bf16", "int8")
 CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "selective", "full")
-SLOWER: dict[str, float] = {"off": 1.0, "selective": 1.15, "full": 1.33, "blocks": 1.05, "bf16": 1.0, "int8": 1.25}
+OFFLOADING: dict[Checkpointing, tuple[Literal["off", "blocks", "tokens"], ...]] = {
+    "off": ("off", "blocks"), "selective": ("off",), "full": ("off", "blocks", "tokens"),
+}  # fmt: skip
+SLOWER: dict[str, float] = {
+    "off": 1.0, "selective": 1.15, "full": 1.33, "blocks": 1.05, "tokens": 1.1, "bf16": 1.0, "int8": 1.25,
+}  # fmt: skip
 """How many times as long a step is taken to last, by guess; rounding counts as time, too. It only orders the choices."""
 
 
@@ -45,12 +50,12 @@ class LoraChoice:
 
     base: Weights
     checkpointing: Checkpointing
-    offload: Offloading
+    offload: Literal["off", "blocks", "tokens"]
     memory: StepMemory
     vae: int
     """Bytes of the VAE, which comes to the device for the samples on the way."""
     host: int
-    """Bytes of weights that stay in the CPU's memory."""
+    """Bytes of weights, and of tokens, that stay in the CPU's memory."""
 
     @property
     def bytes(self) -> int:
@@ -120,9 +125,13 @@ def plan_lora(sizes: Sizes, num_frames: int, lora: LoraConfig, loop: LoopConfig,
         )
         found = [_step(this, fresh, config.replace(depth=depth), shape, text_tokens) for depth in DEPTHS]
         memory, resident, whole, trained = (longer(few, more, config.depth) for few, more in zip(*found, strict=True))
-        for offload in ("off", "blocks") if kept != "selective" else ("off",):
-            away = whole if offload == "blocks" else 0
-            left = replace(memory, weights=memory.weights - whole + resident) if away else memory
+        for offload in OFFLOADING[kept]:
+            left, away = memory, 0
+            if offload != "off":
+                left, away = replace(memory, weights=memory.weights - whole + resident), whole
+            if offload == "tokens":
+                a_layer, alone = first_of(found[0][0], found[1][0])
+                left, away = replace(left, activations=alone), away + config.depth * a_layer
             choices.append(LoraChoice(base, kept, offload, left, weight_bytes(fresh.vae), away))
     choices.sort(key=lambda choice: (choice.cost, choice.bytes))
     tokens = config.tokens(*shape[1:])
@@ -136,7 +145,8 @@ def _step(
     """Memory of a step; bytes of weights on the device with offload, and without; parameters that are trained."""
     with torch.device("meta"):
         transformer = cast(Any, type(model.transformer))(config)
-        text = CachedTextEncoder(TextConfig(), lambda text: torch.zeros(text_tokens, config.text_width))
+        count = min(text_tokens, getattr(config, "text_len", text_tokens))
+        text = CachedTextEncoder(TextConfig(), lambda text: torch.zeros(count, config.text_width))
         latents: Any = RandomLatents(shape, "a caption")
         task = LoraTask(run, cast(Any, transformer), text, model.vae, latents, latents)
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
@@ -146,6 +156,14 @@ def _step(
         for name, x in task.batch(0).items()
     }
     return step_memory(task, batch, run.loop, run.optim, cpu=False), *weights, trained
+
+
+def first_of(few: StepMemory, more: StepMemory) -> tuple[int, int]:
+    """What each layer adds, which is the tokens it begins with, and what one layer alone holds at its peak. (Where many wait, that
+    is before there are gradients; where none do, gradients come on top.)"""
+    held = [memory.activations + memory.gradients for memory in (few, more)]
+    a_layer = (held[1] - held[0]) // (DEPTHS[1] - DEPTHS[0])
+    return a_layer, held[0] - (DEPTHS[0] - 1) * a_layer
 
 
 def longer(few: Any, more: Any, depth: int) -> Any:

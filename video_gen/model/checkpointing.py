@@ -1,6 +1,7 @@
 """Activation checkpointing: forget a block's activations after the forward pass and compute them again in the backward."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -35,9 +36,18 @@ def run(function: Callable[..., Any], arguments: tuple[Any, ...], kind: Checkpoi
 
     def call(*given: Tensor) -> Any:
         rest = iter(given)
-        return function(*(next(rest) if isinstance(a, Tensor) else a for a in arguments))
+        with _casting_anew(given) if kind == "selective" else nullcontext():
+            return function(*(next(rest) if isinstance(a, Tensor) else a for a in arguments))
 
     return checkpoint(call, *tensors, use_reentrant=False, preserve_rng_state=False, **contexts)
+
+
+def _casting_anew(given: tuple[Tensor, ...]) -> Any:
+    """Autocast without its memory of weights that it has cast: that holds in a forward pass and not when it is done again, and
+    what is kept is found again by counting operations."""
+    device = given[0].device.type
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return torch.autocast(device, dtype, enabled, cache_enabled=False)
 
 
 def _keep_attention(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
