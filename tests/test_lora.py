@@ -258,6 +258,27 @@ def test_dropout_leaves_out_inner_features_and_is_drawn_once_for_a_step():
     assert not torch.equal(layer.eval()(x), want)
 
 
+@pytest.mark.parametrize("checkpointing", ["off", "full"])
+def test_blocks_with_adapters_are_traced_whole_and_give_the_same(checkpointing):
+    """`fullgraph` fails at the first thing that the compiler cannot follow."""
+    torch.compiler.reset()
+    plain, given = transformer(), inputs()
+    lora.attach(plain, LoraConfig(rank=4, alpha=2, dropout=0.5, base="fp32"), seed=0)
+    for layer in lora.adapters(plain).values():
+        nn.init.normal_(layer.lora_B.weight, std=0.1)
+    lora.draw_dropout(plain, torch.Generator().manual_seed(0))
+    traced = copy.deepcopy(plain).train()
+    traced.checkpointing = checkpointing
+    for block in traced.blocks:
+        block.compile(dynamic=False, fullgraph=True, backend="aot_eager")
+    for model in (plain.train(), traced):
+        model(*given).square().mean().backward()
+    for (name, a), b in zip(plain.named_parameters(), traced.parameters()):
+        assert (a.grad is None) == (b.grad is None) == (".lora_" not in name)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
+
+
 def test_targets_are_patterns_and_one_that_matches_nothing_lists_what_there_is():
     model = transformer()
     assert lora.targets(model, ["*.qkv", "unembed"]) == [QKV, "blocks.1.attention.qkv", "unembed"]

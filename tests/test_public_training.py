@@ -1,18 +1,20 @@
 """Training that starts from a public model: of small random weights in a released layout, a LoRA and the whole of it."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_training import assert_same_run, stop_after
-from wan_models import build, save_diffusers, save_split
+from wan_models import build, save_diffusers
 
 from video_gen.cli import main
 from video_gen.config import load_yaml
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
 from video_gen.errors import ConfigError
+from video_gen.model.diffusion import Diffusion
 from video_gen.model.lora_config import LoraConfig
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.wan.config import WanTransformerConfig
@@ -112,9 +114,30 @@ def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
     ):
         with pytest.raises(ConfigError, match=said):
             with_public(run_of(made, **changes), print)
-    both = save_split(build("a14b-t2v"), tmp_path / "both")
-    with pytest.raises(ConfigError, match="two experts"):
-        train_diffusion(run_of(made, init=both), tmp_path / "x")
+    both = save_diffusers(build("a14b-t2v"), tmp_path / "both")
+    for changes, said in ((dict(init=both), "say which one"), (dict(expert="low"), "has no two experts")):
+        with pytest.raises(ConfigError, match=said):
+            with_public(run_of(made, **changes), print)
     pictures = save_diffusers(build("i2v"), tmp_path / "i2v")
     with pytest.raises(ConfigError, match="makes videos from a picture"):
         train_diffusion(run_of(made, init=pictures), tmp_path / "y")
+
+
+@pytest.mark.parametrize("expert", ["high", "low"])
+def test_one_of_two_experts_learns_at_its_times_and_is_put_back_beside_the_other(made, tmp_path, expert, capsys):
+    both = save_diffusers(build("a14b-t2v"), tmp_path / "both")
+    run = run_of(made, init=both, expert=expert, lora=LoraConfig(rank=2, merged=True))
+    told = with_public(run, print)
+    assert told.diffusion.times == ((0.875, 1.0) if expert == "high" else (0.0, 0.875)) and told.loop.sample_every == 0
+    times = Diffusion(told.diffusion).sample_t((1000,), torch.Generator().manual_seed(0))
+    assert told.diffusion.times[0] <= times.min() and times.max() <= told.diffusion.times[1]
+    train_diffusion(run, tmp_path / "run")
+    assert f"its expert for {expert} noise is trained" in capsys.readouterr().out
+    before, merged, with_lora = (VideoPipeline.from_pretrained(p) for p in (both, tmp_path / "run/model/merged", both))
+    with_lora.load_lora(tmp_path / "run/model")  # the file notes for which expert it is
+    for name in ("high", "low"):
+        a, b, c = (getattr(model.transformer, name) for model in (before, merged, with_lora))
+        assert all(torch.equal(x, y) for x, y in zip(b.parameters(), c.parameters()))
+        assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters())) == (name != expert)
+    figures = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[0])
+    assert ("loss_t0.88-0.91" in figures) == (expert == "high") and ("loss_t0.00-0.22" in figures) == (expert == "low")

@@ -13,6 +13,7 @@ Four quantities stand for the same estimate, given the noisy latents `x = alpha 
 """
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ BETA_MIN, BETA_MAX = 0.1, 20.0
 EPSILON = 1e-4
 """Smallest divisor: at t = 0 noise cannot be told from data, at t = 1 data cannot be told from noise."""
 MIN_SNR = 5.0  # Hang et al. 2023, arXiv:2303.09556
+
+
+Time = TypeVar("Time", Tensor, float)
 
 
 class Diffusion:
@@ -98,7 +102,12 @@ class Diffusion:
         else:
             z = torch.randn(shape, generator=generator, device=device)
             t = torch.sigmoid(config.time_mean + config.time_std * z)
-        return shift_time(t, self.shift(tokens))
+        return self.within(shift_time(t, self.shift(tokens)))
+
+    def within(self, t: Time) -> Time:
+        """Times in [0, 1] squeezed into those that are trained."""
+        low, high = self.config.times
+        return t if (low, high) == (0.0, 1.0) else low + (high - low) * t  # type: ignore[return-value]
 
     def shift(self, tokens: int | None = None) -> float:
         """The configured shift, for clips of so many video tokens. Raises: ValueError if it depends on them and is not told."""

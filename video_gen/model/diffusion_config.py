@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from video_gen.config import Config
 
@@ -34,3 +34,11 @@ class DiffusionConfig(Config):
     `auto` is sqrt(tokens of the clip / shift_tokens), for each bucket (Esser et al. 2024, arXiv:2403.03206, eq. 23)."""
     shift_tokens: int = Field(default=256, ge=1)
     """With `auto`: the video tokens at which the shift is 1; 256 are a 256x256 image's at stride 8 and patch 2."""
+    times: tuple[float, float] = (0.0, 1.0)
+    """The diffusion times that are trained: all that is drawn is squeezed into them. For one of two experts its own."""
+
+    @model_validator(mode="after")
+    def _times(self):
+        if not 0 <= self.times[0] < self.times[1] <= 1:
+            raise ValueError(f"times {self.times} must rise, from 0 at the least to 1 at the most")
+        return self

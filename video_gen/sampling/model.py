@@ -19,7 +19,7 @@ from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.families import EXPERTS, expert_of
 from video_gen.model.lent_text import lent_text
 from video_gen.model.lora import merge
-from video_gen.model.lora_files import file_and_scale, places_of, read_lora
+from video_gen.model.lora_files import file_and_scale, lora_file, places_of, read_lora, read_metadata
 from video_gen.model.offload import Offload
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import TextMemory
@@ -185,13 +185,14 @@ class VideoModel:
             path: a .safetensors file of any dialect that `model/lora_names.py` tells of, or a folder that holds one.
             scale: how much of it; 0 = nothing.
 
-        Of two experts it is for the one that its name or its folder's tells of (`high_noise`, `low_noise`), else for both.
+        Of two experts it is for the one that it notes, or that its name or its folder's tells of (`high_noise`, `low_noise`), else
+        for both.
         Raises: DataError if it cannot be read, or a key of it belongs nowhere in this model; ConfigError if it holds a whole
             difference of a weight that is kept in eight bits.
         """
         device, learning = self.device, [self.transformer]
         if isinstance(self.transformer, Experts):
-            kind = expert_of(Path(path))
+            kind = read_metadata(lora_file(path)).get("expert") or expert_of(Path(path))
             learning = [getattr(self.transformer, one) for one in EXPERTS if kind in (one, None)]
         changes = [read_lora(path, places_of(part)).changes for part in learning]
         for offload in self.offloads:

@@ -24,10 +24,11 @@ from video_gen.model.routing import Route, draw_places
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.wan.config import WanTransformerConfig
+from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.flops import wan_flops
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.config import ClipSettings, Family
-from video_gen.sampling.parts import VAE
+from video_gen.sampling.parts import VAE, Transformer, parts_of
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.compiling import wants_compilation
 from video_gen.training.judge import JUDGES, Judge
@@ -337,8 +338,8 @@ class DiffusionTask:
         figures, causal, shuffled = {}, [], []
         for band in range(BANDS):
             generators = [sample_generators(band, 0, range(i, i + 1), device)[0] for i in clips]
-            t = ((band + uniform(generators, 1)) / BANDS).expand(-1, f)
-            low, high = band / BANDS, (band + 1) / BANDS
+            t = self.diffusion.within((band + uniform(generators, 1)) / BANDS).expand(-1, f)
+            low, high = (self.diffusion.within(edge / BANDS) for edge in (band, band + 1))
             figures[f"loss_t{low:.2f}-{high:.2f}"] = self._losses_at(batch, t, (f,), generators, history=False)
             if f > 1:
                 causal.append(self._losses_at(batch, t, blocks, generators, history=True))
@@ -420,7 +421,18 @@ class DiffusionTask:
         data = self.run.data
         clip = ClipSettings(num_frames=data.num_frames, fps=data.fps, height=data.height, width=data.width)
         device = next(self.transformer.parameters()).device
-        parts = (self.vae.to(device), self.transformer, self.text)
+        parts = (self.vae.to(device), self._whole(), self.text)
         world, maze = world_of(data.folder), maze_of(data.folder)
         family: Family = "wan" if isinstance(self.transformer, WanTransformer) else "video-gen"
         return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling, world, maze=maze, family=family)
+
+    def _whole(self) -> Transformer:
+        """What a video is made with: of one of two experts that is trained, both."""
+        if self.run.expert is None:
+            return self.transformer
+        assert self.run.init is not None and isinstance(self.transformer, WanTransformer)
+        both = parts_of(self.run.init).transformer("fp32")
+        if not isinstance(both, Experts):  # its file alone
+            return self.transformer
+        pair = {"high": both.high, "low": both.low} | {self.run.expert: self.transformer}
+        return Experts(pair["high"], pair["low"], both.boundary)

@@ -24,6 +24,7 @@ from video_gen.sampling.stream_state import fingerprint
 from video_gen.shipped import looks_like_hub_id
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.parallel import Mesh
+from video_gen.training.public import of_expert
 from video_gen.training.recipes import DiffusionRun
 
 MERGED = "merged"
@@ -83,7 +84,7 @@ class LoraTask(DiffusionTask):
         write_lora(folder / FILE, lora.learned(self.transformer), self.metadata())
         if self.run.lora.merged:
             assert self.run.init is not None  # the recipe checks that
-            whole = parts_of(self.run.init).transformer("fp32")
+            whole = of_expert(parts_of(self.run.init).transformer("fp32"), self.run.expert)
             lora.merge(whole, lora.learned(self.transformer), 1.0, folder / FILE)
             self.on({"transformer": whole, "text": self.text}).save_whole(folder / MERGED)
 
@@ -105,6 +106,7 @@ class LoraTask(DiffusionTask):
             "modelspec.title": Path(self.run.data.folder).name,
             "modelspec.architecture": f"{type(self.transformer).__name__}/lora",
         }
+        told |= {"expert": self.run.expert} if self.run.expert else {}
         return told | (
             {"trigger_prompt": config.trigger, "modelspec.trigger_phrase": config.trigger} if config.trigger else {}
         )

@@ -6,15 +6,17 @@ from typing import Any
 
 from video_gen.errors import ConfigError
 from video_gen.model import foreign
+from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.families import expert_of
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.experts import Experts
+from video_gen.model.wan.loading import BOUNDARIES
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.config import PipelineConfig
-from video_gen.sampling.parts import parts_of
+from video_gen.sampling.parts import Parts, Transformer, parts_of
 from video_gen.training.recipes import DiffusionRun
 
 BROUGHT = ("vae", "transformer", "text")
@@ -56,10 +58,46 @@ def with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
     }
     if "diffusion" not in run.model_fields_set:
         changes["diffusion"] = parts.config.diffusion
+    changes |= _of_expert(run, changes.get("diffusion", run.diffusion), parts, say)
     if "teacher_forcing" not in run.modes.model_fields_set:
         say(f"{run.init}: makes clips in one go, and is trained so (modes.teacher_forcing 0)")
         changes["modes"] = run.modes.replace(teacher_forcing=0.0)
     return run.model_copy(update=changes)
+
+
+def _of_expert(
+    run: DiffusionRun, diffusion: DiffusionConfig, parts: Parts, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What else changes where one of two experts is trained: the times that it is asked at, and no samples on the way.
+
+    Raises: ConfigError if there are two, and none is named; or one is, and there are none.
+    """
+    boundary, named = (
+        parts.config.boundary,
+        expert_of(run.init) if run.init is not None and run.init.is_file() else None,
+    )
+    expert = run.expert or named
+    if boundary is None and expert is None:
+        return {}
+    if expert is None:
+        raise ConfigError(
+            f"init: {run.init} has two experts, which are not trained together; say which one: expert high, or low"
+        )
+    if boundary is None and named is None:
+        raise ConfigError(f"expert is {expert}, and init, {run.init}, has no two experts; leave expert out")
+    at = BOUNDARIES[False] if boundary is None else boundary
+    times = (at, 1.0) if expert == "high" else (0.0, at)
+    say(
+        f"{run.init}: its expert for {expert} noise is trained, at times {times[0]:g} to {times[1]:g}; samples take both, and wait"
+    )
+    if "times" in run.diffusion.model_fields_set:
+        times = run.diffusion.times
+    return {"expert": expert, "diffusion": diffusion.replace(times=times), "loop": run.loop.replace(sample_every=0)}
+
+
+def of_expert(transformer: Transformer, expert: str | None) -> Transformer:
+    """The expert that is trained; of a model without experts itself."""
+    return getattr(transformer, expert) if isinstance(transformer, Experts) and expert else transformer
 
 
 def new_transformer(config: TransformerConfig | WanTransformerConfig) -> VideoTransformer | WanTransformer:
@@ -72,13 +110,7 @@ def public_transformer(run: DiffusionRun, start: Path) -> WanTransformer:
 
     Raises: ConfigError if it is one that is not trained here.
     """
-    transformer = parts_of(start).transformer(run.lora.base if run.lora.rank else "fp32")
-    if isinstance(transformer, Experts) and start.is_file() and (kind := expert_of(start)):
-        transformer = transformer.high if kind == "high" else transformer.low
-    if isinstance(transformer, Experts):
-        raise ConfigError(
-            f"init: {start} has two experts, which are not trained together; give the file of one of them"
-        )
+    transformer = of_expert(parts_of(start).transformer(run.lora.base if run.lora.rank else "fp32"), run.expert)
     assert isinstance(transformer, WanTransformer)  # the only public family
     if transformer.config.beside_channels:
         raise ConfigError(

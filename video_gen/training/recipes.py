@@ -195,6 +195,8 @@ class DiffusionRun(Config):
     init: Path | None = None
     """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's; a
     public model brings its own (docs/public-models.md)."""
+    expert: Literal["high", "low"] | None = None
+    """Of an `init` with two experts the one that is trained, at its diffusion times alone: that for much noise, or for little."""
     lora: LoraConfig = LoraConfig()
     """Leave the weights of `init` as they are, and train an adapter of them."""
     stages: Annotated[tuple[Stage, ...], HIDDEN] = ()
