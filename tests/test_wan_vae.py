@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from video_gen.errors import ConfigError, ShapeError
+from video_gen.model.vae_layers import convolve
 from video_gen.model.wan import vae as wan_vae
+from video_gen.model.wan import vae_kernels
 from video_gen.model.wan.vae import WanVAE
 from video_gen.model.wan.vae_config import PRESETS, WanVAEConfig
+from video_gen.model.wan.vae_kernels import causal, doubled, in_pairs
 from video_gen.model.wan.vae_names import (
     config_from_diffusers,
     config_of,
@@ -236,3 +240,44 @@ def test_saved_and_loaded(tmp_path):
     assert loaded.config == vae.config
     latents = torch.randn(1, 48, 2, 2, 2)
     assert torch.equal(loaded.decode(latents), vae.decode(latents))
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+def test_convolutions_with_less_arithmetic_are_the_same(dtype, far):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 5, 7, 16, generator=generator).to(dtype)
+    weight, bias = (
+        torch.randn(8, 16, 3, 3, 3, generator=generator).to(dtype) / 20,
+        torch.randn(8, generator=generator).to(dtype),
+    )
+    plain = convolve(x, weight, bias)
+    assert apart(in_pairs(x, weight, bias).float(), plain.float()) < far
+    x[:, :2] = 0
+    assert apart(causal(x, weight, bias, starts=True).float(), convolve(x, weight, bias).float()) < far
+    big = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    plain = torch.stack([F.conv2d(p.permute(0, 3, 1, 2), weight[:, :, 0], bias, padding=1) for p in big.unbind(1)], 1)
+    assert apart(doubled(x, weight[:, :, 0], bias).float(), plain.permute(0, 1, 3, 4, 2).float()) < far
+
+
+def test_in_pairs_chunked_equals_whole(monkeypatch):
+    vae = small("tiny-2.1")
+    latents = torch.randn(1, 16, 6, 2, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = vae.decode(latents)
+    for name in ("PAIRS_CHANNELS", "PAIRS_POSITIONS"):
+        monkeypatch.setattr(vae_kernels, name, 0)
+    monkeypatch.setattr(vae_kernels, "in_pairs", counted := Counted(in_pairs))
+    with torch.no_grad():
+        first, cache = vae.decode_chunk(latents[:, :, :3], None)
+        second, _ = vae.decode_chunk(latents[:, :, 3:], cache)
+    assert counted.calls > 10
+    torch.testing.assert_close(torch.cat([first, second], 2), plain, **CLOSE)
+
+
+class Counted:
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.function(*args)

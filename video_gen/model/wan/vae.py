@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from video_gen.model.wan.vae_layers import (
     ResidualBlock,
     UpLevel,
     Upsample,
+    activated,
     head,
     middle,
     pointwise,
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
     def coarse(self, x: Tensor, stream: Stream) -> Tensor:
         for layer in (*list(self.downsamples)[self.cut :], *self.middle):
             x = layer(x, stream)
-        return self.head["2"](F.silu(self.head["0"](x)), stream)
+        return self.head["2"](activated(self.head["0"], x), stream)
 
     def reach(self) -> int:
         """Pixels, after patches, around a tile that the fine resolutions' output of it sees."""
@@ -119,7 +119,7 @@ class Decoder(nn.Module):
         """The fine resolutions: (b, f', h', w', c) to (b, 3, f, h, w)."""
         for layer in list(self.upsamples)[self.cut :]:
             x = layer(x, stream)
-        x = self.head["2"](F.silu(self.head["0"](x)), stream)
+        x = self.head["2"](activated(self.head["0"], x), stream)
         return rearrange(x, "b f h w (c r q) -> b c f (h q) (w r)", q=self.patch, r=self.patch)
 
     def reach(self) -> int:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from video_gen.model.vae_layers import Stream, convolve
+from video_gen.model.vae_layers import Stream
+from video_gen.model.wan.vae_kernels import causal, doubled
 
 SHORTEST = 1e-12
 """Length of the channels of a position that a norm still divides by, so that zeros stay zeros."""
@@ -26,7 +27,7 @@ class CausalConv(nn.Conv3d):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         assert self.bias is not None
-        return convolve(stream.before(x, 2, zeros=True), self.weight, self.bias)
+        return causal(stream.before(x, 2, zeros=True), self.weight, self.bias, stream.starts)
 
 
 def pointwise(x: Tensor, conv: nn.Module) -> Tensor:
@@ -43,8 +44,14 @@ class Norm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * axes))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not x.is_cpu:
+            return F.rms_norm(x, x.shape[-1:], self.gamma.flatten(), SHORTEST**2).to(x.dtype)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=SHORTEST)
         return x * (sqrt(x.shape[-1]) / length).to(x.dtype) * self.gamma.flatten().to(x.dtype)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
 
 
 class ResidualBlock(nn.Module):
@@ -61,8 +68,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = CausalConv(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        hidden = self.residual["2"](F.silu(self.residual["0"](x)), stream)
-        hidden = self.residual["6"](F.silu(self.residual["3"](hidden)), stream)
+        hidden = self.residual["2"](activated(self.residual["0"], x), stream)
+        hidden = self.residual["6"](activated(self.residual["3"], hidden), stream)
         return hidden + (x if self.shortcut is None else pointwise(x, self.shortcut))
 
 
@@ -126,8 +133,8 @@ class Upsample(nn.Module):
             if later.shape[1]:
                 later = rearrange(in_time(seen, self.time_conv), "b f h w (t c) -> b (f t) h w c", t=2)
             x = torch.cat([first, later], dim=1) if stream.starts else later
-        x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        return in_pictures(x, self.resample["1"])
+        conv = self.resample["1"]
+        return doubled(x, cast(Tensor, conv.weight), cast(Tensor, conv.bias))
 
 
 def in_pictures(x: Tensor, conv: nn.Module) -> Tensor:
