@@ -17,14 +17,14 @@ from safetensors.numpy import save as save_arrays
 from video_gen.data.video_file import VideoInfo
 from video_gen.files import written
 
-VERSION = 2
+VERSION = 3
 """Of what is measured: facts of another version are looked for again."""
 FAST = 1
 """Level of compression: half as large as without, and a small part of the time of looking."""
 SPANS = (4, 8, 16)
 """Frames before and after one that may be a blend of both."""
 THUMB = (128, 72)
-"""(width, height) of the pictures that are kept of samples; all of the picture, whatever its form."""
+"""(width, height) of the pictures that are kept of samples, at most; all of the picture, whatever its form."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Facts:
     or after comes to what was cut away from, as a share of `step`; `blend`, `change` and `alike`, what is left of a frame after the
     best blend of two around it, as a share of how far it is from the nearer one, how far these are apart, and their correlation."""
     samples: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
-    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) and, for `duplicates.py`,
+    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) at most and, for `duplicates.py`,
     `small` (m, SIDE, SIDE) uint8; `lit` (m, 4), rows and columns of black at the top, bottom, left and right, as shares."""
 
     @property

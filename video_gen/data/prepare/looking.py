@@ -198,6 +198,7 @@ class _Samples:
         self.every = max(1e-6, min(SAMPLE_SECONDS, info.duration / LEAST_SAMPLES))
         self.size = smaller(info.width, info.height, SHORT_SIDE)
         self.motion_size = smaller(info.width, info.height, MOTION_SIDE)
+        self.thumb = min(THUMB[0], self.size[0]), min(THUMB[1], self.size[1])
         self.next = self.every / 2
         self.rows: dict[str, list[Any]] = {
             name: [] for name in ("frame", "sharpness", "grey", "small", "lit", "motion")
@@ -217,7 +218,7 @@ class _Samples:
         grey = _grey(picture.rgb())
         self.rows["frame"].append(index)
         self.rows["sharpness"].append(sharpness(grey))
-        self.rows["grey"].append(_grey(picture.scaled(*THUMB).rgb()).round().astype(np.uint8))
+        self.rows["grey"].append(_grey(picture.scaled(*self.thumb).rgb()).round().astype(np.uint8))
         self.rows["small"].append(_grey(picture.scaled(SIDE, SIDE).rgb()).round().astype(np.uint8))
         self.rows["lit"].append(bars(grey))
         self.rows["motion"].append(np.nan)

@@ -83,7 +83,7 @@ def write_sheet(output: Path, groups: dict[str, list[Row]]) -> None:
 
 
 def _picture(output: Path, row: Row) -> np.ndarray | None:
-    """(72, 128) of the middle of a piece."""
+    """(72, 128) at most, of the middle of a piece."""
     facts: Facts | None = load(facts_file(output, row.source))
     if facts is None or not len(facts.samples.get("frame", ())):
         return None
