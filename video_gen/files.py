@@ -4,6 +4,7 @@ import codecs
 import errno
 import os
 import re
+import shutil
 import struct
 import sys
 import tempfile
@@ -20,6 +21,8 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
+HALF_WRITTEN = re.compile(r"\.[0-9a-f]{32}(\.|$)")
+"""What `written` calls a file until it is whole, and whoever has a folder in the making."""
 REASONS = {
     errno.ENOSPC: "no space left on the disk; free some, and run it again",
     errno.EDQUOT: "the disk quota is used up; free some space, and run it again",
@@ -36,7 +39,7 @@ def written(path: Path) -> Iterator[Path]:
 
     Raises: DataError if it cannot be written, saying why.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")  # as in HALF_WRITTEN
     with explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +50,25 @@ def written(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left half-written in a folder and below; nobody else may be writing there."""
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            if HALF_WRITTEN.match(name):
+                path = Path(place, name)
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        folders[:] = [name for name in folders if not HALF_WRITTEN.match(name)]
+
+
+def length_of(path: Path) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def write_text(path: Path, text: str) -> None:

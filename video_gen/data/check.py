@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,7 @@ from video_gen.data.actions import actions_of, usage
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.duplicates import SIDE, near_duplicates
 from video_gen.data.folder import QUARANTINE, Source, content_hash, held_out, is_prepared, look
-from video_gen.data.packed import Packed, address_of
+from video_gen.data.packed import Packed, address_of, cut_short, lengths
 from video_gen.data.processes import in_processes
 from video_gen.data.video_file import VideoInfo, all_frames, probe
 from video_gen.data.windows import best_bucket, windows
@@ -115,7 +115,11 @@ def check(
     files: dict[str, FileReport] = {}
     count = min(workers or os.cpu_count() or 1, len(found.sources))
     prepared = is_prepared(config.folder)
-    read = partial(_known if prepared else _read, config=config, vocabulary=found.vocabulary)
+    read = partial(_read, config=config, vocabulary=found.vocabulary)
+    if prepared:
+        shards = list({source.path.shard for source in found.sources if isinstance(source.path, Packed)})
+        known = dict(zip(shards, lengths(shards)))
+        read = partial(_known, config=config, vocabulary=found.vocabulary, shards=known)
     for source, report in in_processes(read, found.sources, 1 if prepared else count):
         files[source.name] = report
         if progress:
@@ -297,16 +301,29 @@ def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> 
     )
 
 
-def _known(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> FileReport:
-    """What a manifest says of a clip; of the clip itself no more than that it is there and as long as it should be."""
+def _known(
+    source: Source, config: ClipConfig, vocabulary: Vocabulary | None, shards: Mapping[str, int | None]
+) -> FileReport:
+    """What a manifest says of a clip; of the clip itself no more than that it is there and as long as it should be.
+
+    Args: shards: their lengths, where known.
+    """
     info, later = source.info, tuple(text for _, text in source.changes)
     assert info is not None
     size, error = 0, None
     if isinstance(source.path, Packed):
         size = source.path.size
+        there, end = shards[source.path.shard], source.path.offset + size
+        if there is not None and there < end:
+            error = f"{source.path.shard}: is not there; copy it again, or prepare it again"
+            error = error if there < 0 else cut_short(source.path.shard, there, end)
     else:
         try:
             size = source.path.stat().st_size
+            if size != source.size:
+                error = (
+                    f"{source.path}: has {size:,} bytes, and not {source.size:,}; copy it again, or prepare it again"
+                )
         except OSError as reason:
             error = f"{source.path}: {reason.strerror}; prepare it again"
     bucket = best_bucket(info, config)

@@ -49,6 +49,8 @@ class Source:
     """What is in it, if a manifest says so; None = nobody looked yet."""
     digest: str | None = None
     """Of its content, likewise."""
+    size: int | None = None
+    """Bytes, likewise."""
     origin: str | None = None
     """Of the content of the file that it was cut from: all that comes of one is on the same side of the split."""
     pile: str = ""
@@ -169,7 +171,7 @@ def _from_manifest(folder: str | Path) -> Folder:
                 else Packed(path.shard, row.actions_offset, row.actions_size, f"{row.file_name}{actions.SUFFIX}")
             )
         changes = tuple((float(time), str(text)) for time, text in json.loads(row.changes or "[]"))
-        known = (row.info, row.digest, row.source_digest, row.source)
+        known = (row.info, row.digest, row.size, row.source_digest, row.source)
         sources.append(Source(path, row.file_name, row.caption or None, changes, False, done, *known))
     return Folder(sources, [], [], vocabulary)
 

@@ -71,6 +71,11 @@ class Row:
     pixel_format: str = ""
 
     @property
+    def end_in_shard(self) -> int:
+        """Bytes that the shard has at least, for the clip to be there, and what is done in it."""
+        return max(self.offset + self.size, self.actions_offset + self.actions_size)
+
+    @property
     def info(self) -> VideoInfo:
         """What `probe` finds in the clip."""
         kind: Any = self.kind

@@ -2,11 +2,13 @@
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from video_gen.errors import ConfigError, DataError
+from video_gen.files import length_of
 
 ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
 """How the address of a place that is no folder of this machine begins: s3://bucket, or s3:/bucket, as `Path` spells it."""
@@ -83,10 +85,31 @@ def read_part(place: str, offset: int, size: int) -> bytes:
     except (OSError, ValueError) as error:
         raise DataError(f"{place}: cannot be read ({' '.join(str(error).split())[:160]}); copy it again") from None
     if len(content) < size:
-        raise DataError(
-            f"{place}: cut short: {offset + len(content):,} of at least {offset + size:,} bytes; copy it again, or prepare it again"
-        )
+        raise DataError(cut_short(place, offset + len(content), offset + size))
     return content
+
+
+def cut_short(place: str, there: int, wanted: int) -> str:
+    return f"{place}: cut short: {there:,} of at least {wanted:,} bytes; copy it again, or prepare it again"
+
+
+def lengths(places: Sequence[str]) -> list[int | None]:
+    """Bytes of files, all on this machine or all at one kind of address; None where it is not known, -1 of one that is not there.
+
+    Raises: DataError, ConfigError, as `read_part`.
+    """
+    if not places or address_of(places[0]) is None:
+        return [length_of(Path(place)) for place in places]
+    system, _ = file_system(places[0])
+    found: list[int | None] = []
+    for place in places:
+        try:
+            found.append(system.size(file_system(place)[1]))
+        except FileNotFoundError:
+            found.append(-1)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{place}: cannot be read ({' '.join(str(error).split())[:160]})") from None
+    return found
 
 
 def read_whole(place: str) -> bytes:

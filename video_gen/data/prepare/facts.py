@@ -46,8 +46,9 @@ class Facts:
     or after comes to what was cut away from, as a share of `step`; `blend`, `change` and `alike`, what is left of a frame after the
     best blend of two around it, as a share of how far it is from the nearer one, how far these are apart, and their correlation."""
     samples: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
-    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) at most and, for `duplicates.py`,
-    `small` (m, SIDE, SIDE) uint8; `lit` (m, 4), rows and columns of black at the top, bottom, left and right, as shares."""
+    """`frame`, its index; `sharpness`; `motion`, percent of the diagonal a second; `grey` (m, 72, 128) at most and, for
+    `duplicates.py`, `small` (m, SIDE, SIDE) uint8; `lit` (m, 4), rows and columns of black at the top, bottom, left and right, as
+    shares."""
 
     @property
     def num_frames(self) -> int:

@@ -13,7 +13,8 @@ The same command goes on after Ctrl-C, at a file's grain, and after thresholds w
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 from video_gen.data.actions import beside, write_vocabulary
 from video_gen.data.flow import opencv
-from video_gen.data.folder import Source, content_hash, is_prepared, look, refuse_faults
+from video_gen.data.folder import Folder, Source, content_hash, is_prepared, look, refuse_faults
 from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest
 from video_gen.data.metadata import said_between
 from video_gen.data.packed import Packed
@@ -35,7 +36,7 @@ from video_gen.data.prepare.workers import Workers
 from video_gen.data.prepare.writing import file_name, write_pieces
 from video_gen.data.video_file import probe
 from video_gen.errors import DataError
-from video_gen.files import check_folder, read_text, write_text
+from video_gen.files import check_folder, explained, length_of, lock_byte, read_lines, read_text, sweep, write_text
 from video_gen.vocabulary import Vocabulary
 
 FACTS, CLIPS, SETTINGS = "facts", "clips", "prepare.json"
@@ -95,8 +96,15 @@ def prepare(
     found = look(pile)
     refuse_faults(found)
     _claim(output, pile, config)
-    sources = {source.name: source for source in found.sources}
+    with _alone(output):
+        sweep(output)
+        return _prepared(found, output, config, workers, tell, caption)
 
+
+def _prepared(
+    found: Folder, output: Path, config: PrepareConfig, workers: Workers, tell: Progress, caption: Caption | None
+) -> Prepared:
+    sources = {source.name: source for source in found.sources}
     pieces, bad, seconds, read = _look_at_all(list(sources.values()), output, config, workers, tell)
     pieces = against_others(pieces, config.keep)
     clips = known_clips(output)
@@ -117,17 +125,39 @@ def prepare(
     return Prepared(output, rows, len(sources), read, seconds, _unused(rows, output), found.notes)
 
 
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Inside, the folder is this process's own, where its disk has locks. Raises: DataError if another one has it."""
+    place = output / ".lock"
+    with explained(place):
+        file = place.open("ab")
+    with file:
+        try:
+            free = lock_byte(file, 0, wait=False)
+        except OSError:
+            free = True
+        if not free:
+            raise DataError(f"{output}: another process prepares it; wait for it, stop it, or choose another folder")
+        yield
+
+
 def known_clips(output: Path) -> dict[str, dict[str, Any]]:
-    """Name of a piece -> what the manifest of an earlier time knows of its clip, of those that are there still."""
+    """Name of a piece -> what the manifest of an earlier time knows of its clip, of those that are there still, and whole; files
+    that are not are removed."""
     if not (output / MANIFEST).is_file():
         return {}
     rows = [row for row in read_manifest(output / MANIFEST) if row.file_name]
-    there = {shard: (output / shard).is_file() for shard in {row.shard for row in rows} if shard}
-    return {
-        Path(row.file_name).stem: {name: getattr(row, name) for name in OF_CLIP}
-        for row in rows
-        if (there[row.shard] if row.shard else (output / row.file_name).is_file())
-    }
+    lengths = {row.shard: length_of(output / row.shard) for row in rows if row.shard}
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        there, file = lengths.get(row.shard, -1) >= row.end_in_shard, output / row.file_name
+        if not row.shard:
+            there = length_of(file) == row.size
+            if not there:
+                file.unlink(missing_ok=True)
+        if there:
+            found[file.stem] = {name: getattr(row, name) for name in OF_CLIP}
+    return found
 
 
 def _unused(rows: Sequence[Row], output: Path) -> int:
@@ -273,18 +303,26 @@ def _row(piece: Piece, source: Source, clips: dict[str, dict[str, Any]]) -> Row:
 def _captioned(rows: list[Row], output: Path, caption: Caption, tell: Progress) -> list[Row]:
     """Those that are kept and of which nothing is said, with what the captioner says; kept in a file as it goes."""
     store = output / "captions.jsonl"
-    said: dict[str, str] = {}
-    if store.exists():
-        said = dict(json.loads(line) for line in read_text(store).splitlines() if line.endswith("]"))
+    said = _said_before(store)
     wanted = [row for row in rows if not row.refused and not row.caption]
-    with store.open("a", encoding="utf-8") as file:
+    with explained(store), store.open("a", encoding="utf-8") as file:
         for done, row in enumerate(wanted, 1):
             if row.digest not in said:
                 said[row.digest] = caption(place_of(row, output))
-                file.write(json.dumps([row.digest, said[row.digest]]) + "\n")
+                file.write("\n" + json.dumps([row.digest, said[row.digest]]))  # whatever a killed process left there
                 file.flush()
             tell("captioning", done, len(wanted))
     return [row if row.refused or row.caption else replace(row, caption=said[row.digest]) for row in rows]
+
+
+def _said_before(store: Path) -> dict[str, str]:
+    """Captions that are kept by the clips' content; a line that was not finished is left out."""
+    found: dict[str, str] = {}
+    for line in read_lines(store) if store.exists() else []:
+        with suppress(ValueError, TypeError):
+            digest, text = json.loads(line)
+            found[digest] = text
+    return found
 
 
 def _write_captions(output: Path, rows: Sequence[Row]) -> None:
