@@ -14,7 +14,8 @@ import uvicorn
 
 from video_gen.play import listen
 from video_gen.web.player import Player
-from video_gen.web.server import MESSAGE_BYTES, Outlet, make_app
+from video_gen.web.playing import MESSAGE_BYTES, Outlet
+from video_gen.web.server import make_app
 
 pytestmark = needs_chromium
 
@@ -24,7 +25,7 @@ def served(pipe, folder):
     outlet = Outlet()
     player = Player(lambda name: pipe, "small", folder, {"seed": 1}, outlet.show, outlet.tell)
     with listen("127.0.0.1", 0) as listener:
-        app = make_app(player, outlet, lambda: ["small"])
+        app = make_app(player, outlet, lambda: ["small"], close=player.close)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws_max_size=MESSAGE_BYTES))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

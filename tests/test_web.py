@@ -14,14 +14,16 @@ from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.errors import ConfigError
 from video_gen.play import listen
-from video_gen.web.player import Held, Player, Shown
+from video_gen.web.player import Held, Player
 from video_gen.web.recording import Recording
 
 pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from video_gen.web.server import BUSY, HEADER, PATIENCE, Outlet, Sender, make_app
+from video_gen.web.playing import BUSY, PATIENCE, Outlet, Sender
+from video_gen.web.server import make_app
+from video_gen.web.shown import HEADER, Shown
 
 LOCAL = {"host": "127.0.0.1:8000"}
 
@@ -36,7 +38,7 @@ def server(pipe, tmp_path):
     """(client, player)"""
     outlet = Outlet()
     player = Player(lambda name: pipe, "small", tmp_path, {"prompt": "a room", "seed": 1}, outlet.show, outlet.tell)
-    with TestClient(make_app(player, outlet, lambda: ["small", "other"])) as client:
+    with TestClient(make_app(player, outlet, lambda: ["small", "other"], close=player.close)) as client:
         yield client, player
     player.close()
 
@@ -296,7 +298,7 @@ def test_another_model_can_be_picked_and_one_that_cannot_be_played_is_refused(pi
 
     outlet = Outlet()
     player = Player(load, "small", tmp_path, {}, outlet.show, outlet.tell)
-    app = make_app(player, outlet, lambda: ["other", "none"])
+    app = make_app(player, outlet, lambda: ["other", "none"], close=player.close)
     with TestClient(app) as client, connect(client) as socket:
         until(socket, "hello")
         for name in ("/etc", "owner/name", "../small"):
@@ -371,11 +373,11 @@ def test_other_hosts_and_origins_are_refused(server):
 def test_elsewhere_a_token_is_wanted(pipe, tmp_path):
     outlet = Outlet()
     player = Player(lambda name: pipe, "small", tmp_path, {}, outlet.show, outlet.tell)
-    with TestClient(make_app(player, outlet, lambda: [], token="secret")) as client:
+    with TestClient(make_app(player, outlet, lambda: [], "secret", player.close)) as client:
         headers = {"host": "example.org:8000"}
         assert client.get("/", headers=headers).status_code == 403
         assert client.get("/?token=guess", headers=headers).status_code == 403
-        assert client.get("/play.js", headers=headers).status_code == 403
+        assert client.get("/static/play/world.js", headers=headers).status_code == 403
         with pytest.raises(WebSocketDisconnect), client.websocket_connect("/play", headers=headers):
             pass
         assert client.get("/?token=secret", headers=headers).status_code == 200
@@ -420,6 +422,6 @@ def test_the_thread_ends(pipe, tmp_path):
 def test_the_header_is_what_the_page_reads():
     from importlib import resources
 
-    script = resources.files("video_gen.web").joinpath("play.js").read_text()
+    script = resources.files("video_gen.web.studio").joinpath("static/play/world.js").read_text()
     assert f"HEADER = {HEADER.size}" in script and HEADER.size == struct.calcsize("<IIffHH")
     assert Shown(1, 2, 3.0, 4.0, np.zeros((2, 2, 3), np.uint8)).number == 1

@@ -11,14 +11,9 @@ from video_gen.errors import ConfigError, VideoGenError
 from video_gen.files import check_folder
 from video_gen.model.pretrained import local_folder
 from video_gen.sample import read_given
-from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.sampling.play import vocabulary_of
 from video_gen.shipped import OWN_MODELS, model_names
 from video_gen.training.parallel import pick_device
 from video_gen.web.access import LOOPBACK, address_of, listen
-
-START = "start.png"
-"""In a model's folder: what its world begins with where nothing else is given."""
 
 
 def play(
@@ -47,8 +42,9 @@ def play(
     try:
         import uvicorn
 
-        from video_gen.web.player import Player
-        from video_gen.web.server import MESSAGE_BYTES, Outlet, make_app
+        from video_gen.web.player import Player, beginning, opener
+        from video_gen.web.playing import MESSAGE_BYTES, Outlet
+        from video_gen.web.server import make_app
     except ImportError as error:
         raise ConfigError(f"play: {error.name} is not installed; pip install 'video-gen[web]'") from None
     check_folder(folder)
@@ -57,19 +53,14 @@ def play(
         on = pick_device(device)
         settings = {name: value for name, value in sampling.items() if value is not None}
 
-        def load(name: str) -> VideoPipeline:
-            pipeline = VideoPipeline.from_pretrained(name, on)
-            vocabulary_of(pipeline)
-            return pipeline
-
+        load = opener(on)
         first = load(str(model))
         given = {"image": image, "video": video, "seed": seed}
-        own = local_folder(model) / START
-        if resume is None and image is None and video is None and not prompt and own.is_file():
-            image = own
         if resume is not None and (wrong := [name for name, value in given.items() if value is not None]):
             raise ConfigError(f"play: {resume} has begun already; leave --{wrong[0]} out")
-        start = read_given(first, image, video) | settings | {"prompt": prompt, "seed": seed or 0}
+        given_none = resume is None and image is None and video is None and not prompt
+        start = beginning(first, str(model)) if given_none else read_given(first, image, video)
+        start |= settings | {"prompt": prompt, "seed": seed or 0}
         outlet = Outlet()
         print(f"warming up {model}", file=sys.stderr)
         loaded = {str(model): first}
@@ -83,7 +74,7 @@ def play(
             resume,
         )
         token = None if host in LOOPBACK else secrets.token_urlsafe(16)
-        app = make_app(player, outlet, playable, token)
+        app = make_app(player, outlet, playable, token, player.close)
         address = address_of(host, listener, token)
         print(f"play at {address}   (Ctrl-C ends)", flush=True)
         if browser and token is None:

@@ -14,31 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from video_gen.errors import DataError, VideoGenError
+from video_gen.model.pretrained import local_folder
+from video_gen.sample import read_given
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.sampling.play import Play
+from video_gen.sampling.play import Play, vocabulary_of
 from video_gen.vocabulary import Action, Vocabulary, parse_action
 from video_gen.web.recording import Recording
+from video_gen.web.shown import Shown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+START = "start.png"
+"""In a model's folder: what its world begins with where nothing else is given."""
 RATE_OVER = 24
 """Steps over which the rate is told."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A frame on its way to a page."""
-
-    number: int
-    pressed: int
-    """The last change of what is held that it answers to."""
-    made_ms: float
-    """How long the step took that it is of."""
-    rate: float
-    """Frames a second."""
-    frame: np.ndarray
-    """(h, w, 3) uint8"""
 
 
 @dataclass
@@ -329,3 +320,20 @@ def said(error: Exception) -> str:
     """What went wrong, in a line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, VideoGenError) else f"{type(error).__name__}: {text}"
+
+
+def opener(device: torch.device) -> Callable[[str], VideoPipeline]:
+    """A function from a model's name to the model. It raises ConfigError for one that knows no actions."""
+
+    def load(name: str) -> VideoPipeline:
+        pipeline = VideoPipeline.from_pretrained(name, device)
+        vocabulary_of(pipeline)
+        return pipeline
+
+    return load
+
+
+def beginning(pipeline: VideoPipeline, model: str) -> dict[str, Any]:
+    """With what a model's world begins where nothing is given: its own picture, if it has one."""
+    own = local_folder(model) / START
+    return read_given(pipeline, own if own.is_file() else None, None)

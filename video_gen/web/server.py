@@ -1,81 +1,54 @@
-"""The page of `video-gen play`, and the socket by which keys come in and frames go out.
-
-A page says when it has seen a frame; no more than a few are under way, and of those that wait the newest goes out: a slow page
-loses old frames, and neither the connection nor anybody's time. One page plays, another is told so.
-"""
+"""The page of `video-gen play`: its server, with the studio's files and look."""
 
 import asyncio
-import json
-import struct
 from collections.abc import Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import resources
-from typing import Any
 
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import PlainTextResponse
 
 from video_gen.web.access import SAFE, same_origin, welcome
-from video_gen.web.player import Player, Shown
+from video_gen.web.playing import Outlet, Played, attend
 
-HEADER = struct.Struct("<IIffHH")
-"""In front of a frame's pixels, three bytes each: its number, the change of keys it answers to, milliseconds of its step, frames a
-second, height, width."""
-UNDER_WAY = 3
-"""Frames sent and not seen yet."""
-MESSAGE_BYTES = 1 << 14
-"""The longest message that a page may send."""
-PATIENCE = 32
-"""Messages that make no sense, after which a connection is closed."""
-BUSY, REFUSED = 4409, 4403
-"""Codes with which a socket is closed."""
+REFUSED = 4403
+"""Code with which a socket is closed."""
+SHARED = "video_gen.web.studio"
 FILES = {
-    "/": ("play.html", "text/html"),
-    "/play.css": ("play.css", "text/css"),
-    "/play.js": ("play.js", "text/javascript"),
+    "/": ("video_gen.web", "play.html"),
+    "/static/look/tokens.css": ("video_gen.look", "tokens.css"),
+    **{
+        f"/static/{name}": (SHARED, f"static/{name}")
+        for name in ("base.css", "pages/play.css", "lib/dom.js", "play/world.js", "play/alone.js")
+    },
 }
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS = SAFE | {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
 }
 
 
-class Outlet:
-    """The newest frame for a page, and what it is to be told, handed from the world's thread to the server's."""
-
-    def __init__(self):
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.changed = asyncio.Event()
-        self.frame: Shown | None = None
-        self.told: list[dict[str, Any]] = []
-
-    def show(self, shown: Shown) -> None:
-        self._from_thread(lambda: setattr(self, "frame", shown))
-
-    def tell(self, what: dict[str, Any]) -> None:
-        self._from_thread(lambda: self.told.append(what))
-
-    def _from_thread(self, change: Callable[[], None]) -> None:
-        def apply() -> None:
-            change()
-            self.changed.set()
-
-        if self.loop is not None:
-            with suppress(RuntimeError):  # the server has ended
-                self.loop.call_soon_threadsafe(apply)
-
-
-def make_app(player: Player, outlet: Outlet, models: Callable[[], list[str]], token: str | None = None) -> FastAPI:
+def make_app(
+    player: Played,
+    outlet: Outlet,
+    models: Callable[[], list[str]],
+    token: str | None = None,
+    close: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """The server's application.
 
-    Args: models: names that can be picked; `token`: what whoever comes has to know; None = whoever is on this machine may come.
+    Args:
+        models: names that can be picked.
+        token: what whoever comes has to know; None = whoever is on this machine may come.
+        close: ends the player.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI):
         outlet.loop = asyncio.get_running_loop()
         yield
-        player.close()
+        close()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     playing = asyncio.Lock()
@@ -90,8 +63,8 @@ def make_app(player: Player, outlet: Outlet, models: Callable[[], list[str]], to
             response.set_cookie("token", token, httponly=True, samesite="strict")
         return response
 
-    for place, (name, kind) in FILES.items():
-        content = resources.files("video_gen.web").joinpath(name).read_bytes()
+    for place, (folder, name) in FILES.items():
+        content, kind = resources.files(folder).joinpath(name).read_bytes(), KINDS[name[name.rfind(".") :]]
 
         async def file(content: bytes = content, kind: str = kind) -> Response:
             return Response(content, media_type=kind)
@@ -105,136 +78,6 @@ def make_app(player: Player, outlet: Outlet, models: Callable[[], list[str]], to
             await socket.close(REFUSED)
             return
         await socket.accept()
-        if playing.locked():
-            with suppress(WebSocketDisconnect, RuntimeError):
-                await socket.send_text(json.dumps({"kind": "busy"}))
-                await socket.close(BUSY)
-            return
-        async with playing:
-            outlet.frame, outlet.told = None, []
-            sender = Sender(socket, outlet)
-            try:
-                await socket.send_text(json.dumps(hello(player, models())))
-                player.play(True)
-                send = asyncio.create_task(sender.run(lambda: hello(player, models())))
-                try:
-                    await receive(socket, player, sender, lambda: {player.model, *models()})
-                finally:
-                    send.cancel()
-                    with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-                        await send
-            except (WebSocketDisconnect, RuntimeError):
-                pass
-            finally:
-                player.play(False)
+        await attend(socket, player, outlet, models, playing)
 
     return app
-
-
-class Sender:
-    """Frames to one page, no faster than it sees them."""
-
-    def __init__(self, socket: WebSocket, outlet: Outlet):
-        self.socket, self.outlet = socket, outlet
-        self.sent, self.seen = 0, 0
-
-    def saw(self, number: int) -> None:
-        self.seen = max(self.seen, min(number, self.sent))
-        self.outlet.changed.set()
-
-    async def run(self, hello: Callable[[], dict[str, Any]]) -> None:
-        last = 0
-        flying: list[int] = []
-        while True:
-            await self.outlet.changed.wait()
-            self.outlet.changed.clear()
-            told, self.outlet.told = self.outlet.told, []
-            for what in told:
-                await self.socket.send_text(json.dumps(hello() if what["kind"] == "model" else what))
-            flying = [number for number in flying if number > self.seen]
-            shown = self.outlet.frame
-            if shown is None or shown.number == last or len(flying) >= UNDER_WAY:
-                continue
-            last, self.sent = shown.number, shown.number
-            flying.append(shown.number)
-            await self.socket.send_bytes(pack(shown))
-
-
-async def receive(socket: WebSocket, player: Player, sender: Sender, models: Callable[[], set[str]]) -> None:
-    """What a page says, until it leaves or talks nonsense for too long."""
-    nonsense = 0
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            return
-        try:
-            obey(message.get("text"), player, sender, models)
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            nonsense += 1
-            await socket.send_text(json.dumps({"kind": "error", "text": f"not understood: {error}"[:200]}))
-            if nonsense >= PATIENCE:
-                await socket.close(1008)
-                return
-
-
-def obey(text: str | None, player: Player, sender: Sender, models: Callable[[], set[str]]) -> None:
-    """One message of a page; `models` are those that it may pick. Raises: ValueError, TypeError, KeyError if it makes no sense."""
-    if text is None or len(text) > MESSAGE_BYTES:
-        raise ValueError("a message is JSON text of some bytes")
-    said = json.loads(text)
-    kind = said["kind"] if isinstance(said, dict) else None
-    if kind == "hold":
-        player.hold(said["action"], whole(said["pressed"]))
-    elif kind == "seen":
-        sender.saw(whole(said["number"]))
-    elif kind == "reset":
-        player.reset(words(said["prompt"]), whole(said["seed"]))
-    elif kind == "record":
-        player.record(bool(said["on"]))
-    elif kind == "save":
-        player.save(words(said["name"]))
-    elif kind == "load":
-        player.load(words(said["name"]))
-    elif kind == "model":
-        if said["name"] not in models():  # and no other folder of this machine, and nothing of the Hub
-            raise ValueError(f"model {said['name']!r:.60} is not among those that can be picked")
-        player.change_model(words(said["name"]))
-    else:
-        raise ValueError(f"no message of kind '{kind}'")
-
-
-def whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
-        raise ValueError(f"{value!r:.40} is no whole number from 0 to 2^32")
-    return value
-
-
-def words(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 2000:
-        raise ValueError(f"{value!r:.40} is no text of up to 2000 letters")
-    return value
-
-
-def pack(shown: Shown) -> bytes:
-    height, width = shown.frame.shape[:2]
-    head = HEADER.pack(shown.number, shown.pressed, shown.made_ms, shown.rate, height, width)
-    return head + shown.frame.tobytes()
-
-
-def hello(player: Player, models: list[str]) -> dict[str, Any]:
-    """What a page needs to know to draw itself."""
-    height, width = player.size
-    return {
-        "kind": "hello",
-        "model": player.model,
-        "models": sorted({player.model, *models}),
-        "keys": list(player.vocabulary.keys),
-        "axes": [axis.model_dump() for axis in player.vocabulary.axes],
-        "fps": player.fps,
-        "height": height,
-        "width": width,
-        "prompt": player.prompt,
-        "seed": player.seed,
-        "states": player.states(),
-        "recording": player.recording,
-    }

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from video_gen import look
-from video_gen.web.studio import create, hub, live, runs, sending
+from video_gen.web.studio import create, hub, live, play, runs, sending
 from video_gen.web.studio.answers import explain_mistakes
 from video_gen.web.studio.guard import Guard
 from video_gen.web.studio.studio import Studio
@@ -20,6 +20,7 @@ PAGES = {"create": "Create", "live": "Live", "play": "Play", "runs": "Runs", "da
 ROUTES: tuple[Callable[[Studio], APIRouter], ...] = (
     create.routes,
     live.routes,
+    play.routes,
     sending.routes,
     runs.routes,
 )

@@ -7,6 +7,7 @@ from video_gen.web.studio.hub import Hub
 from video_gen.web.studio.jobs import Store
 from video_gen.web.studio.live_stream import Live
 from video_gen.web.studio.models import Models
+from video_gen.web.studio.play_world import Remote
 from video_gen.web.studio.process import Apart
 from video_gen.web.studio.queue import Queue
 from video_gen.web.studio.roots import Roots
@@ -33,6 +34,7 @@ class Studio:
         self.models = Models(model, runs)
         self.queue = Queue(Store(output, self.gallery), self.hub, device, model)
         self.watch = RunWatch(runs, self.hub)
+        self.world = Remote(output / "play", self.hub, device)
         self.live = Live(output / "live", self.gallery, self.hub, device)
 
     def start(self) -> None:
@@ -41,9 +43,11 @@ class Studio:
         self.watch.start()
         self.queue.start()
         self.live.start()
+        self.world.start()
 
     def close(self) -> None:
         self.watch.close()
         self.queue.close()
         self.live.close()
+        self.world.close()
         self.apart.close()
