@@ -6,6 +6,7 @@ from pathlib import Path
 import diffusers
 import torch
 
+from benchmarks.fit import fit_table
 from benchmarks.growth import decode_memory_table, growth_table
 from benchmarks.measure import Setting, machine, matrix_peak
 from benchmarks.mfu import mfu_table
@@ -26,6 +27,7 @@ TABLES: dict[str, Callable[[Setting, float], Table]] = {
     "decode_memory": decode_memory_table,
     "growth": growth_table,
     "mfu": mfu_table,
+    "fit": fit_table,
     "wan": wan_table,
 }
 MEMORY = ("vae", "decode_memory")

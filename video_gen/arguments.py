@@ -706,7 +706,7 @@ class Demo(Config):
 
 
 BenchTable = Literal[
-    "transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu", "wan"
+    "transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu", "fit", "wan"
 ]
 
 
