@@ -168,3 +168,25 @@ def test_two_at_once_are_refused(pile, tmp_path):
         with pytest.raises(DataError, match="another process prepares it"):
             made(pile, tmp_path / "set")
     assert made(pile, tmp_path / "set").read == 0
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_nothing(pile, tmp_path):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    whole = made(pile, tmp_path / "whole")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+
+    def loses(what, done, total):
+        if (what, done) == ("looking", 1):
+            cluster.remove_node(node, allow_graceful=False)
+
+    try:
+        rows = prepare(pile, tmp_path / "lost", PrepareConfig(), Workers(ray=cluster.address), loses).rows
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert rows == whole.rows and everything(tmp_path / "lost") == everything(tmp_path / "whole")
