@@ -55,7 +55,10 @@ class Queue:
         self.store, self.hub, self.device, self.first = store, hub, device, model
         self.jobs: dict[int, Job] = {}
         self.under: Under | None = None
-        self.draft: tuple[int, bytes] = (0, b"")  # a job, and its newest picture: kept for who asks a moment after its end
+        self.draft: tuple[int, bytes] = (
+            0,
+            b"",
+        )  # a job, and its newest picture: kept for who asks a moment after its end
         self.trouble: str | None = None
         self.state: tuple[str, str] = ("starting", model)
         self._process: Process | None = None
