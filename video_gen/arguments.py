@@ -706,7 +706,17 @@ class Demo(Config):
 
 
 BenchTable = Literal[
-    "transformer", "training", "sampling", "vae", "vae_quality", "decode_memory", "growth", "mfu", "fit", "wan"
+    "transformer",
+    "training",
+    "sampling",
+    "vae",
+    "vae_quality",
+    "decode_memory",
+    "growth",
+    "mfu",
+    "fit",
+    "wan",
+    "wan_vae",
 ]
 
 
