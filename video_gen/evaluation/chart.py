@@ -9,7 +9,7 @@ from video_gen.evaluation.words import Words
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 30
-COLOURS = 6
+COLOURS = 8
 """Of lines, `--line-0` and on, in the page's style."""
 TICKS = 4
 

@@ -1,8 +1,18 @@
-// Controls show under the pointer or the focus only, so that nothing lies over what is looked at.
+// Nothing lies over what is looked at: a press or the space bar stops a video and lets it go on, arrows step through it.
+const STEP = 1 / 24;
 for (const video of document.querySelectorAll("video")) {
+  const turn = () => (video.paused ? video.play() : video.pause());
   video.tabIndex = 0;
-  for (const name of ["pointerenter", "focus"]) video.addEventListener(name, () => (video.controls = true));
-  for (const name of ["pointerleave", "blur"]) video.addEventListener(name, () => (video.controls = false));
+  video.title = "press: stop or go on; left and right: a step";
+  video.addEventListener("click", turn);
+  video.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: -STEP, ArrowRight: STEP };
+    if (event.key !== " " && !(event.key in steps)) return;
+    event.preventDefault();
+    if (event.key === " ") { turn(); return; }
+    video.pause();
+    video.currentTime = Math.max(0, video.currentTime + steps[event.key]);
+  });
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) video.pause();
 }
 

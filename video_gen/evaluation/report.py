@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from video_gen import look
 from video_gen.evaluation.words import Words
 from video_gen.files import write_text
 
@@ -45,14 +46,14 @@ def write_report(
     head = (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{_asset('page.css')}</style>"
+        f"<title>{html.escape(title)}</title><style>{look.text('tokens.css')}{_asset('page.css')}</style>"
     )
     body = "\n".join(parts)
     write_text(path, f"{head}<main>{body}</main><script>{script}</script></html>\n")
 
 
 def videos(items: Sequence[tuple[Path, str]]) -> str:
-    """Playing videos (mp4 files, caption under each), embedded; controls show under the pointer."""
+    """Playing videos (mp4 files, caption under each), embedded; a press stops one and lets it go on."""
     figures = []
     for path, caption in items:
         data = base64.b64encode(path.read_bytes()).decode()
