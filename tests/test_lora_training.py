@@ -21,6 +21,7 @@ from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.loop import TrainingInterrupted
+from video_gen.training.public import with_init
 from video_gen.training.recipes import DiffusionRun, Stage
 
 QUIET = dict(log_every=1, checkpoint_every=2, tensorboard=False, sample_every=0, compile="off", device="cpu")
@@ -129,10 +130,26 @@ def test_stages_and_start_go_on_from_the_adapter_before(made, tmp_path):
         train_diffusion(run_of(folder, data, lora=narrow), tmp_path / "y")
 
 
+def test_init_brings_what_the_run_does_not_say(made, tmp_path):
+    folder, data = made
+    plain = DiffusionRun(data=data, init=folder / "base", lora=LORA, sampling=SamplingConfig(num_steps=1))
+    run = with_init(plain, print)
+    base = VideoPipeline.from_pretrained(folder / "base")
+    assert run.vae == folder / "base/vae" and run.text.width == 16 and run.transformer == base.transformer.config
+    assert run.diffusion == base.config.diffusion
+    assert run.sampling == base.config.sampling.replace(num_steps=1)
+    said = with_init(plain.model_copy(update={"transformer": TransformerConfig(width=64)}), print)
+    assert said.transformer.width == 64
+    with pytest.raises(ConfigError, match=r"transformer\.width is 64, and 32 in init"):
+        train_diffusion(said.model_copy(update={"latents": folder / "latents", "loop": LOOP}), tmp_path)
+
+
 def test_what_does_not_fit_together_is_said_at_once(made):
     folder, data = made
     with pytest.raises(ValueError, match="init names no model"):
         run_of(folder, data, init=None)
+    with pytest.raises(ValueError, match=r"adam_names embed are of the weights themselves"):
+        run_of(folder, data, optim=OptimConfig(optimizer="muon", adam_names=("embed",)))
     with pytest.raises(ValueError, match=r"lora\.base is bf16 and loop\.precision float32"):
         run_of(folder, data, loop=LOOP.replace(precision="float32"))
 

@@ -24,7 +24,7 @@ from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.loop import TrainingInterrupted
-from video_gen.training.public import with_public
+from video_gen.training.public import with_init
 from video_gen.training.recipes import DiffusionRun, ModeConfig, RoutingConfig
 
 QUIET = dict(log_every=1, checkpoint_every=2, tensorboard=False, sample_every=0, compile="off", device="cpu")
@@ -99,11 +99,11 @@ def test_the_whole_of_a_public_model(made, tmp_path):
 
 def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
     _, base = made
-    run = with_public(run_of(made, modes=ModeConfig(text_dropout=0.3)), print)
+    run = with_init(run_of(made, modes=ModeConfig(text_dropout=0.3)), print)
     assert run.vae == base and run.text.name == str(base.absolute()) and run.modes.text_dropout == 0.3
     assert run.modes.teacher_forcing == 0 and run.diffusion.shift == 3 and run.sampling.solver == "unipc"
     assert run.sampling.num_steps == 1
-    told = with_public(run_of(made, modes=ModeConfig(teacher_forcing=0.7)), print)
+    told = with_init(run_of(made, modes=ModeConfig(teacher_forcing=0.7)), print)
     assert told.modes.teacher_forcing == 0.7
     for changes, said in (
         (dict(transformer=TransformerConfig(width=32, head_dim=16)), "transformer: init is a public model"),
@@ -113,11 +113,11 @@ def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
         (dict(routing=RoutingConfig(skip=0.5)), r"routing\.skip is 0\.5"),
     ):
         with pytest.raises(ConfigError, match=said):
-            with_public(run_of(made, **changes), print)
+            with_init(run_of(made, **changes), print)
     both = save_diffusers(build("a14b-t2v"), tmp_path / "both")
     for changes, said in ((dict(init=both), "say which one"), (dict(expert="low"), "has no two experts")):
         with pytest.raises(ConfigError, match=said):
-            with_public(run_of(made, **changes), print)
+            with_init(run_of(made, **changes), print)
     pictures = save_diffusers(build("i2v"), tmp_path / "i2v")
     with pytest.raises(ConfigError, match="makes videos from a picture"):
         train_diffusion(run_of(made, init=pictures), tmp_path / "y")
@@ -127,7 +127,7 @@ def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
 def test_one_of_two_experts_learns_at_its_times_and_is_put_back_beside_the_other(made, tmp_path, expert, capsys):
     both = save_diffusers(build("a14b-t2v"), tmp_path / "both")
     run = run_of(made, init=both, expert=expert, lora=LoraConfig(rank=2, merged=True))
-    told = with_public(run, print)
+    told = with_init(run, print)
     assert told.diffusion.times == ((0.875, 1.0) if expert == "high" else (0.0, 0.875)) and told.loop.sample_every == 0
     times = Diffusion(told.diffusion).sample_t((1000,), torch.Generator().manual_seed(0))
     assert told.diffusion.times[0] <= times.min() and times.max() <= told.diffusion.times[1]

@@ -43,7 +43,7 @@ from video_gen.training.matching_task import MatchingTask
 from video_gen.training.memory import StepMemory, parameters_by_part, step_memory
 from video_gen.training.monitor import memory_mb
 from video_gen.training.parallel import pick_device
-from video_gen.training.public import new_transformer
+from video_gen.training.public import is_public, new_transformer, with_init
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.task import Task
 from video_gen.training.vae_task import VAETask
@@ -135,6 +135,12 @@ def make_plan(
         caption: how long the texts are.
     Raises: ConfigError if there is no VAE, or `devices` does not divide the batch; ShapeError for sizes it cannot take.
     """
+    if isinstance(run, DiffusionRun) and run.init is not None:
+        if is_public(run.init):
+            raise ConfigError(
+                f"init: {run.init} is a public model; `video-gen plan lora --model {run.init}` plans a LoRA of one"
+            )
+        run = with_init(run, print)
     vae = vae_of(run, vae)
     if devices > 1 and isinstance(run, DistillRun):
         raise ConfigError(f"devices {devices}: `train distill` works on one device; leave it out")

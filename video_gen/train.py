@@ -45,7 +45,7 @@ from video_gen.training.lora_task import LoraTask
 from video_gen.training.matching_task import MatchingTask
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh, pick_device, processes
-from video_gen.training.public import is_public, new_transformer, public_transformer, with_public
+from video_gen.training.public import is_public, new_transformer, public_transformer, with_init
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
 
@@ -76,7 +76,7 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
 
 def encode(run: DiffusionRun) -> None:
     """Fill the caches that training reads, for all stages, and say what is in them."""
-    run = with_public(run, say)
+    run = with_init(run, say)
     check_captions(run)
     for stage in with_split_of_vae(run).stage_runs():
         parts = encode_latents(stage)
@@ -94,7 +94,7 @@ def train_diffusion(run: DiffusionRun, run_dir: Path, resume: Resume = "auto", p
     Raises: ConfigError if there is no VAE, or the model that `init` names does not fit; what `training.loop.train` raises.
     """
     with processes(run.parallel, run.loop) as mesh:
-        run = with_split_of_vae(with_public(run, say), say if mesh.main else lambda text: None)
+        run = with_split_of_vae(with_init(run, say), say if mesh.main else lambda text: None)
         if not run.stages:
             return _train_stage(run, run_dir, run.init, resume, profile, mesh)
         return _train_stages(run, run_dir, resume, profile, mesh)

@@ -1,16 +1,17 @@
-"""Training that starts from a public model: what `init` brings, which a run need not say, and may not say otherwise."""
+"""Training that starts from another model: what `init` brings with it, which a run need not say. A public one brings it all."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from video_gen.config import Config
 from video_gen.errors import ConfigError
 from video_gen.model import foreign
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.families import expert_of
 from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.transformer import VideoTransformer
-from video_gen.model.transformer_config import TransformerConfig
+from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.loading import BOUNDARIES
@@ -20,7 +21,7 @@ from video_gen.sampling.parts import Parts, Transformer, parts_of
 from video_gen.training.recipes import DiffusionRun
 
 BROUGHT = ("vae", "transformer", "text")
-"""What of a run comes from `init`."""
+"""What of a run comes from a public model."""
 
 
 def is_public(path: Path | None) -> bool:
@@ -33,14 +34,36 @@ def is_public(path: Path | None) -> bool:
     return foreign.is_foreign(place)
 
 
-def with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
-    """The run with what `init` brings, if that is a public model: its VAE and text encoder, and where the run says nothing of it
-    how it is sampled and how its diffusion time is drawn. It is taught whole clips, unless the run says `modes.teacher_forcing`.
+def with_init(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
+    """The run with what `init` brings where the run says nothing of it: VAE, text encoder, sizes, how diffusion time is drawn, and
+    how the model is sampled.
 
-    Raises: ConfigError if the run asks for what such a model has not.
+    Raises: ConfigError if the run asks for what a public model has not, or says what that brings itself.
     """
-    if run.init is None or not is_public(run.init):
+    if run.init is None:
         return run
+    if is_public(run.init):
+        return _with_public(run, say)
+    folder = local_folder(run.init)
+    if not (folder / "model.json").is_file():  # what loads the weights says what it is not
+        return run
+    config = read_config(PipelineConfig, folder / "model.json")
+    sizes = read_config(TransformerConfig, folder / "transformer" / "config.json")
+    sizes = sizes.replace(actions=None, action_frames=None)  # those are the data's
+    brought = {"transformer": sizes, "diffusion": config.diffusion, "sampling": config.sampling}
+    changes: dict[str, Any] = {name: _with_told(part, getattr(run, name)) for name, part in brought.items()}
+    whole = {"vae": folder / "vae", "text": read_config(TextConfig, folder / "text" / "config.json")}
+    return run.model_copy(update=changes | {name: x for name, x in whole.items() if name not in run.model_fields_set})
+
+
+def _with_told(part: Config, told: Config) -> Config:
+    """What a model says of a part, with what the run says of it in its place."""
+    return part.replace(**{name: getattr(told, name) for name in told.model_fields_set})
+
+
+def _with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
+    """Whole clips are taught, unless the run says `modes.teacher_forcing`."""
+    assert run.init is not None
     for name in BROUGHT:
         if name in run.model_fields_set and getattr(run, name) != type(run).model_fields[name].default:
             raise ConfigError(f"{name}: init is a public model, {run.init}, which brings its own; leave {name} out")
@@ -50,15 +73,13 @@ def with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
                 f"{name} is {asked:g}, and init, {run.init}, is of a family that knows no such thing; set it to 0"
             )
     parts = parts_of(run.init)
-    told: dict[str, Any] = {name: getattr(run.sampling, name) for name in run.sampling.model_fields_set}
     changes: dict[str, Any] = {
         "vae": run.init,
         "text": parts.text_config,
-        "sampling": parts.config.sampling.replace(**told),
+        "sampling": _with_told(parts.config.sampling, run.sampling),
+        "diffusion": _with_told(parts.config.diffusion, run.diffusion),
     }
-    if "diffusion" not in run.model_fields_set:
-        changes["diffusion"] = parts.config.diffusion
-    changes |= _of_expert(run, changes.get("diffusion", run.diffusion), parts, say)
+    changes |= _of_expert(run, changes["diffusion"], parts, say)
     if "teacher_forcing" not in run.modes.model_fields_set:
         say(f"{run.init}: makes clips in one go, and is trained so (modes.teacher_forcing 0)")
         changes["modes"] = run.modes.replace(teacher_forcing=0.0)

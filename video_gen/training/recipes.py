@@ -193,8 +193,8 @@ class DiffusionRun(Config):
     num_samples: int = Field(default=8, ge=1, le=10_000)
     """Videos per set of samples."""
     init: Path | None = None
-    """A model folder or Hub id whose weights to start from: fine-tuning. Its VAE, text encoder and sizes must be the run's; a
-    public model brings its own (docs/public-models.md)."""
+    """A model folder or Hub id whose weights to start from: fine-tuning. It brings its VAE, text encoder and sizes, its ways of
+    diffusion and sampling, where the run says nothing of them; a public model (docs/public-models.md) always."""
     expert: Literal["high", "low"] | None = None
     """Of an `init` with two experts the one that is trained, at its diffusion times alone: that for much noise, or for little."""
     lora: LoraConfig = LoraConfig()
@@ -232,6 +232,11 @@ class DiffusionRun(Config):
         if self.lora.rank and self.init is None:
             raise ValueError(
                 f"lora.rank is {self.lora.rank}, and init names no model that it is to be an adapter of; set init"
+            )
+        if self.lora.rank and self.optim.adam_names:
+            raise ValueError(
+                f"optim.adam_names {' '.join(self.optim.adam_names)} are of the weights themselves, which a LoRA leaves as they "
+                "are; leave them out, and set optim.optimizer to adamw"
             )
         if self.lora.rank and self.lora.base == "bf16" and self.loop.precision == "float32":
             raise ValueError(
