@@ -1,61 +1,25 @@
-"""Pages of the studio in a real Chromium: `python -m benchmarks.studio runs` tells how soon one can be used, and how it scrolls.
+"""Pages of the studio in a real Chromium: how soon one can be used, and how it scrolls.
+
+    python -m benchmarks.studio runs|gallery|start|drafts
 
 `runs`: 100 runs of 10,000 lines each, written to a temporary folder. Told are the times from the press of Enter to a list that can
 be pressed and to curves that are drawn, with nothing in the server's memory, and the frames a second while the page scrolls.
+`gallery`: the same of 5,000 results. `start`: from the command to a page, and to the shipped model. `drafts`: what the picture that
+becomes clear while steps run adds to the time of sampling.
 """
 
 import argparse
-import os
-import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 from benchmarks.made_runs import write_run
-from video_gen.web.access import listen
-from video_gen.web.studio.app import make_app
+from benchmarks.studio_create import drafts, gallery, start
+from benchmarks.studio_page import CHROMIUM, frames, served
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.studio import Studio
-
-CHROMIUM = os.environ.get("VIDEO_GEN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-SCROLL = """seconds => new Promise(done => {
-  const times = [], begin = performance.now(), far = document.documentElement.scrollHeight - innerHeight;
-  function step(now) {
-    times.push(now);
-    const part = (now - begin) / 1000 / seconds;
-    scrollTo(0, far * (1 - Math.abs(1 - 2 * Math.min(1, part))));
-    if (part < 1) requestAnimationFrame(step); else done(times.slice(1).map((time, index) => time - times[index]));
-  }
-  requestAnimationFrame(step);
-})"""
-"""Down and up again; the milliseconds between frames."""
-
-
-@contextmanager
-def served(studio: Studio) -> Iterator[str]:
-    """The address of a studio in a thread."""
-    import uvicorn
-
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(studio), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-
-
-def frames(page, seconds: float) -> tuple[float, float]:
-    """(frames a second, the longest frame in ms) while a page scrolls."""
-    between = page.evaluate(SCROLL, seconds)
-    return 1000 / (sum(between) / len(between)), max(between)
 
 
 class RunsAlone(Studio):
@@ -115,16 +79,24 @@ def runs_page(browser, count: int, lines: int, rounds: int) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", choices=("runs",))
-    options.add_argument("--count", type=int, default=100)
+    options.add_argument("what", choices=("runs", "gallery", "start", "drafts"))
+    options.add_argument("--count", type=int, help="runs, 100; or results, 5000")
     options.add_argument("--lines", type=int, default=10_000)
     options.add_argument("--rounds", type=int, default=3)
     said = options.parse_args()
+    if said.what == "drafts":
+        drafts(said.rounds)
+        return
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        runs_page(browser, said.count, said.lines, said.rounds)
+        if said.what == "runs":
+            runs_page(browser, said.count or 100, said.lines, said.rounds)
+        elif said.what == "gallery":
+            gallery(browser, said.count or 5000, said.rounds)
+        else:
+            start(browser, said.rounds)
         browser.close()
 
 

@@ -1,4 +1,4 @@
-import { h, unique } from "../lib/dom.js";
+import { h, prose, unique } from "../lib/dom.js";
 
 // A field of the form: its control, its help, what it is if nothing is said, and its value. Values that are as ever are undefined.
 export const words = (name) => name.replaceAll("_", " ");
@@ -10,7 +10,7 @@ export class Field {
     const id = unique(said.name), about = `${id}-help`;
     this.control = this.make(id, about, rows);
     this.reset = h("button", { type: "button", class: "quiet small icon", "aria-label": `${label}: as the model has it`, title: "as the model has it", hidden: true, onclick: () => this.set(undefined, true) }, "↺");
-    this.help = h("span", { class: help ? "help" : "hush", id: about }, said.help);
+    this.help = h("span", { class: help ? "help" : "hush", id: about }, prose(said.help));
     this.element = said.kind === "flag"
       ? h("div", { class: "field" }, h("span", { class: "row" }, h("label", { class: "check", for: id }, this.control, label), this.reset), this.help)
       : h("div", { class: "field" }, h("span", { class: "row spread" }, h("label", { for: id }, label), this.reset), this.control, this.help);

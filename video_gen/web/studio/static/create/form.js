@@ -126,6 +126,7 @@ export class Form {
     const values = this.values;
     const made = await trying(() => post("/api/jobs", values));
     if (!made) return;
+    if (this.element.parentElement.children[1].offsetTop > this.element.offsetTop + 40) this.element.parentElement.children[1].scrollIntoView({ block: "start" });  // below the form, where it is narrow
     this.fields.seed.set((values.seed || 0) + (values.count || 1));  // so that the next press makes others
     this.keep();
   }

@@ -27,6 +27,9 @@ function fill(element, properties, children) {
   return element;
 }
 
+// Text of a docstring: what stands between `backticks` is code.
+export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? h("code", {}, part) : part));
+
 export const find = (selector, within = document) => within.querySelector(selector);
 
 let count = 0;

@@ -66,7 +66,7 @@ export class Wall {
     this.note.textContent = this.empty;
     const gap = 10, room = this.element.clientWidth;
     if (!room) return;
-    const columns = this.columns = Math.max(1, Math.floor((room + gap) / (this.width + gap)));
+    const columns = this.columns = Math.max(room < 460 && this.width < 200 ? 2 : 1, Math.floor((room + gap) / (this.width + gap)));
     const wide = (room - gap * (columns - 1)) / columns, high = Math.round(wide + this.extra);
     const rows = Math.ceil(this.total / columns), step = high + gap;
     this.element.style.height = `${Math.max(0, rows * step - gap)}px`;
