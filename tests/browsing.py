@@ -78,6 +78,23 @@ def opened(browser, address, **options):
     return page, wrong
 
 
+def find_axe() -> Path | None:
+    """axe-core, which checks pages for whoever cannot see or point."""
+    found = Path(os.environ.get("VIDEO_GEN_AXE") or AXE / "node_modules" / "axe-core" / "axe.min.js")
+    return found if found.is_file() else None
+
+
+AXE = Path(sys.prefix) / "axe"
+"""Where `make test-web` puts it."""
+
+
+def fetch_axe() -> Path | None:
+    """axe-core after trying to get it. None = it cannot be had here."""
+    if not find_axe() and shutil.which("npm"):
+        subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", str(AXE), "axe-core@4"])
+    return find_axe()
+
+
 def fetched() -> str | None:
     """A Chromium after trying to get one: by the system's packages, else by playwright. None = it cannot be had here."""
     ways = [["apt-get", "-qq", "update"], ["apt-get", "-qq", "install", "-y", "chromium"]]
@@ -97,4 +114,11 @@ if __name__ == "__main__":
         else "no Chromium is here and none could be installed, so what happens in a browser is skipped; install one "
         "(Debian, Ubuntu: apt install chromium; elsewhere: python -m playwright install chromium), or name it as "
         "VIDEO_GEN_CHROMIUM"
+    )
+    axe = fetch_axe()
+    print(
+        f"axe-core: {axe}"
+        if axe
+        else "no axe-core is here and npm could not install it, so the check of accessibility is skipped; install npm, or "
+        "name axe.min.js as VIDEO_GEN_AXE"
     )

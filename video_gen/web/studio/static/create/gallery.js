@@ -59,7 +59,7 @@ export class Gallery {
     const main = h("button", { class: "shot", data: { main: "" }, "aria-label": `${item.prompt || item.name}, seed ${item.seed}, ${ago(item.made)}`, onclick: () => this.viewer.open(index) },
       h("img", { src: named("poster", item), alt: "", loading: "lazy", decoding: "async", draggable: false, class: small(item) ? "sharp" : "" }));
     const pick = h("input", { type: "checkbox", "aria-label": `choose ${item.prompt || item.name}`, checked: this.chosen.has(item.name), onchange: () => this.choose(item, pick.checked) });
-    const tile = h("article", { class: "tile", draggable: true },
+    const tile = h("div", { class: "tile", draggable: true },
       h("label", { class: "pick" }, pick), main,
       h("p", { class: "caption", title: item.prompt }, h("span", {}, item.prompt || item.name), h("small", { class: "muted numbers" }, `seed ${item.seed ?? "?"} · ${ago(item.made)}`)));
     tile.addEventListener("dragstart", (event) => event.dataTransfer.setData("application/x-result", item.name));
