@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from video_gen.data.check import check
-from video_gen.data.clips import Clips, fit, spread, to_frames, to_video
+from video_gen.data.clips import Clips, spread, to_frames, to_video
 from video_gen.data.config import ClipConfig
 from video_gen.data.folder import content_hash, quarantined, scan, split
 from video_gen.data.video_file import all_frames, probe, read_frames, read_metadata
 from video_gen.data.video_writer import write_video
+from video_gen.data.views import fit
 from video_gen.data.windows import windows
 from video_gen.errors import ConfigError, DataError, ShapeError
 

@@ -195,6 +195,7 @@ def render(report: CheckReport, most: int = SHOWN) -> None:
     table.add_row("codecs", _counted(i.codec for i in good))
     table.add_row("with audio", str(sum(i.has_audio for i in good)))
     windows_of = f"at {config.fps:g} fps, a window every {config.stride or 'clip of'} frames"
+    windows_of += f"; training takes up to {config.views} views of each" if config.views > 1 else ""
     for bucket, clips in report.clips.items():
         table.add_row(f"clips of {bucket_name(bucket)}", f"{clips:,} ({windows_of})")
     files, clips = report.held_out

@@ -12,7 +12,6 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from video_gen.data.actions import actions_of, at_rate, window
@@ -21,8 +20,9 @@ from video_gen.data.folder import Source, content_hash, held_out, look, quaranti
 from video_gen.data.metadata import Changes
 from video_gen.data.packed import File
 from video_gen.data.video_file import frames_at, iterate_frames, probe
+from video_gen.data.views import MIDDLE, View, fit, views_of
 from video_gen.data.windows import best_bucket, windows
-from video_gen.errors import DataError, ShapeError
+from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.vocabulary import Vocabulary
 
 Side = Literal["train", "validation"]
@@ -35,7 +35,8 @@ class Clip:
     """(f, h, w, 3) uint8"""
     caption: str
     clip_id: str
-    """Of the file's content, the window and the size: the same frames have the same id, wherever they lie, however called."""
+    """Of the file's content, the window, the size and the view: the same frames have the same id, wherever they lie, however
+    called."""
     source: File
 
 
@@ -48,7 +49,7 @@ class Clips:
     Args:
         part: `train`, `validation` (held out by content), or `all`.
         progress: is told (done, total) files; each is read whole, for its hash.
-    Raises: DataError if a file cannot be read that is not in quarantine, or if no clip is left.
+    Raises: DataError if a file cannot be read that is not in quarantine, or if no clip is left; ConfigError if it does not fit.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Clips:
         """On which side of the split each clip is."""
         self.buckets: list[Bucket] = []
         """(frames, height, width) of each clip."""
-        self._windows: list[tuple[Source, float]] = []
+        self._windows: list[tuple[Source, float, View]] = []
         self._room = 0
         self._kept: dict[int, np.ndarray] = {}
         bad = quarantined(config.folder)
@@ -84,6 +85,11 @@ class Clips:
         self.notes, self._vocabulary = found.notes, found.vocabulary
         self.vocabulary: Vocabulary | None = found.vocabulary and at_rate(found.vocabulary, config.fps)
         """What the actions mean, at the rate of the clips."""
+        if config.flip and self._vocabulary is not None:
+            raise ConfigError(
+                f"data.flip: {config.folder} has actions, such as {self._vocabulary.names[0]}, which mirroring would make wrong; "
+                "leave it out"
+            )
         for source in found.sources:
             if source.name in bad:
                 self.messages.append(f"{source.name}: in quarantine ({bad[source.name]})")
@@ -114,11 +120,11 @@ class Clips:
         return Clip(video, self.captions[index], self.ids[index], self._windows[index][0].path)
 
     def _decode(self, index: int) -> np.ndarray:
-        source, start = self._windows[index]
+        source, start, view = self._windows[index]
         config, (frames, height, width) = self.config, self.buckets[index]
         times = [start + i / config.fps for i in range(frames)]
         try:
-            video = np.stack([fit(frame, height, width) for frame in iterate_frames(source.path, times)])
+            video = np.stack([fit(frame, height, width, view) for frame in iterate_frames(source.path, times)])
         except DataError as error:
             raise DataError(f"{error}; `video-gen data check {config.folder}` quarantines such files") from None
         return video
@@ -126,7 +132,7 @@ class Clips:
     @property
     def sources(self) -> list[str]:
         """The file of each clip, relative to the folder."""
-        return [source.name for source, _ in self._windows]
+        return [source.name for source, *_ in self._windows]
 
     def name(self, index: int) -> str:
         """The file of a clip, relative to the folder."""
@@ -174,16 +180,19 @@ class Clips:
         if source.actions is not None and self._vocabulary is not None:
             rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, info.fps)
         for start in windows(info, config, bucket):
+            name = f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}"
             caption, changes = said_in(source.caption or "", source.changes, start, bucket[0], config.fps)
-            self._windows.append((source, start))
-            self.captions.append(caption)
-            self.changes.append(changes)
-            self.led.append(source.led)
             rate = info.num_frames / info.duration if info.duration else None
-            self.actions.append(self._window(rows, start, bucket[0], rate))
-            self.ids.append(f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}")
-            self.parts.append(part)
-            self.buckets.append(bucket)
+            done = self._window(rows, start, bucket[0], rate)
+            for view in views_of(name, info, bucket, config) if part == "train" else [MIDDLE]:
+                self._windows.append((source, start, view))
+                self.captions.append(caption)
+                self.changes.append(changes)
+                self.led.append(source.led)
+                self.actions.append(done)
+                self.ids.append(name + view.suffix)
+                self.parts.append(part)
+                self.buckets.append(bucket)
 
     def _window(self, rows: np.ndarray | None, start: float, frames: int, rate: float | None) -> Rows:
         """The actions of a clip; of a still picture nothing is done."""
@@ -219,18 +228,6 @@ def spread(buckets: list[Bucket], count: int) -> list[int]:
     return [
         indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int))
     ]
-
-
-def fit(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale (h, w, 3) uint8 to cover height x width, with antialiasing, and crop the centre."""
-    h, w = frame.shape[:2]
-    if (h, w) == (height, width):
-        return frame
-    scale = max(height / h, width / w)
-    box_h, box_w = height / scale, width / scale  # the part of the source that stays
-    left, top = max(0.0, (w - box_w) / 2), max(0.0, (h - box_h) / 2)
-    box = (left, top, min(w, left + box_w), min(h, top + box_h))
-    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
 def fit_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ Bucket = tuple[int, int, int]
 
 
 class ClipConfig(Config):
-    """How files become clips: windows of `num_frames` at `fps`, resized to cover and centre-cropped to `height` x `width`."""
+    """How files become clips: windows of `num_frames` at `fps`, resized to cover `height` x `width` and cropped."""
 
     folder: Path = Path("data/bounce")
     """Videos and images, at any depth, with captions in metadata.jsonl, metadata.csv, a .txt beside each file, or none."""
@@ -33,6 +33,13 @@ class ClipConfig(Config):
     `num_frames`, `height`, `width` must be one: the size that a model makes unless told otherwise. None = that one only."""
     stride: int | None = Field(default=None, ge=1, le=LONGEST)
     """Frames between the starts of two windows of one video; default the clip's frames (no overlap)."""
+    views: int = Field(default=1, ge=1, le=1_000)
+    """Of each clip to train on: 1 = what fits of it, in the middle. The others are cut out at other places, and drawn from the
+    clip's content, so they are the same every time and are encoded and cached as clips are."""
+    zoom: float = Field(default=1.5, ge=1, le=100)
+    """How much closer a view comes at most, as far as the file has more pixels than the clip."""
+    flip: bool = False
+    """Whether every second view is mirrored. Not for letters, captions that say left and right, or actions."""
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of files held out, chosen by a hash of their content, so that adding files never moves one across."""
     split_seed: int = 0
@@ -40,6 +47,12 @@ class ClipConfig(Config):
     held_out: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Files to hold out by name, in place of a share by content: patterns of their path in the folder, such as `dashcam/*`, or
     in the pile of which it was prepared. So a whole source is held out, and figures tell of footage unlike that of training."""
+
+    @model_validator(mode="after")
+    def _views(self):
+        if self.flip and self.views == 1:
+            raise ValueError("flip mirrors every second view, and views is 1; set it to 2 or more")
+        return self
 
     @model_validator(mode="after")
     def _buckets(self):

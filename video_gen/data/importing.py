@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from video_gen.data.actions import beside, write_actions, write_vocabulary
-from video_gen.data.clips import fit
 from video_gen.data.episodes import Episode
 from video_gen.data.video_writer import write_video
+from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_text, write_text, written
 from video_gen.vocabulary import Vocabulary

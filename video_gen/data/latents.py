@@ -34,6 +34,8 @@ SHARD_CLIPS, SHARD_PIXELS = 128, 2**28
 """A shard holds at most so many clips, and clips of so many pixels together: what a killed process may lose."""
 ENDED = "-ended"
 """What the name of a folder ends in whose latents have the last frame as a still picture behind them."""
+LATER = ("held_out", "views", "zoom", "flip")
+"""Fields that came later: at their defaults they leave the names of indices as they were, of clips that may be there no more."""
 BATCH_PIXELS = 2**23
 """Clips are encoded together up to so many pixels, frames times height times width."""
 
@@ -259,7 +261,8 @@ def _pixels(bucket: Bucket) -> int:
 
 
 def _index_file(folder: Path, config: ClipConfig) -> Path:
-    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=8).hexdigest()
+    later = {name for name in LATER if getattr(config, name) == ClipConfig.model_fields[name].default}
+    digest = hashlib.blake2b(config.model_dump_json(exclude=later).encode(), digest_size=8).hexdigest()
     return folder / f"index-{digest}.jsonl"
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from video_gen.data.actions import beside, write_actions, write_vocabulary
-from video_gen.data.clips import fit
 from video_gen.data.config import RecordConfig
 from video_gen.data.video_writer import write_video
+from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import explained, write_text, written
 from video_gen.vocabulary import Axis, Vocabulary
