@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from video_gen.errors import DataError
+from video_gen.studio import alone
 from video_gen.web.studio.answers import Missing
 from video_gen.web.studio.app import make_app
 from video_gen.web.studio.guard import LONGEST
@@ -101,6 +102,15 @@ def test_nothing_but_the_pages_is_served(client):
 
 def test_bodies_are_limited(client):
     assert client.post("/", content=b"x" * (LONGEST + 1)).status_code in (405, 413)
+
+
+def test_two_studios_in_one_folder_are_one_too_many(tmp_path):
+    with alone(tmp_path / "out"):
+        code = "import sys; from pathlib import Path; from video_gen.studio import alone\nwith alone(Path(sys.argv[1])): pass"
+        second = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
+    assert second.returncode == 1 and "another one is open in" in second.stderr
+    with alone(tmp_path / "out"):
+        pass
 
 
 # -------------------- folders

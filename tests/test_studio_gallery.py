@@ -206,6 +206,21 @@ def test_a_file_that_is_too_large_is_refused_while_it_comes(client, studio, monk
     assert list(studio.uploads.folder.iterdir()) == []
 
 
+def test_a_disk_that_takes_no_more_is_told(client, studio, tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
+    try:
+        sent = client.post("/api/uploads?name=a.png", content=png())
+        asked = client.post("/api/jobs", json={"prompt": "x" * 500})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for answer in (sent, asked):
+        assert answer.status_code == 400 and "cannot be written: it would be larger" in answer.json()["error"]
+    assert list(studio.uploads.folder.iterdir()) == [] and not list(studio.queue.store.queue.iterdir())
+    assert studio.queue.jobs == {}
+
+
 def test_only_names_of_files_that_were_sent_are_found(studio, tmp_path):
     studio.uploads.folder.mkdir(parents=True)
     (studio.uploads.folder / ("a" * 20 + ".png")).symlink_to("/etc/passwd")

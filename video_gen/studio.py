@@ -3,12 +3,13 @@
 import secrets
 import sys
 import webbrowser
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from video_gen.errors import ConfigError
-from video_gen.files import check_folder
+from video_gen.files import check_folder, explained, lock_byte
 from video_gen.web.access import LOOPBACK, address_of, listen
 
 MESSAGE_BYTES = 1 << 16
@@ -42,7 +43,7 @@ def studio(
     except ImportError as error:
         raise ConfigError(f"studio: {error.name} is not installed; pip install 'video-gen[web]'") from None
     check_folder(output)
-    with listen(host, port, "studio") as listener:
+    with alone(output), listen(host, port, "studio") as listener:
         token = None if host in LOOPBACK else secrets.token_urlsafe(16)
         app = make_app(Studio(output, str(model), Roots(runs), Roots(data), device), token)
         address = address_of(host, listener, token)
@@ -56,3 +57,19 @@ def studio(
             app, log_level="warning", ws_max_size=MESSAGE_BYTES, ws_ping_interval=20, server_header=False
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Inside, no other studio makes anything in this folder. Raises: ConfigError if one does; DataError."""
+    with explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / ".lock").open("a+")
+    with file:
+        try:
+            free = lock_byte(file, 0, wait=False)
+        except OSError:  # a disk without locks: whoever starts two there has been told so by nobody
+            free = True
+        if not free:
+            raise ConfigError(f"studio: another one is open in {output}; go there, or give another --output")
+        yield

@@ -98,7 +98,11 @@ def _file(studio: Studio, key: str, value: Any) -> str:
         return str(studio.uploads.file(name).absolute())
     if kind == "result":
         return str(studio.gallery.file(name).absolute())
-    raise ConfigError(f"{key.replace('_', ' ')}: expected a file that was sent, or a result")
+    if kind == "data":
+        root, _, inner = name.partition("/")
+        if (path := studio.data.find(root, inner)).is_file():
+            return str(path)
+    raise ConfigError(f"{key.replace('_', ' ')}: expected a file that was sent, a result, or a clip of a data set")
 
 
 def _jobs(router: APIRouter, studio: Studio) -> None:

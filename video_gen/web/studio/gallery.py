@@ -25,6 +25,11 @@ PLACE = "place"
 """In a folder whose video is on its way: the name that it gets."""
 
 
+SETTLED = 100_000_000
+"""Nanoseconds after a change until another one has another time for sure, whatever clock the disk keeps."""
+UNSEEN = -2
+
+
 class Entry(NamedTuple):
     made: int
     """Nanoseconds since 1970."""
@@ -40,7 +45,7 @@ class Gallery:
         self._lock = threading.Lock()
         self._entries: list[Entry] = []
         self._by_name: dict[str, Entry] = {}
-        self._seen = -1
+        self._seen = UNSEEN
         self._facts: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def entries(self) -> list[Entry]:
@@ -53,7 +58,7 @@ class Gallery:
             if seen != self._seen:
                 self._entries = sorted(_scan(self.folder), reverse=True) if seen >= 0 else []
                 self._by_name = {entry.name: entry for entry in self._entries}
-                self._seen = seen
+                self._seen = seen if time.time_ns() - seen > SETTLED else UNSEEN
             return self._entries
 
     def find(self, name: str) -> Entry:

@@ -5,6 +5,7 @@ It says:     ("loading" | "ready", model)  ("trouble", model, line)  ("step", nu
              ("made" | "stopped", number)  ("failed", number, line)
 """
 
+import gc
 import io
 import json
 import time
@@ -22,6 +23,8 @@ SHARE = 0.02
 """Of the time of sampling that drafts may take."""
 EVERY, TOLD = 0.2, 0.1
 """Seconds between two drafts, and between two words of progress, at least."""
+IDLE = 600.0
+"""Seconds without work after which a model is let go of: others want the memory, too."""
 DONE = "done"
 """The file that says that a folder's video is whole."""
 
@@ -59,6 +62,8 @@ def work(line: Connection, device: str) -> None:
 
     maker = Maker(line, str(pick_device(device)))  # type: ignore[arg-type]
     while True:
+        if not maker.waiting and not line.poll(IDLE):
+            maker.let_go()
         maker.serve(maker.waiting.popleft() if maker.waiting else line.recv())
 
 
@@ -92,7 +97,7 @@ class Maker:
         if wanted == self.held:
             return
         self.line.send(("loading", wanted.model))
-        self.held = self.pipeline = self.draft = None  # there may be memory for one only
+        self.let_go()  # there may be memory for one only
         import torch
 
         from video_gen.sample import load_model
@@ -104,6 +109,16 @@ class Maker:
         strip_of(self.draft(torch.zeros(self.draft.first.shape[0] - 1, 1, 8, 8)))  # the first one is the slowest
         self.held = wanted
         self.line.send(("ready", wanted.model))
+
+    def let_go(self) -> None:
+        """Have no model in memory."""
+        if self.held is not None:
+            import torch
+
+            self.held = self.pipeline = self.draft = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def make(self, order: Order) -> None:
         from video_gen.sample import sample_to_files

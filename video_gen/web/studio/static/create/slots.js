@@ -44,9 +44,9 @@ export class Slots {
       const value = this.values[name], other = CLASH[name].find((clashing) => this.values[clashing]);
       button.disabled = Boolean(other) && !value;
       clear.hidden = !value;
-      element.classList.toggle("full", Boolean(value));
-      const picture = value && (value.poster ? h("img", { src: value.poster, alt: "" }) : h("progress", { max: 1, value: value.sent || 0, "aria-label": "sending" }));
-      button.replaceChildren(picture || icon(kind.glyph), h("span", {}, kind.title));
+      element.classList.toggle("full", Boolean(value) && !value.glyph);
+      const picture = value && !value.glyph && (value.poster ? h("img", { src: value.poster, alt: "" }) : h("progress", { max: 1, value: value.sent || 0, "aria-label": "sending" }));
+      button.replaceChildren(picture || icon(kind.glyph), h("span", {}, value && value.glyph ? value.name : kind.title));
       button.setAttribute("aria-label", `${kind.title}: ${value ? value.name || "chosen" : other ? `not beside ${KINDS[other].title.toLowerCase()}` : kind.hint}`);
     }
   }
@@ -64,6 +64,7 @@ export class Slots {
   async refer(name, reference) {
     const [kind, id] = [reference.slice(0, reference.indexOf(":")), reference.slice(reference.indexOf(":") + 1)];
     if (kind === "result") { this.set(name, { reference, name: id, poster: `/api/results/poster?name=${encodeURIComponent(id)}` }); return; }
+    if (kind === "data") { this.set(name, { reference, name: id.split("/").pop(), glyph: true }); return; }
     const facts = await get(`/api/uploads/facts?id=${encodeURIComponent(id)}`, this.signal);
     this.set(name, { reference, name: facts.name, poster: `/api/uploads/poster?id=${facts.id}` });
   }
