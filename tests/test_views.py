@@ -11,7 +11,7 @@ from test_latents import encode
 from test_training import assert_same_run, stop_after
 
 from video_gen.data.actions import write_actions, write_vocabulary
-from video_gen.data.clips import Clips, to_video
+from video_gen.data.clips import Clips, to_video, videos_of
 from video_gen.data.config import ClipConfig
 from video_gen.data.latents import LatentSet, _index_file, known_latents
 from video_gen.data.prepare.preparing import prepare
@@ -113,6 +113,14 @@ def test_clips_have_views_where_they_train_and_one_where_they_are_held_out(foota
         )
     again = Clips(data(footage)).only("train")
     assert again.ids == train.ids and all(np.array_equal(again[i].video, train[i].video) for i in range(len(train)))
+
+
+def test_several_threads_decode_the_same(footage):
+    clips = Clips(data(footage)).only("train")
+    same = [i for i, bucket in enumerate(clips.buckets) if bucket == BUCKETS[0]]
+    kept = Clips(data(footage)).only("train", keep_bytes=1 << 20)
+    for _ in range(2):
+        assert np.array_equal(videos_of(clips, same), videos_of(kept, same, threads=4))
 
 
 def test_views_are_encoded_once_and_what_was_encoded_without_them_stays(footage, tmp_path):

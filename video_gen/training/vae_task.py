@@ -1,6 +1,7 @@
 """What the loop does for a VideoVAE: reconstruct clips and images."""
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from video_gen.data.batches import BatchSampler
-from video_gen.data.clips import Clips, spread, to_frames, to_video
+from video_gen.data.clips import Clips, spread, to_frames, to_video, videos_of
 from video_gen.data.video_writer import contact_sheet, write_video
 from video_gen.errors import ConfigError
 from video_gen.evaluation.lpips import LPIPS
@@ -21,11 +22,12 @@ from video_gen.model.video_vae import Posterior, VideoVAE
 from video_gen.training.adversarial import PatchDiscriminator, adversarial_losses
 from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.known_data import remember_data
-from video_gen.training.parallel import Mesh
+from video_gen.training.parallel import Mesh, pick_device
 from video_gen.training.recipes import VAELossConfig, VAERun
 from video_gen.training.task import normal
 
 VALIDATION_CLIPS = 48
+DECODERS = 8
 SHEET_CLIPS = 6
 
 
@@ -76,6 +78,9 @@ class VAETask:
         self.sampler = BatchSampler(
             train.buckets, run.loop.batch_size, run.loop.seed, *ranks, accumulation=run.loop.accumulation
         )
+        on_gpu = pick_device(run.loop.device).type == "cuda"
+        self.decoders = min(DECODERS, os.cpu_count() or 1) if on_gpu else 1
+        """Threads that decode a batch: a CPU that trains has no core to spare."""
         self.discriminator = PatchDiscriminator() if run.loss.adversarial else None
         self.lpips = LPIPS.from_file(run.loss.lpips_weights) if run.loss.lpips_weights else None
 
@@ -90,7 +95,7 @@ class VAETask:
         return {"vae": self.vae, **extra}
 
     def batch(self, step: int) -> Mapping[str, Any]:
-        videos = np.stack([self.train[i].video for i in self.sampler.indices(step)])
+        videos = videos_of(self.train, self.sampler.indices(step), self.decoders)
         rng = np.random.default_rng([self.run.loop.seed, step])
         if videos.shape[1] > 1 and rng.random() < self.run.image_fraction:  # one frame of each clip, as an image
             size = len(videos) * self.mesh.data_ranks
