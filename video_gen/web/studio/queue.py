@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from video_gen.command_line import handed_over
@@ -15,37 +14,14 @@ from video_gen.web.studio.form import said, sample_of
 from video_gen.web.studio.hub import Hub
 from video_gen.web.studio.jobs import MOST, Job, Store
 from video_gen.web.studio.process import Process, ending
+from video_gen.web.studio.progress import Under, progress_told, queue_told
 from video_gen.web.studio.worker import Order, Wanted, work
 
 PATIENCE = 10.0
 """Seconds in which the worker may finish a step before it is ended."""
 DEATHS = 3
 """Of the worker, one after the other and before it had a model: then it is started again only for a new job."""
-SHOWN = 200
-"""Jobs that a page is told of."""
 NOT_SAID = ("model", "device", "output", "compile", "count", "format")
-
-
-@dataclass
-class Under:
-    """The video under way."""
-
-    job: int
-    began: float | None = None
-    """When its first step came, on the clock `time.monotonic`."""
-    done: float = 0.0
-    frames: int = 0
-    version: int = 0
-    stopping: bool = False
-    took: list[float] = field(default_factory=list)
-    """Seconds of the job's videos before it."""
-
-    def left(self, videos: int) -> float | None:
-        """Seconds until it and `videos` more are made; None = not known yet."""
-        if self.began is None or self.done < 0.02:
-            return sum(self.took) / len(self.took) * (videos + 1) if self.took else None
-        whole = (time.monotonic() - self.began) / self.done
-        return whole * (1 - self.done) + whole * videos
 
 
 class Queue:
@@ -289,28 +265,11 @@ class Queue:
         self.store.remove(job)
 
     def _tell(self) -> None:
-        order = {"running": 0, "waiting": 1, "failed": 2, "cancelled": 3}
-        jobs = sorted(self.jobs.values(), key=lambda job: (order[job.state], job.place))
-        shown = [
-            {
-                "id": job.id, "state": job.state, "prompt": str(job.options.get("prompt", ""))[:300], "model": job.model,
-                "count": job.count, "made": len(job.made), "seed": job.seed, "error": job.error,
-            }
-            for job in jobs[:SHOWN]
-        ]  # fmt: skip
-        worker = {"state": self.state[0], "model": self.state[1]}
-        self.hub.tell("queue", {"jobs": shown, "total": len(jobs), "worker": worker, "trouble": self.trouble})
+        self.hub.tell("queue", queue_told(self.jobs.values(), self.state, self.trouble))
         self._tell_progress()
 
     def _tell_progress(self) -> None:
-        under = self.under
-        if under is None:
-            self.hub.tell("progress", None)
-            return
-        job = self.jobs[under.job]
-        told = {"id": job.id, "done": under.done, "left": under.left(job.count - len(job.made) - 1)}
-        told |= {"version": under.version, "frames": under.frames, "stopping": under.stopping, "made": len(job.made)}
-        self.hub.tell("progress", told)
+        self.hub.tell("progress", None if self.under is None else progress_told(self.under, self.jobs[self.under.job]))
 
 
 def order_of(job: Job, store: Store) -> Order:
