@@ -1,6 +1,5 @@
 """Reading a whole folder to find what is wrong with it, before training does."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +15,21 @@ from PIL import Image
 from video_gen.data.actions import actions_of, usage
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.duplicates import SIDE, near_duplicates
-from video_gen.data.folder import QUARANTINE, Source, content_hash, held_out, is_prepared, look
+from video_gen.data.folder import (
+    BY_HAND,
+    Source,
+    content_hash,
+    held_out,
+    is_prepared,
+    look,
+    quarantined,
+    write_quarantine,
+)
 from video_gen.data.packed import Packed, address_of, cut_short, lengths
 from video_gen.data.processes import in_processes
 from video_gen.data.video_file import VideoInfo, all_frames, probe
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError
-from video_gen.files import write_text
 from video_gen.vocabulary import Vocabulary
 
 STILL = 0.5
@@ -104,7 +111,7 @@ def check(
     workers: int | None = None,
     read_caption: Callable[[str], object] = lambda text: None,
 ) -> CheckReport:
-    """Decode every frame of every file of `config.folder`, and write its quarantine.jsonl anew.
+    """Decode every frame of every file of `config.folder`, and write its quarantine.jsonl anew, but for what is there by hand.
 
     Args:
         quarantine: which kinds of PROBLEMS go into quarantine; the others are only reported.
@@ -112,6 +119,7 @@ def check(
     Raises: DataError if the folder cannot be read, or a process of the work is killed.
     """
     found = look(config.folder)
+    by_hand = _by_hand(config.folder)
     files: dict[str, FileReport] = {}
     count = min(workers or os.cpu_count() or 1, len(found.sources))
     prepared = is_prepared(config.folder)
@@ -127,6 +135,7 @@ def check(
     ordered = [files[source.name] for source in found.sources]
     problems = _problems(ordered, config, read_caption)
     rows = {name: f"{kind}: {why}" for kind in quarantine for name, why in problems[kind]}
+    rows |= {name: why for name, why in by_hand.items() if name in files}
     kept = [file for file in ordered if file.name not in rows]
     held = held_out(((file.known_as or file.name, file.origin or file.digest) for file in kept), config)
     out = [file for file in kept if (file.origin or file.digest) in held and file.bucket is not None]
@@ -134,7 +143,7 @@ def check(
     for file in kept:
         if file.bucket is not None:
             clips[file.bucket] = clips.get(file.bucket, 0) + file.clips
-    unwritten = _write_quarantine(config.folder / QUARANTINE, rows)
+    unwritten = _write_quarantine(config.folder, rows)
     sides = (len(out), sum(file.clips for file in out))
     return CheckReport(config, ordered, problems, clips, sides, found.notes, found.faults, unwritten, found.vocabulary)
 
@@ -164,18 +173,23 @@ def _problems(
     return problems
 
 
-def _write_quarantine(path: Path, rows: dict[str, str]) -> str | None:
-    """Returns: why it could not be written, if it could not. Without rows there is no file."""
-    if address_of(path):
+def _write_quarantine(folder: Path, rows: dict[str, str]) -> str | None:
+    """Returns: why it could not be written, if it could not."""
+    if address_of(folder):
         return "it lies at an address" if rows else None
     try:
-        if rows:
-            write_text(path, "".join(json.dumps({"file_name": n, "reason": r}) + "\n" for n, r in rows.items()))
-        else:
-            path.unlink(missing_ok=True)
+        write_quarantine(folder, rows)
     except (DataError, OSError) as error:
         return str(error)
     return None
+
+
+def _by_hand(folder: Path) -> dict[str, str]:
+    """What somebody put into quarantine; nothing if the file is damaged, which is about to be written anew."""
+    try:
+        return {name: why for name, why in quarantined(folder).items() if why.startswith(BY_HAND)}
+    except DataError:
+        return {}
 
 
 def render(report: CheckReport, most: int = SHOWN) -> None:

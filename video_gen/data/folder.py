@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import BytesIO
@@ -20,10 +20,12 @@ from video_gen.data.metadata import METADATA, Changes, read_captions
 from video_gen.data.packed import Packed, address_of, read_whole, within
 from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import read_lines, read_text
+from video_gen.files import read_lines, read_text, write_text
 from video_gen.vocabulary import Vocabulary
 
 QUARANTINE = "quarantine.jsonl"
+BY_HAND = "by hand"
+"""How the reason of a file begins that somebody put into quarantine: a check leaves it there."""
 BESIDE = frozenset(
     {".txt", ".json", ".jsonl", ".csv", ".md", ".html", ".yaml", ".yml", ".log", ".py", ".lock", ".npz", ".npy"}
 )
@@ -198,6 +200,18 @@ def quarantined(folder: str | Path) -> dict[str, str]:
                 f"{path}, line {number}: has no file_name; correct it, or run `video-gen data check` again"
             ) from None
     return found
+
+
+def write_quarantine(folder: Path, rows: Mapping[str, str]) -> None:
+    """Names and reasons, whole or not at all; without any there is no file. Raises: DataError if it cannot be written."""
+    path = folder / QUARANTINE
+    if rows:
+        write_text(path, "".join(json.dumps({"file_name": n, "reason": r}) + "\n" for n, r in rows.items()))
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be removed ({error.strerror}); change its rights") from None
 
 
 def content_hash(path: Path | Packed) -> str:

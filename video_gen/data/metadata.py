@@ -47,8 +47,8 @@ def read_captions(folder: Path, metadata: list[Path], names: list[str], others: 
         others: of the files there that are not read.
     """
     found = Captions()
-    by_key = {_key(name): name for name in names}
-    unread = {_key(name): name for name in others}
+    by_key = {key_of(name): name for name in names}
+    unread = {key_of(name): name for name in others}
     for path in metadata:
         here = path.parent.relative_to(folder).as_posix()
         here = "" if here == "." else f"{here}/"
@@ -74,7 +74,7 @@ def _take(
     if text is not None and not isinstance(text, str):
         found.faults.append(f"{where}: text is {text!r}; a caption is words in quotes")
         return
-    name = by_key.get(_key(here + said))
+    name = by_key.get(key_of(here + said))
     if name is None:
         found.faults.append(f"{where}: names '{said}', {_missing(here, said, by_key, unread)}")
         return
@@ -120,7 +120,7 @@ def _changes(said: Any) -> Changes:
 
 
 def _missing(here: str, said: str, by_key: Mapping[str, str], unread: Mapping[str, str]) -> str:
-    key = _key(here + said)
+    key = key_of(here + said)
     if key in unread:
         suffix = Path(unread[key]).suffix or "its kind"
         return f"a file of a kind that is not read ({suffix}); encode it as mp4 or png, or delete the line"
@@ -132,7 +132,7 @@ def _missing(here: str, said: str, by_key: Mapping[str, str], unread: Mapping[st
     return f"which is not in the folder{hint}; add the file or delete the line"
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """The same for all ways in which a name is written: backslashes, ./ in front, blanks around it, composed letters or not."""
     parts = [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".")]
     return unicodedata.normalize("NFC", "/".join(parts))

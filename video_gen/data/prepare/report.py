@@ -66,7 +66,9 @@ def write_sheet(output: Path, groups: dict[str, list[Row]]) -> None:
         chosen = [
             rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(COLUMNS, len(rows))).round().astype(int))
         ]
-        pictures = [p for row in chosen if (p := _picture(output, row)) is not None]
+        pictures = [
+            p for row in chosen if (p := picture_of(output, row.source, row.start_frame, row.end_frame)) is not None
+        ]
         if pictures:
             lines.append((f"{reason} ({len(rows):,})", pictures))
     if not lines:
@@ -82,10 +84,10 @@ def write_sheet(output: Path, groups: dict[str, list[Row]]) -> None:
         sheet.save(temporary, "PNG")
 
 
-def _picture(output: Path, row: Row) -> np.ndarray | None:
+def picture_of(output: Path, source: str, start_frame: int, end_frame: int) -> np.ndarray | None:
     """(72, 128) at most, of the middle of a piece."""
-    facts: Facts | None = load(facts_file(output, row.source))
+    facts: Facts | None = load(facts_file(output, source))
     if facts is None or not len(facts.samples.get("frame", ())):
         return None
-    middle = (row.start_frame + row.end_frame) / 2
+    middle = (start_frame + end_frame) / 2
     return facts.samples["grey"][int(np.abs(facts.samples["frame"] - middle).argmin())]

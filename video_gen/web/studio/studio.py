@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from video_gen.web.studio.data_check import Checks
+from video_gen.web.studio.data_sets import DataSets
 from video_gen.web.studio.gallery import Gallery
 from video_gen.web.studio.hub import Hub
 from video_gen.web.studio.jobs import Store
@@ -35,6 +37,9 @@ class Studio:
         self.queue = Queue(Store(output, self.gallery), self.hub, device, model)
         self.watch = RunWatch(runs, self.hub)
         self.world = Remote(output / "play", self.hub, device)
+        sets = Roots((*data.folders.values(), output / "play" / "recordings"))  # what was played is data, too
+        self.sets = DataSets(sets, output / "data", self.hub)
+        self.checks = Checks(self.hub)
         self.live = Live(output / "live", self.gallery, self.hub, device)
 
     def start(self) -> None:
@@ -50,4 +55,6 @@ class Studio:
         self.queue.close()
         self.live.close()
         self.world.close()
+        self.sets.close()
+        self.checks.close()
         self.apart.close()
