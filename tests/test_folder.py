@@ -272,7 +272,7 @@ def test_a_folder_that_cannot_be_written_is_still_reported(mixed, tmp_path, monk
     def refuse(path, text):
         raise DataError(f"{path}: cannot be written: the disk is read-only; write to another place")
 
-    monkeypatch.setattr("video_gen.data.check.write_text", refuse)
+    monkeypatch.setattr("video_gen.data.folder.write_text", refuse)
     assert main(["data", "check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "unreadable: broken.mp4" in said and "quarantine.jsonl was not written" in said and "read-only" in said
