@@ -24,7 +24,7 @@ export class Gallery {
       label: "what was made", width: SIZES[Number(localStorage.getItem("tiles") ?? 1)] || SIZES[1],
     }, signal);
     this.number = h("span", { class: "muted numbers" });
-    const search = h("input", { type: "search", placeholder: "find by prompt, model or name", "aria-label": "find results", oninput: () => this.find(search.value) });
+    const search = h("input", { type: "search", placeholder: "prompt, model or name", "aria-label": "find results", oninput: () => this.find(search.value) });
     const size = h("button", { class: "quiet icon", "aria-label": "size of the pictures", title: "size of the pictures", onclick: () => this.resize() }, icon("data"));
     this.bin = new Bin(() => this.wall.reload());
     this.picked = h("div", { class: "picked row", role: "group", "aria-label": "chosen results", hidden: true });
