@@ -19,11 +19,16 @@ from video_gen.model.lora_config import LoraConfig
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.transformer import WanTransformer
+from video_gen.sampling import pictures
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion
+from video_gen.training.caches import open_clips
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.loop import TrainingInterrupted
+from video_gen.training.lora_task import LoraTask
+from video_gen.training.pictures import begun_at
+from video_gen.training.pictures import made as counted_of
 from video_gen.training.public import with_init
 from video_gen.training.recipes import DiffusionRun, ModeConfig, RoutingConfig
 
@@ -118,9 +123,65 @@ def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
     for changes, said in ((dict(init=both), "say which one"), (dict(expert="low"), "has no two experts")):
         with pytest.raises(ConfigError, match=said):
             with_init(run_of(made, **changes), print)
-    pictures = save_diffusers(build("i2v"), tmp_path / "i2v")
-    with pytest.raises(ConfigError, match="makes videos from a picture"):
-        train_diffusion(run_of(made, init=pictures), tmp_path / "y")
+
+
+@pytest.mark.parametrize("variant", ["i2v", "a14b-i2v"])
+def test_image_to_video_is_told_in_training_what_it_is_told_in_sampling(made, tmp_path, variant, monkeypatch):
+    base = save_diffusers(build(variant), tmp_path / "base")
+    expert = "low" if variant.startswith("a14b") else None
+    loop = LOOP.replace(sample_every=2, train_steps=4)
+    run = run_of(made, init=base, expert=expert, lora=LoraConfig(rank=2), loop=loop)
+    seen = []
+    original = LoraTask.loss
+
+    def loss(self, batch, step, generators):
+        seen.append((self, batch))
+        return original(self, batch, step, generators)
+
+    monkeypatch.setattr(LoraTask, "loss", loss)
+    train_diffusion(run, tmp_path / "whole")
+    task, batch = seen[0]
+    assert batch["latents"].shape[2] == batch["beside"].shape[2] == 3 and batch["beside"].shape[1] == 20
+    assert ("clip_tokens" in batch) == (variant == "i2v")
+    assert (tmp_path / "whole/samples/step_000004/00.mp4").is_file() == (expert is None)
+    pipe, clips = VideoPipeline.from_pretrained(base), open_clips(run.data)
+    index = task.sampler.indices(0)[0]
+    first = clips[clips.ids.index(task.train.entries[index].clip_id)].video[:1]
+    with pipe.inference():
+        shown = pictures.beside(pipe.sized(32, 32), pipe.block_model([""], run.sampling, 3), first, None, 9).text
+    assert shown.beside is not None
+    torch.testing.assert_close(batch["beside"][:1], shown.beside.float(), rtol=2e-2, atol=2e-2)
+    if variant == "i2v":
+        torch.testing.assert_close(batch["clip_tokens"][0], pipe.vision(first)[0], rtol=2e-2, atol=2e-2)
+    seen.clear()
+    with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
+        stop_after(patch, 3)
+        train_diffusion(run, tmp_path / "cut")
+    train_diffusion(run, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", step=4)
+
+
+def test_a_clip_that_begins_with_its_picture_has_it_clean_at_time_0_and_does_not_count_it(made, tmp_path, monkeypatch):
+    base = save_diffusers(build("ti2v"), tmp_path / "base")
+    data = run_of(made).data.replace(height=64, width=64)
+    run = run_of(made, init=base, lora=LoraConfig(rank=2), data=data, modes=ModeConfig(pictures=0.5))
+    seen = []
+    original = WanTransformer.forward
+
+    def forward(self, noisy, t, *args, **kwargs):
+        seen.append((noisy, t))
+        return original(self, noisy, t, *args, **kwargs)
+
+    monkeypatch.setattr(WanTransformer, "forward", forward)
+    train_diffusion(run, tmp_path / "run")
+    first = [(x, t) for x, t in seen if t.ndim == 2]
+    assert {bool((t[:, 0] == 0).all()) for _, t in first} == {True, False}  # held out, half of the clips begin so
+    assert all((t[:, 1:] > 0).all() for _, t in first)
+    begun, keep = torch.tensor([True, False]), torch.tensor([[True, True, False]] * 2)
+    t = torch.full((2, 3), 0.5)
+    assert begun_at(t, begun).tolist() == [[0, 0.5, 0.5], [0.5, 0.5, 0.5]] and begun_at(t, None) is t
+    assert counted_of(keep, begun, 3).tolist() == [[False, True, False], [True, True, False]]
+    assert counted_of(None, begun, 3).tolist() == [[False, True, True], [True, True, True]]
 
 
 @pytest.mark.parametrize("expert", ["high", "low"])

@@ -35,6 +35,7 @@ from video_gen.training.caches import (
     load_vae_weights,
     load_weights,
     open_clips,
+    pictures_of,
 )
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import ConsistencyTask
@@ -161,7 +162,10 @@ def _train_stage(
         if start is not None and isinstance(transformer, VideoTransformer):
             load_weights(run, local_folder(start), transformer, text)
     kind = LoraTask if run.lora.rank else DiffusionTask
-    task = kind(run, transformer, text, vae, train_set, validation_set, mesh)
+    clips = [entry.clip_id for entry in (*train_set.entries, *validation_set.entries)]
+    with mesh.main_first():
+        pictures = pictures_of(run, clips, vae)
+    task = kind(run, transformer, text, vae, train_set, validation_set, mesh, pictures)
     say_buckets(train_set, task.sampler)
     resolved = run.replace(transformer=transformer.config.model_dump())
     return train(task, run.loop, run.optim, run_dir, resolved.to_yaml(), resume, profile, mesh)

@@ -34,6 +34,8 @@ SHARD_CLIPS, SHARD_PIXELS = 128, 2**28
 """A shard holds at most so many clips, and clips of so many pixels together: what a killed process may lose."""
 ENDED = "-ended"
 """What the name of a folder ends in whose latents have the last frame as a still picture behind them."""
+PICTURED = "-pictured"
+"""And one in which those of the first frame, with nothing behind it, are: as many again."""
 LATER = ("held_out", "views", "zoom", "flip")
 """Fields that came later: at their defaults they leave the names of indices as they were, of clips that may be there no more."""
 BATCH_PIXELS = 2**23
@@ -197,6 +199,8 @@ class LatentSet:
         """What the clips' actions mean; None = they have none."""
         self.ended = self.folder.name.endswith(ENDED)
         """Whether there is an `ending` of each clip."""
+        self.pictured = self.folder.name.endswith(PICTURED)
+        """Whether there are latents of what is known of each clip: its `picture`."""
         self._store = Store(self.folder)
 
     def __len__(self) -> int:
@@ -204,12 +208,15 @@ class LatentSet:
 
     def __getitem__(self, index: int) -> Tensor:
         """(c, f, h, w) float32."""
-        whole = self._read(index)
-        return whole[:, :-1] if self.ended else whole
+        return self._read(index)[:, : self.frames(index)]
 
     def ending(self, index: int) -> Tensor:
         """(c, 1, h, w) float32, the clip's last frame as a still picture; of a set that is `ended`."""
         return self._read(index)[:, -1:]
+
+    def picture(self, index: int) -> Tensor:
+        """(c, f, h, w) float32, of the clip's first frame with nothing behind it; of a set that is `pictured`."""
+        return self._read(index)[:, self.frames(index) :]
 
     def actions(self, index: int) -> Tensor:
         """(pixel frames, a) float32, keys 0 or 1 and axes in [-1, 1]; of a set with a `vocabulary`."""
@@ -234,12 +241,16 @@ class LatentSet:
 
     def frames(self, index: int) -> int:
         """Latent frames of a clip."""
-        return self.entries[index].shape[1] - self.ended
+        return self._bucket(self.entries[index])[0]
 
     @property
     def buckets(self) -> list[Bucket]:
         """(f, h, w) of each clip's latents."""
-        return [(e.shape[1] - self.ended, e.shape[2], e.shape[3]) for e in self.entries]
+        return [self._bucket(entry) for entry in self.entries]
+
+    def _bucket(self, entry: Latent) -> Bucket:
+        f, h, w = entry.shape[1:]
+        return (f // 2 if self.pictured else f - self.ended), h, w
 
     def _read(self, index: int) -> Tensor:
         entry = self.entries[index]

@@ -13,9 +13,10 @@ from video_gen.model.pretrained import local_folder, read_config
 from video_gen.model.shards import PICKLES
 from video_gen.model.text import TextEncoder, build_text_encoder, load_text_config, load_text_encoder
 from video_gen.model.transformer import VideoTransformer
-from video_gen.model.transformer_config import TextConfig, Weights
+from video_gen.model.transformer_config import TextConfig, TransformerConfig, Weights
 from video_gen.model.video_vae import VideoVAE
 from video_gen.model.wan import loading
+from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vae import WanVAE
@@ -41,7 +42,13 @@ class Parts:
     vae: Callable[[], VAE]
     transformer: Callable[[Weights], Transformer]
     text: Callable[[], TextEncoder]
-    vision: Callable[[], PictureEncoder] | None = None
+    sizes: Callable[[], TransformerConfig | WanTransformerConfig]
+    """The transformer's, of which no weights are loaded."""
+    vision_config: VisionConfig | None = None
+
+    @property
+    def vision(self) -> Callable[[], PictureEncoder] | None:
+        return None if self.vision_config is None else partial(load_vision, self.vision_config)
 
 
 def parts_of(path: str | Path) -> Parts:
@@ -75,6 +82,7 @@ def _own(folder: Path, origin: str) -> Parts:
         if not (folder / part).is_dir():
             raise DataError(f"{folder}: holds no {part}/; copy the model again, with all of its folders")
     vae: Any = WanVAE if config.family == "wan" else VideoVAE
+    kind: Any = WanTransformerConfig if config.family == "wan" else TransformerConfig
     return Parts(
         folder=folder,
         origin=origin,
@@ -83,7 +91,8 @@ def _own(folder: Path, origin: str) -> Parts:
         vae=partial(vae.from_pretrained, folder / "vae"),
         transformer=partial(_own_transformer, folder, config),
         text=partial(load_text_encoder, folder / "text"),
-        vision=_own_vision(folder / "vision"),
+        sizes=partial(read_config, kind, folder / "transformer" / "config.json"),
+        vision_config=_own_vision(folder / "vision"),
     )
 
 
@@ -96,8 +105,8 @@ def _own_transformer(folder: Path, config: PipelineConfig, weights: Weights) -> 
     return Experts(first, WanTransformer.from_pretrained(folder / SECOND, weights), config.boundary)
 
 
-def _own_vision(folder: Path) -> Callable[[], PictureEncoder] | None:
-    return partial(load_vision, read_config(VisionConfig, folder / "config.json")) if folder.is_dir() else None
+def _own_vision(folder: Path) -> VisionConfig | None:
+    return read_config(VisionConfig, folder / "config.json") if folder.is_dir() else None
 
 
 def _public(found: foreign.Found, origin: str) -> Parts:
@@ -123,7 +132,8 @@ def _public(found: foreign.Found, origin: str) -> Parts:
         vae=partial(loading.load_vae, found.vae),
         transformer=partial(loading.load_transformers, found),
         text=partial(_public_text, text),
-        vision=partial(load_vision, vision_config(found, origin)) if sizes.image_width is not None else None,
+        sizes=lambda: sizes,
+        vision_config=vision_config(found, origin) if sizes.image_width is not None else None,
     )
 
 

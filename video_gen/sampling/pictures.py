@@ -87,16 +87,30 @@ def beside(
     Source: Wan-Video/Wan2.1, wan/image2video.py and first_last_frame2video.py.
     """
     given = first[:1] if last is None else np.concatenate([first[:1], last])
-    pixels = model.pixels(given[None])
-    video = pixels.new_zeros(1, 3, num_frames, *pixels.shape[3:])
-    known, stride = video.new_zeros(num_frames), model.vae.config.temporal_stride
-    for frame, at in zip(pixels.unbind(2), (0, num_frames - 1)):
-        video[:, :, at], known[at] = frame, 1
-    latents = model.encode_video(video)
-    by_group = torch.cat([known[:1].expand(stride), known[1:]]).unflatten(0, (-1, stride)).T  # (stride, f')
-    mask = by_group[None, :, :, None, None].expand(-1, -1, -1, *latents.shape[3:])
+    latents = model.encode_video(showing_only(model.pixels(given[None]), num_frames))
+    channels = with_mask(latents, model.vae.config.temporal_stride, len(given) == 2)
     n = len(conditioned.text.visible)
     clip = None
     if model.vision is not None:
         clip = finite(model.vision(given), "picture encoder").flatten(0, 1).expand(n, -1, -1).to(model.device)
-    return conditioned.showing(clip, torch.cat([mask, latents], dim=1).expand(n, -1, -1, -1, -1))
+    return conditioned.showing(clip, channels.expand(n, -1, -1, -1, -1))
+
+
+def showing_only(pictures: Tensor, num_frames: int) -> Tensor:
+    """A video (b, 3, num_frames, h, w) that is grey but for its first frame, and for its last where there are two pictures."""
+    video = pictures.new_zeros(len(pictures), 3, num_frames, *pictures.shape[3:])
+    for frame, at in zip(pictures.unbind(2), (0, num_frames - 1)):
+        video[:, :, at] = frame
+    return video
+
+
+def with_mask(latents: Tensor, stride: int, last: bool) -> Tensor:
+    """Latents (b, c, f', h, w) of such a video behind a channel for each pixel frame of a latent one: 1 where that is known.
+
+    Args: stride: pixel frames of a latent frame; the first stands for one, which counts for all. `last`: the last is known, too.
+    """
+    mask = latents.new_zeros(len(latents), stride, *latents.shape[2:])
+    mask[:, :, 0] = 1
+    if last:
+        mask[:, -1, -1] = 1
+    return torch.cat([mask, latents], dim=1)

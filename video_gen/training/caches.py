@@ -13,6 +13,7 @@ from video_gen.data.config import ClipConfig
 from video_gen.data.folder import is_there, quarantined, scan
 from video_gen.data.latents import (
     ENDED,
+    PICTURED,
     Latent,
     LatentSet,
     encode_clips,
@@ -27,14 +28,18 @@ from video_gen.model.frozen_text import encoder_fingerprint, load_text_config, w
 from video_gen.model.pretrained import local_folder
 from video_gen.model.text import ByteTextEncoder, TextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
+from video_gen.model.transformer_config import TextConfig
 from video_gen.model.video_vae import VideoVAE
+from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.progress import bar
 from video_gen.sampling.parts import VAE, parts_of
+from video_gen.sampling.pictures import showing_only
 from video_gen.sampling.stream_state import fingerprint as weights_fingerprint
 from video_gen.shipped import find_model
 from video_gen.training.loop import keep_freed_memory
 from video_gen.training.monitor import say
 from video_gen.training.parallel import pick_device
+from video_gen.training.pictures import Pictures
 from video_gen.training.recipes import DiffusionRun, VAERun
 
 SHARD_TEXTS = 1024
@@ -53,6 +58,8 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     folder = run.latents / vae_fingerprint(run, vae)
     if run.modes.endings:
         folder = folder.with_name(folder.name + ENDED)
+    if takes_pictures(run):
+        folder = folder.with_name(folder.name + PICTURED)
     entries = known_latents(folder, run.data)
     if entries is None:
         stamp = stamp_of(run.data)
@@ -121,6 +128,45 @@ def encode_texts(run: DiffusionRun, captions: Iterable[str]) -> Callable[[str], 
     with bar("captions", "texts") as progress:
         store = fill(run.latents / f"text-{encoder_fingerprint(run.text)}", units, make, progress)
     return lambda text: store.read(unit_name([text])).float()
+
+
+def takes_pictures(run: DiffusionRun) -> bool:
+    """Whether the model is told a picture by latents beside its own."""
+    return isinstance(run.transformer, WanTransformerConfig) and run.transformer.beside_channels > 0
+
+
+def pictures_of(run: DiffusionRun, clips: Iterable[str], vae: VAE) -> Pictures | None:
+    """What clips tell a public model of their pictures; CLIP's tokens of what is not encoded yet are made, sharing the work."""
+    config = run.transformer
+    if not isinstance(config, WanTransformerConfig) or not (config.beside_channels or config.first_frame):
+        return None
+    tokens = encode_pictures(run, clips) if config.image_width is not None else None
+    return Pictures(config, vae.config.temporal_stride, run.modes.pictures, tokens)
+
+
+def encode_pictures(run: DiffusionRun, clips: Iterable[str]) -> Callable[[str], Tensor]:
+    """CLIP's tokens of the first frames of clips, and where the model wants them of the last.
+
+    Returns: a function from a clip to (m, width) float32.
+    """
+    assert run.init is not None and isinstance(run.transformer, WanTransformerConfig)
+    parts, both = parts_of(run.init), run.transformer.image_positions is not None
+    assert parts.vision is not None and parts.vision_config is not None  # what such a transformer comes with
+    told = TextConfig(kind="transformers", name=parts.vision_config.name, subfolder=parts.vision_config.subfolder)
+
+    def make(missing: list[str]) -> Iterator[tuple[str, Tensor]]:
+        opened, encoder = open_clips(run.data), parts.vision().to(pick_device(run.loop.device))  # type: ignore[misc]
+        place = {clip_id: index for index, clip_id in enumerate(opened.ids)}
+        for key in missing:
+            frames = opened[place[key]].video
+            yield key, encoder(frames[[0, -1]] if both else frames[:1]).flatten(0, 1).bfloat16().cpu()
+
+    keys = sorted(clips)
+    units = [keys[start : start + SHARD_TEXTS] for start in range(0, len(keys), SHARD_TEXTS)]
+    folder = run.latents / f"pictures-{encoder_fingerprint(told)}{'-both' if both else ''}"
+    with bar("pictures", "clips") as progress:
+        store = fill(folder, units, make, progress)
+    return lambda clip_id: store.read(clip_id).float()
 
 
 def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer, text: TextEncoder) -> None:
@@ -208,6 +254,10 @@ def _encoder(run: DiffusionRun, vae: VAE) -> Callable[[Tensor], Tensor]:
     def encode(video: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             latents = [part.mean.float() for part in vae.encode_parts(video.to(device))]
+            if takes_pictures(run):
+                given = video[:, :, [0, -1]] if run.transformer.image_positions else video[:, :, :1]  # type: ignore[union-attr]
+                known = showing_only(given.to(device), video.shape[2])
+                latents += [part.mean.float() for part in vae.encode_parts(known)]
             if run.modes.endings:
                 latents.append(vae.encode(video[:, :, -1:].to(device)).mean.float())
             return torch.cat(latents, dim=2)

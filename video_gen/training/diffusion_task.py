@@ -35,6 +35,7 @@ from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.known_data import known_data, remember_data
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh
+from video_gen.training.pictures import TOLD, Pictures, begun_at, made
 from video_gen.training.recipes import DiffusionRun
 from video_gen.training.task import normal, sample_generators, uniform
 
@@ -55,7 +56,7 @@ def block_sizes(frames: int, size: int) -> tuple[int, ...]:
 
 def told(batch: Mapping[str, Any]) -> dict[str, Any]:
     """What of a batch says what was done, and where its clips lead: arguments of `VideoTransformer.forward`, if it does."""
-    found: dict[str, Any] = {name: batch[name] for name in ("ending", "ending_visible") if name in batch}
+    found: dict[str, Any] = {name: batch[name] for name in ("ending", "ending_visible", *TOLD) if name in batch}
     if "actions" in batch:
         found["actions"] = Actions(batch["actions"], batch.get("actions_known"))
         found["clean_actions"] = Actions(batch["actions"], batch.get("past_known"))
@@ -77,6 +78,7 @@ class DiffusionTask:
 
     Args:
         vae: decodes samples on the way and is saved with the model.
+        pictures: what a public model is told of the picture that a clip begins with; None = nothing.
     Raises: ConfigError if a context's processes cannot share the tokens equally.
     """
 
@@ -91,7 +93,9 @@ class DiffusionTask:
         train: LatentSet,
         validation: LatentSet,
         mesh: Mesh | None = None,
+        pictures: Pictures | None = None,
     ):
+        self.pictures = pictures
         self.run, self.transformer, self.text, self.vae = run, transformer, text, vae
         self.train, self.validation = train, validation
         self.diffusion = Diffusion(run.diffusion)
@@ -145,6 +149,9 @@ class DiffusionTask:
             batch["ending"] = torch.stack([self.train.ending(i) for i in indices])
             drawn = rng.random(size)[self.mesh.share(size)] < self.run.modes.endings
             batch["ending_visible"] = torch.tensor([self.train.led(i) or bool(d) for i, d in zip(indices, drawn)])
+        if self.pictures is not None:
+            drawn = rng.random(size)[self.mesh.share(size)]
+            batch |= self.pictures.of(self.train, indices, drawn)
         return batch
 
     def _actions(self, clips: LatentSet, indices: Sequence[int]) -> Tensor:
@@ -232,14 +239,15 @@ class DiffusionTask:
         rounds: int = 1,
     ) -> Tensor:
         """Each sample's loss, (b,); `rounds`: how often history is made again, where it is."""
-        latents = batch["latents"]
-        noise = normal(generators, *latents.shape[1:])
+        latents, begun = batch["latents"], batch.get("begun")
+        noise, t = normal(generators, *latents.shape[1:]), begun_at(t, begun)
         noisy = self.diffusion.add_noise(latents, noise, t)
         text, visible = self.text(batch["text"])
         extra: dict[str, Any] = {"blocks": blocks, "route": route, "context": self.context} | told(batch)
         extra |= self._history(batch, blocks, generators, rounds) if history else {}
         output = self.transformer(noisy, t, text, visible, **extra)
-        return self.diffusion.loss(output, latents, noise, noisy, t, counted(batch, blocks))
+        keep = made(counted(batch, blocks), begun, latents.shape[2])
+        return self.diffusion.loss(output, latents, noise, noisy, t, keep)
 
     def _history(
         self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator], rounds: int = 1
@@ -289,7 +297,7 @@ class DiffusionTask:
         Returns: the history, its first block as it was, and the noise (b, f) of which the network is told.
         """
         text, visible = self.text(batch["text"])
-        known = {name: done for name, done in told(batch).items() if name.endswith("actions")}
+        known = {name: done for name, done in told(batch).items() if name.endswith("actions") or name in TOLD}
         for _ in range(rounds):
             made = noisy
             for step in range(RESAMPLING_STEPS):
@@ -363,7 +371,15 @@ class DiffusionTask:
             "shown": torch.from_numpy(np.stack([shown for _, shown in said])).to(device),
             **({"actions": self._actions(self.validation, clips).to(device)} if self.validation.vocabulary else {}),
             **self._led(clips, device),
+            **self._pictured(clips, device),
         }
+
+    def _pictured(self, clips: list[int], device: torch.device) -> dict[str, Tensor]:
+        """What held-out clips are told of their pictures; the same share of them begins with these each time."""
+        if self.pictures is None:
+            return {}
+        drawn = np.array([i % VALIDATION_CLIPS / VALIDATION_CLIPS for i in clips])
+        return {name: x.to(device) for name, x in self.pictures.of(self.validation, clips, drawn).items()}
 
     def _led(self, clips: list[int], device: torch.device) -> dict[str, Tensor]:
         """The endings of held-out clips that are to be told them, if there are any."""
@@ -378,7 +394,10 @@ class DiffusionTask:
         pipeline, clips = self.pipeline(), self.validation if len(self.validation) else self.train
         count = min(self.run.num_samples, len(clips))
         captions = [clips.caption(i) for i in range(count)]
-        videos = pipeline.generate(captions, seeds=list(range(count)))
+        if self.pictures is not None and self.pictures.config.beside_channels:
+            videos = [self._from_picture(pipeline, clips, i) for i in range(count)]
+        else:
+            videos = pipeline.generate(captions, seeds=list(range(count)))
         for index, (caption, video) in enumerate(zip(captions, videos)):
             write_video(folder / f"{index:02d}.mp4", video, self.run.data.fps, metadata={"prompt": caption})
         from PIL import Image
@@ -386,6 +405,13 @@ class DiffusionTask:
         scale = max(1, 96 // self.run.data.height)
         Image.fromarray(contact_sheet(list(videos), scale=scale)).save(folder / "sheet.png")
         (folder / "captions.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
+
+    def _from_picture(self, pipeline: VideoPipeline, clips: LatentSet, index: int) -> np.ndarray:
+        """A video of a clip's caption that begins as the clip does, and where the model wants that ends so."""
+        latents = clips[index][None].to(pipeline.device)
+        frames = pipeline.decode(latents if self.pictures.config.image_positions else latents[:, :, :1], None)[0][0]  # type: ignore[union-attr]
+        last = {"last_image": frames[-1]} if len(frames) > 1 else {}
+        return pipeline(clips.caption(index), seed=index, image=frames[0], **last)
 
     def save(self, folder: Path) -> None:
         self.pipeline().save_pretrained(folder)
@@ -423,8 +449,14 @@ class DiffusionTask:
         device = next(self.transformer.parameters()).device
         parts = (self.vae.to(device), self._whole(), self.text)
         world, maze = world_of(data.folder), maze_of(data.folder)
+        vision = None
+        if self.pictures is not None and self.pictures.tokens is not None and self.run.init is not None:
+            load = parts_of(self.run.init).vision
+            vision = None if load is None else load()
         family: Family = "wan" if isinstance(self.transformer, WanTransformer) else "video-gen"
-        return VideoPipeline(*parts, self.run.diffusion, clip, self.run.sampling, world, maze=maze, family=family)
+        return VideoPipeline(
+            *parts, self.run.diffusion, clip, self.run.sampling, world, maze=maze, family=family, vision=vision
+        )
 
     def _whole(self) -> Transformer:
         """What a video is made with: of one of two experts that is trained, both."""

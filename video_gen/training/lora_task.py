@@ -24,6 +24,7 @@ from video_gen.sampling.stream_state import fingerprint
 from video_gen.shipped import looks_like_hub_id
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.parallel import Mesh
+from video_gen.training.pictures import Pictures
 from video_gen.training.public import of_expert
 from video_gen.training.recipes import DiffusionRun
 
@@ -46,6 +47,7 @@ class LoraTask(DiffusionTask):
         train: LatentSet,
         validation: LatentSet,
         mesh: Mesh | None = None,
+        pictures: Pictures | None = None,
     ):
         planned = next(transformer.parameters()).is_meta  # of a model that has no weights nothing is known
         self.base = {} if planned else {"base": fingerprint(transformer)}
@@ -55,7 +57,7 @@ class LoraTask(DiffusionTask):
         lora.attach(transformer, run.lora, run.loop.seed)
         if run.lora.start is not None:
             lora.fill(transformer, read_lora(run.lora.start, places).changes, run.lora.start)
-        super().__init__(run, transformer, text.requires_grad_(False), vae, train, validation, mesh)
+        super().__init__(run, transformer, text.requires_grad_(False), vae, train, validation, mesh, pictures)
         self.offload = None
         if run.lora.offload != "off" and not planned:
             if self.mesh.world > 1:

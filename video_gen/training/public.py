@@ -75,6 +75,7 @@ def _with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
     parts = parts_of(run.init)
     changes: dict[str, Any] = {
         "vae": run.init,
+        "transformer": parts.sizes(),
         "text": parts.text_config,
         "sampling": _with_told(parts.config.sampling, run.sampling),
         "diffusion": _with_told(parts.config.diffusion, run.diffusion),
@@ -133,9 +134,4 @@ def public_transformer(run: DiffusionRun, start: Path) -> WanTransformer:
     """
     transformer = of_expert(parts_of(start).transformer(run.lora.base if run.lora.rank else "fp32"), run.expert)
     assert isinstance(transformer, WanTransformer)  # the only public family
-    if transformer.config.beside_channels:
-        raise ConfigError(
-            f"init: {start} makes videos from a picture, and clips are trained here without one; take the model that makes them "
-            "from text"
-        )
     return transformer

@@ -141,6 +141,9 @@ class ModeConfig(Config):
     resampled_rounds: int = Field(default=1, ge=1, le=100)
     """Most times that it is made again, each time after the one made before, so that faults add up as they do in a long video;
     drawn uniformly per step from 1. Each costs two more passes."""
+    pictures: float = Field(default=0.5, ge=0, le=1)
+    """Of a public model that can begin with a picture or without (Wan 2.2's 5B): share of samples that begin with their clip's
+    first frame. Image to video always does, and other models never."""
     endings: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are shown the clip's last frame, as a picture that lies ahead, and learn to lead there: for
     `last_image` and `loop`. Clips that are `led` are always shown it. 0 = none; such clips are refused then."""
