@@ -18,8 +18,8 @@ from video_gen.data.video_file import VideoInfo
 from video_gen.data.video_writer import REPEATABLE, h264_stream, to_yuv420
 
 B_FRAMES = 2
-"""With x264's fastest settings: at equal error 1.2 to 1.6 times the bytes of `veryfast`, coded three times as fast, and decoded
-twice as fast, again and again in training."""
+"""With x264's fastest settings: at equal error a third more bytes than `veryfast`, coded in a third of the time, and decoded in half
+of it, again and again in training (benchmarks/coding.py)."""
 
 
 class Clip:

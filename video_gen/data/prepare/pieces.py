@@ -99,7 +99,8 @@ def pieces_of(facts: Facts, config: PrepareConfig) -> list[Piece]:
 
 
 def against_others(pieces: list[Piece], keep: KeepSettings) -> list[Piece]:
-    """The same, with the reasons that come of other pieces: slide shows, and what looks like an earlier one that is kept."""
+    """The same, with the reasons that come of other pieces: slide shows, and what looks like an earlier one that is kept. Their
+    pictures are let go of."""
     frozen: dict[str, list[bool]] = {}
     for piece in pieces:
         if piece.end - piece.start > 1:
@@ -109,15 +110,14 @@ def against_others(pieces: list[Piece], keep: KeepSettings) -> list[Piece]:
         replace(p, refused="slide show: most of the file stands still") if p.source in shows and not p.refused else p
         for p in pieces
     ]
-    if keep.duplicates:
-        return pieces
-    good = [index for index, piece in enumerate(pieces) if not piece.refused]
-    for later, first in near_duplicates([pieces[i].pictures for i in good], [pieces[i].seconds for i in good]):
-        one, other = pieces[good[later]], pieces[good[first]]
-        pieces[good[later]] = replace(
-            one, refused=f"near-duplicate: looks like {other.source} at {other.start_time:.2f} s"
-        )
-    return pieces
+    if not keep.duplicates:
+        good = [index for index, piece in enumerate(pieces) if not piece.refused]
+        for later, first in near_duplicates([pieces[i].pictures for i in good], [pieces[i].seconds for i in good]):
+            one, other = pieces[good[later]], pieces[good[first]]
+            pieces[good[later]] = replace(
+                one, refused=f"near-duplicate: looks like {other.source} at {other.start_time:.2f} s"
+            )
+    return [replace(piece, pictures=np.zeros((0, SIDE, SIDE), np.uint8)) for piece in pieces]
 
 
 def black_bars(facts: Facts) -> Box:

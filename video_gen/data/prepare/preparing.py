@@ -250,7 +250,7 @@ def _write_all(
     wanted: dict[str, list[Piece]] = {}
     for piece in pieces:
         if not piece.refused and piece.name not in known:
-            wanted.setdefault(piece.source, []).append(replace(piece, pictures=piece.pictures[:0]))
+            wanted.setdefault(piece.source, []).append(piece)
     items = [_Work(sources[name], tuple(own)) for name, own in wanted.items()]
     make = partial(_write, output=output, config=config, vocabulary=vocabulary)
     clips: dict[str, dict[str, Any]] = {}
