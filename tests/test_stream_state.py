@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_stream import PROMPT, pipeline, take, video
 
 from video_gen.cli import main
@@ -102,6 +104,24 @@ def test_a_model_that_was_changed_since_is_refused_with_what_differs(tmp_path, m
     list(other.transformer.parameters())[-1].data.view(-1)[-1] += 1e-3  # one value of all
     with pytest.raises(DataError, match="the weights of transformer/ are others"):
         Stream.load(tmp_path / "state", other)
+
+
+def test_a_state_of_an_older_version_has_later_settings_as_they_are_by_default(pipe, tmp_path):
+    file, other = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
+    with pipe.stream(PROMPT, seed=5) as stream:
+        take(stream, 2)
+        stream.save(file)
+        want = take(stream, 2)
+    tensors, header = load_file(file), json.loads(safe_open(file, "pt").metadata()["stream"])
+    for setting in ("spacing", "first_block_frames", "negative_prompt"):
+        del header["settings"]["model.json"]["sampling"][setting]
+    save_file(tensors, other, {"stream": json.dumps(header)})
+    with Stream.load(other, pipe) as again:
+        assert np.array_equal(take(again, 2), want)
+    header["settings"]["model.json"]["sampling"]["num_steps"] = 99
+    save_file(tensors, other, {"stream": json.dumps(header)})
+    with pytest.raises(DataError, match=r"sampling\.num_steps was 99"):
+        Stream.load(other, pipe)
 
 
 def test_a_state_names_its_model(tmp_path, monkeypatch, capsys):

@@ -275,6 +275,14 @@ def test_another_configuration_in_the_same_folder_is_an_error(tmp_path):
     assert train(Denoise(), loop_config(), OptimConfig(), tmp_path, commented)["step"] == 12
 
 
+def test_a_setting_that_came_later_and_is_off_ends_no_run(tmp_path):
+    run(tmp_path)
+    later = CONFIG + "later: {bound: 0, name: null, list: []}\nmore: false\n"
+    assert train(Denoise(), loop_config(train_steps=14), OptimConfig(), tmp_path, later)["step"] == 14
+    with pytest.raises(TrainingError, match=r"later\.bound was 0 and is now 2"):
+        train(Denoise(), loop_config(train_steps=16), OptimConfig(), tmp_path, later.replace("bound: 0", "bound: 2"))
+
+
 def test_resume_never_sets_the_old_run_aside(tmp_path):
     run(tmp_path)
     train(Denoise(), loop_config(train_steps=4), OptimConfig(), tmp_path, "model: other\n", resume="never")

@@ -143,9 +143,15 @@ def _known_keys(kind: Any, path: Loc) -> list[str]:
 
 
 def differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """(keys that lead there, value before, value now) of what is not the same in two trees of mappings."""
+    """(keys that lead there, value before, value now) of what is not the same in two trees of mappings.
+
+    What only the newer one names, and has off (None, False, 0, nothing), is a setting that came later, and no difference.
+    """
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for key in {**was, **now}:
-            yield from differences(was.get(key), now.get(key), (*path, str(key)))
+            if key not in was and not now[key]:
+                continue
+            before = was.get(key, {} if isinstance(now.get(key), Mapping) else None)
+            yield from differences(before, now.get(key), (*path, str(key)))
     elif was != now:
         yield path, was, now

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from video_gen.config import Config, differences, validate
-from video_gen.errors import DataError
+from video_gen.errors import ConfigError, DataError
 from video_gen.files import write_tensors
 from video_gen.model.keys import KeyValue
 from video_gen.model.transformer import History
@@ -89,7 +90,7 @@ def load_state(path: str | Path, model: VideoModel) -> StreamState:
     """See `Streams.load`."""
     path = Path(path)
     header, tensors = _read(path, with_tensors=True)
-    for (file, *keys), was, now in differences(header.settings, settings_of(model)):
+    for (file, *keys), was, now in differences(_as_now(header.settings, model), settings_of(model)):
         what = f"{file}: {'.'.join(keys)}"
         raise DataError(
             f"{path}: was made by another model: {what} was {was}, and is {now}; load that model, or start a new stream"
@@ -166,13 +167,27 @@ def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
 
 def settings_of(model: VideoModel) -> dict[str, dict[str, Any]]:
     """All that a model folder's settings say, by file; but not where its text encoder lies, whose weights tell."""
-    parts = {
+    return {file: json.loads(config.model_dump_json(exclude={"name"})) for file, config in _configs(model).items()}
+
+
+def _as_now(settings: dict[str, dict[str, Any]], model: VideoModel) -> dict[str, dict[str, Any]]:
+    """Settings that an older version saved, with what came later as it is by default."""
+    found = dict(settings)
+    for file, config in _configs(model).items():
+        name = {"name": config.name} if hasattr(config, "name") else {}
+        with suppress(ConfigError):  # what is not known any more is told as a difference
+            whole = validate(type(config), settings.get(file, {}) | name, file)
+            found[file] = json.loads(whole.model_dump_json(exclude={"name"}))
+    return found
+
+
+def _configs(model: VideoModel) -> dict[str, Any]:
+    return {
         "model.json": model.config,
         "vae/config.json": model.vae.config,
         "transformer/config.json": model.transformer.config,
         "text/config.json": model.text.config,
     }
-    return {file: json.loads(config.model_dump_json(exclude={"name"})) for file, config in parts.items()}
 
 
 def weights_of(model: VideoModel) -> dict[str, str]:

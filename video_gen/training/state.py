@@ -318,10 +318,15 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 
 def _sha256(config_yaml: str) -> str:
-    """Of what is trained: comments, layout and machines do not count."""
-    return hashlib.sha256(
-        json.dumps(fixed_part(yaml.safe_load(config_yaml)), sort_keys=True, default=str).encode()
-    ).hexdigest()
+    """Of what is trained: comments, layout and machines do not count, nor what is off, as settings are that come later."""
+    fixed = _without_off(fixed_part(yaml.safe_load(config_yaml)))
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _without_off(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: part for key, old in value.items() if (part := _without_off(old))}
+    return [_without_off(part) for part in value] if isinstance(value, list) else value
 
 
 def _crc32(file: Path) -> int:
