@@ -18,8 +18,8 @@ from video_gen.data.video_file import VideoInfo
 from video_gen.data.video_writer import REPEATABLE, h264_stream, to_yuv420
 
 B_FRAMES = 2
-"""With x264's fastest settings: at equal error a third more bytes than `veryfast`, coded in a third of the time, and decoded in half
-of it, again and again in training (benchmarks/coding.py)."""
+"""With x264's fastest settings: at equal error a third more bytes than `veryfast`, coded in a third of the time, and decoded in
+half of it, again and again in training (benchmarks/coding.py)."""
 
 
 class Clip:
