@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fastapi.testclient import TestClient
 
 from benchmarks.made_runs import write_run
+from video_gen.errors import TrainingError
 from video_gen.shipped import CONFIGS, config_names
 from video_gen.training.lock import locked
 from video_gen.web.studio.app import make_app
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.run_folder import flat, kind_of, read_config, steps_of
 from video_gen.web.studio.run_log import Log, sketch
+from video_gen.web.studio.run_process import start, stop
 from video_gen.web.studio.run_recipe import Recipe, check
 from video_gen.web.studio.run_rows import Folders, Rows
 from video_gen.web.studio.run_state import condition
@@ -470,6 +473,28 @@ def test_what_a_recipe_would_cost_is_told_without_a_name(client, clips, runs):
     )
     refused = client.post("/api/runs/plan", json={"text": SETTINGS.replace("batch_size: 2", "batch_size: x")})
     assert refused.status_code == 400 and refused.json()["error"].startswith("line 3: 'loop.batch_size' is 'x'")
+
+
+def test_what_was_started_outlives_the_studio_and_is_found_again(runs):
+    # as good as training, and quicker there
+    words = ["video-gen", "worlds", "--num-clips", "2000", "--output", "data/made"]
+    code = (
+        f"from pathlib import Path\nfrom video_gen.web.studio.run_process import start\nstart({words}, Path('runs/a'))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    found = condition(runs / "a")
+    assert found.state == "starting" and found.pid is not None and os.getsid(found.pid) == found.pid
+    try:
+        with pytest.raises(TrainingError, match="trains there already"):
+            start(words, runs / "a")
+        until(lambda: list(Path("data").rglob("*.mp4")))
+        stop(found, runs / "a", again=False)
+        until(lambda: condition(runs / "a").pid is None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(found.pid, 9)
+    ended = condition(runs / "a")
+    assert ended.state == "stopped" and ended.note.startswith("stopped: ")
 
 
 def test_a_run_that_cannot_begin_shows_its_last_line(client, clips, runs):

@@ -115,7 +115,7 @@ def one_line(text: str, most: int = 600) -> str:
 def _by_console(folder: Path, started: dict[str, Any]) -> Condition:
     """Of a run that ended before its loop began: while it read its data, say."""
     code, words = started["code"], last_words(folder)
-    if code in (130, -2, -15):
+    if code in (130, -2, -15) or words.startswith("stopped"):  # the code is not known where the studio ended meanwhile
         return Condition("stopped", words)
     if isinstance(code, int) and code < 0:
         return Condition("killed", f"its process ended {ending(code)}")
