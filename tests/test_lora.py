@@ -192,6 +192,52 @@ def test_halves_doubles_and_other_sizes(tmp_path):
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
 
 
+def test_a_file_that_is_not_whole_or_has_numbers_that_are_none(tmp_path):
+    whole, places = in_dialect("comfy", None), places_of(transformer())
+    save_file(whole, tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    for damaged, said in (
+        (content[:-9], "damaged"),
+        (b"", "is empty"),
+        (pointer, "git-lfs pointer"),
+        (b"GGUF" + content, "damaged"),
+    ):
+        (tmp_path / "a.safetensors").write_bytes(damaged)
+        with pytest.raises(DataError, match=said):
+            read_lora(tmp_path / "a.safetensors", places)
+    whole[f"diffusion_model.{QKV}.lora_A.weight"][0, 0] = torch.nan
+    assert "not finite" in refused(whole, tmp_path)
+
+
+def test_eight_bits_are_read(tmp_path):
+    tensors = {name: x.to(torch.float8_e4m3fn) for name, x in in_dialect("comfy", None).items()}
+    save_file(tensors, tmp_path / "a.safetensors")
+    change = read_lora(tmp_path / "a.safetensors", places_of(transformer())).changes[f"{QKV}.weight"]
+    torch.testing.assert_close(change.up, tensors[f"diffusion_model.{QKV}.lora_B.weight"].float())
+
+
+def test_loras_of_the_hub(tmp_path, monkeypatch):
+    save_file(in_dialect("comfy", None), tmp_path / "style.safetensors")
+    asked = []
+
+    def file(repo, name):
+        asked.append((repo, name))
+        return str(tmp_path / name)
+
+    def folder(repo):
+        asked.append(repo)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", file)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", folder)
+    for path in ("someone/loras/style.safetensors", "someone/loras"):
+        assert len(read_lora(path, places_of(transformer())).changes) == 2
+    assert asked == [("someone/loras", "style.safetensors"), "someone/loras"]
+    with pytest.raises(DataError, match="no such file; give a LoRA"):
+        read_lora(tmp_path / "missing.safetensors", places_of(transformer()))
+
+
 # -------------------- beside the layers
 
 
@@ -258,7 +304,7 @@ def test_dropout_leaves_out_inner_features_and_is_drawn_once_for_a_step():
     assert not torch.equal(layer.eval()(x), want)
 
 
-@pytest.mark.parametrize("checkpointing", ["off", "full"])
+@pytest.mark.parametrize("checkpointing", ["off", pytest.param("full", marks=pytest.mark.slow)])
 def test_blocks_with_adapters_are_traced_whole_and_give_the_same(checkpointing):
     """`fullgraph` fails at the first thing that the compiler cannot follow."""
     torch.compiler.reset()

@@ -16,7 +16,8 @@ from video_gen.files import write_tensors
 from video_gen.model.lora import Change, Changes, named, own_names
 from video_gen.model.lora_config import Dialect
 from video_gen.model.lora_names import Part, Places, parse
-from video_gen.model.pretrained import StoredWeights, check_finite, read_weights
+from video_gen.model.pretrained import StoredWeights, check_finite, local_folder, read_weights
+from video_gen.shipped import looks_like_hub_id
 
 FILE = "lora.safetensors"
 """What a run calls its adapter."""
@@ -44,11 +45,13 @@ def places_of(model: nn.Module) -> Places:
 
 
 def lora_file(path: str | Path) -> Path:
-    """The file that a path means: itself, or of a folder the only LoRA in it.
+    """The file that a path means: itself; of a folder the only LoRA in it; of OWNER/NAME on the Hub, or OWNER/NAME/FILE, likewise.
 
     Raises: DataError if there is none, or several.
     """
     path = Path(path)
+    if not path.exists() and looks_like_hub_id(Path(*path.parts[:2])):
+        path = _from_hub(path)
     if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".bin"):
         raise DataError(
             f"{path}: is a pickle, which is not read; save its tensors as .safetensors with the tool that made it"
@@ -62,6 +65,20 @@ def lora_file(path: str | Path) -> Path:
     if len(found) != 1:
         raise DataError(f"{path}: holds {len(found)} .safetensors files; give the LoRA's own path")
     return found[0]
+
+
+def _from_hub(path: Path) -> Path:
+    """A file of the Hub, or the folder of all of a name, from its cache or downloaded. Raises: DataError."""
+    if len(path.parts) == 2:
+        return local_folder(path)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(hf_hub_download("/".join(path.parts[:2]), "/".join(path.parts[2:])))
+    except (OSError, ValueError, HFValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: no such file, and not to be had from the Hub: {reason}") from None
 
 
 def file_and_scale(text: str) -> tuple[str, float]:
@@ -106,6 +123,9 @@ def read_lora(path: str | Path, places: Places) -> Lora:
         raise DataError(f"{file}: no such file; give a LoRA's .safetensors, or the folder that holds it")
     tensors = read_weights(file)
     metadata = read_metadata(file)
+    tensors = {
+        name: x.float() if x.element_size() == 1 else x for name, x in tensors.items()
+    }  # of fp8 torch knows little
     check_finite(tensors, "LoRA", file)
     found: dict[tuple[str, Part], Tensor] = {}
     said: dict[str, str] = {}
