@@ -52,7 +52,8 @@ class LoraOptions(Options):
     """What the model has learned besides."""
 
     loras: Annotated[tuple[str, ...], Said(name="lora", repeated=True)] = ()
-    """A LoRA, FILE or FILE:SCALE, or a folder that holds one; of any tool's naming. Can be said several times: they add up."""
+    """A LoRA, FILE or FILE:SCALE, a folder that holds one, or OWNER/NAME or OWNER/NAME/FILE on the Hub; of any tool's naming.
+    Can be said several times: they add up."""
 
 
 class ModelsOptions(Options):
