@@ -35,7 +35,7 @@ from video_gen.train import train_diffusion
 from video_gen.training.caches import encode_latents, encode_texts
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.diffusion_task import DiffusionTask
-from video_gen.training.public import with_public
+from video_gen.training.public import with_init
 from video_gen.training.recipes import DiffusionRun, ModeConfig
 
 SIZE = dict(num_frames=17, height=32, width=32)
@@ -177,7 +177,7 @@ def figures(run: DiffusionRun, folder: Path, clips: Clips, settings: Settings) -
 
 def held_out_losses(run: DiffusionRun, pipe: VideoPipeline) -> dict[str, float]:
     """Of whole clips over all bands of diffusion time, and block after block."""
-    run = with_public(run, lambda text: None)
+    run = with_init(run, lambda text: None)
     train, validation = encode_latents(run)
     captions = {text for entry in (*train.entries, *validation.entries) for text in entry.texts}
     assert isinstance(pipe.transformer, WanTransformer)

@@ -25,6 +25,7 @@ from video_gen.model.pretrained import local_folder
 from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.video_vae import VideoVAE
+from video_gen.model.wan.experts import Experts
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.caches import (
     action_sizes,
@@ -46,7 +47,14 @@ from video_gen.training.lora_task import LoraTask
 from video_gen.training.matching_task import MatchingTask
 from video_gen.training.monitor import say
 from video_gen.training.parallel import Mesh, pick_device, processes
-from video_gen.training.public import is_public, new_transformer, public_transformer, with_init
+from video_gen.training.public import (
+    fill_student,
+    is_public,
+    new_transformer,
+    public_transformer,
+    with_init,
+    with_public_teacher,
+)
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
 
@@ -183,17 +191,26 @@ def say_buckets(latents: LatentSet, sampler: BatchSampler) -> None:
 def train_distill(run: DistillRun, run_dir: Path, resume: Resume = "auto", profile: int = 0) -> dict[str, float]:
     """Distil a trained model into `run_dir`, whose model/ is a whole pipeline at the end, for few steps without guidance."""
     teacher = VideoPipeline.from_pretrained(run.teacher, pick_device(run.loop.device))
+    run = with_public_teacher(run, teacher, say)
     known = known_data(run.vae)
     settings = teacher.config.clip.model_dump() | (split_of(known) if known else {})
     run = run.model_copy(update={"data": inherited(run.data, settings, "the teacher's", say)})
-    student, text = VideoTransformer.from_pretrained(run.teacher / "transformer"), copy.deepcopy(teacher.text)
     student_run = run_of_student(run, teacher)
-    if run.init is not None:
+    taught = teacher.transformer
+    assert not isinstance(taught, Experts)  # `with_public_teacher` refuses them
+    student, text = copy.deepcopy(taught), copy.deepcopy(teacher.text)
+    if run.init is not None and is_public(run.init):
+        fill_student(student, student_run, run.init)
+    elif run.init is not None and isinstance(student, VideoTransformer):
         load_weights(student_run, local_folder(run.init), student, text)
     sets = encode_latents(student_run)
+    if text.config.name:  # frozen: read, and not computed in each step
+        said = {text for part in sets for entry in part.entries for text in entry.texts}
+        said |= {teacher.config.sampling.negative_prompt, run.sampling.negative_prompt}
+        teacher.text = text = CachedTextEncoder(text.config, encode_texts(student_run, said))
     parts = (student_run, run.distill, teacher, student)
     if run.distill.method == "matching":
-        critic = VideoTransformer.from_pretrained(run.teacher / "transformer")
+        critic = copy.deepcopy(taught)
         task = MatchingTask(*parts, critic, text, *sets)
     else:
         task = ConsistencyTask(*parts, text, *sets)
@@ -204,7 +221,8 @@ def run_of_student(run: DistillRun, teacher: VideoPipeline) -> DiffusionRun:
     """The student's training as that of a transformer: what a `DistillTask` is told."""
     return DiffusionRun(
         data=run.data,
-        vae=run.vae,
+        init=run.teacher if is_public(run.teacher) else None,
+        vae=run.teacher if is_public(run.teacher) else run.vae,
         latents=run.latents,
         transformer=teacher.transformer.config,
         text=teacher.text.config,

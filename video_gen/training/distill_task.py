@@ -21,6 +21,7 @@ from video_gen.model.flops import BACKWARD
 from video_gen.model.routing import Route
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
+from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.diffusion_task import DiffusionTask, counted, told
 from video_gen.training.judge import JUDGES, Judge
@@ -44,7 +45,7 @@ class DistillTask(DiffusionTask):
         run: DiffusionRun,
         distill: DistillConfig,
         teacher: VideoPipeline,
-        student: VideoTransformer,
+        student: VideoTransformer | WanTransformer,
         text: TextEncoder,
         train: LatentSet,
         validation: LatentSet,
@@ -61,9 +62,9 @@ class DistillTask(DiffusionTask):
         return self.diffusion.to_denoised(output.float(), noisy, t)
 
     def _guided(self, noisy: Tensor, t: Tensor, batch: Mapping[str, Any], extra: dict) -> Tensor:
-        """The teacher's guided estimate; a sample without caption is guided by nothing."""
+        """The teacher's guided estimate, away from its negative prompt; a sample without caption is guided by nothing more."""
         teacher = self.teacher
-        empty = teacher.text.tokenise([""] * len(noisy)).to(noisy.device)
+        empty = teacher.text.tokenise([teacher.config.sampling.negative_prompt] * len(noisy)).to(noisy.device)
 
         def estimate(texts: Tensor) -> Tensor:
             text, visible = teacher.text(texts)

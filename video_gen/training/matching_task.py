@@ -20,6 +20,7 @@ from video_gen.model.actions import of_frames
 from video_gen.model.diffusion import along
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
+from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.solvers import timesteps
 from video_gen.training.diffusion_task import told
@@ -43,8 +44,8 @@ class MatchingTask(DistillTask):
         run: DiffusionRun,
         distill: DistillConfig,
         teacher: VideoPipeline,
-        student: VideoTransformer,
-        critic: VideoTransformer,
+        student: VideoTransformer | WanTransformer,
+        critic: VideoTransformer | WanTransformer,
         text: TextEncoder,
         train: LatentSet,
         validation: LatentSet,

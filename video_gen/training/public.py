@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from video_gen.config import Config
 from video_gen.errors import ConfigError
 from video_gen.model import foreign
@@ -17,8 +19,9 @@ from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.loading import BOUNDARIES
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.config import PipelineConfig
+from video_gen.sampling.model import VideoModel
 from video_gen.sampling.parts import Parts, Transformer, parts_of
-from video_gen.training.recipes import DiffusionRun
+from video_gen.training.recipes import DiffusionRun, DistillRun
 
 BROUGHT = ("vae", "transformer", "text")
 """What of a run comes from a public model."""
@@ -135,3 +138,41 @@ def public_transformer(run: DiffusionRun, start: Path) -> WanTransformer:
     transformer = of_expert(parts_of(start).transformer(run.lora.base if run.lora.rank else "fp32"), run.expert)
     assert isinstance(transformer, WanTransformer)  # the only public family
     return transformer
+
+
+# -------------------- distilling
+
+
+def with_public_teacher(run: DistillRun, teacher: VideoModel, say: Callable[[str], None]) -> DistillRun:
+    """The run with what a public teacher asks for: as it was released it knows whole clips alone, and so does its student, unless
+    the run says `modes.teacher_forcing`.
+
+    Raises: ConfigError for a teacher that is not distilled here, or what it does not know.
+    """
+    transformer = teacher.transformer
+    if isinstance(transformer, VideoTransformer):
+        return run
+    if isinstance(transformer, Experts):
+        raise ConfigError(f"teacher: {run.teacher} has two experts, which are not distilled; take a model with one")
+    if transformer.config.beside_channels:
+        raise ConfigError(
+            f"teacher: {run.teacher} makes videos from a picture beside them, and is not distilled; take one of text to video"
+        )
+    if run.modes.endings:
+        raise ConfigError(
+            f"modes.endings is {run.modes.endings:g}, and the teacher, {run.teacher}, is of a family that knows no such thing; set "
+            "it to 0"
+        )
+    released = not (local_folder(run.teacher) / "model.json").is_file() if not run.teacher.is_file() else True
+    if not released or "teacher_forcing" in run.modes.model_fields_set:
+        return run
+    say(f"{run.teacher}: makes clips in one go, and is distilled so (modes.teacher_forcing 0)")
+    return run.model_copy(update={"modes": run.modes.replace(teacher_forcing=0.0)})
+
+
+def fill_student(student: nn.Module, run: DiffusionRun, start: Path) -> None:
+    """Give a student the weights of an earlier one of the same teacher. Raises: ConfigError if that has other sizes."""
+    found = public_transformer(run, start)
+    if found.config != student.config:
+        raise ConfigError(f"init: {start} has other sizes than the teacher, {run.init}; give an earlier student of it")
+    student.load_state_dict(found.state_dict())
