@@ -38,7 +38,7 @@ from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.public import with_init
 from video_gen.training.recipes import DiffusionRun, ModeConfig
 
-SIZE = dict(num_frames=17, height=32, width=32)
+SIZE: dict[str, Any] = dict(num_frames=17, height=32, width=32)
 GIVEN = 9
 """Frames of a held-out clip that are given; the others are made, and compared."""
 BLOCK = 2
@@ -48,11 +48,11 @@ COLUMNS = (
     "objects there, stream's end",
 )  # fmt: skip
 EQUAL = (
-    "*Loss* is that of held-out clips, denoised as a whole, and block after block with clean history, on the same noise. *PSNR* is of "
-    f"the last {SIZE['num_frames'] - GIVEN} frames of held-out clips against the truth, the first {GIVEN} being given. *Objects there* "
-    "is the share of frames in which all objects are found that the caption tells of: in clips that begin with a true frame, and in "
-    "the last 17 frames of streams that do. *stands still* repeats the last frame given; *true clips, decoded* are the VAE's "
-    "reconstructions, above which no model here gets."
+    "*Loss* is that of held-out clips, denoised as a whole, and block after block with clean history, on the same noise. *PSNR* "
+    f"is of the last {SIZE['num_frames'] - GIVEN} frames of held-out clips against the truth, the first {GIVEN} being given. "
+    "*Objects there* is the share of frames in which all objects are found that the caption tells of: in clips that begin with a "
+    "true frame, and in the last 17 frames of streams that do. *stands still* repeats the last frame given; *true clips, decoded* "
+    "are the VAE's reconstructions, above which no model here gets."
 )
 
 
@@ -162,7 +162,9 @@ def figures(run: DiffusionRun, folder: Path, clips: Clips, settings: Settings) -
             clip, caption = clips[i].video, clips.captions[i]
             more = pipe(caption, seed=i, video=clip[:GIVEN], num_frames=len(clip), block_frames=BLOCK, **options)
             followed.append((more[GIVEN:], clip[GIVEN:]))
-            long = pipe(caption, seed=i, image=clip[0], num_frames=settings.stream_frames, block_frames=BLOCK, **options)
+            long = pipe(
+                caption, seed=i, image=clip[0], num_frames=settings.stream_frames, block_frames=BLOCK, **options
+            )
             began.append(measure_video(long[: len(clip)], caption))
             streamed.append(measure_video(long[-len(clip) :], caption))
             progress(i + 1, settings.videos)

@@ -1,8 +1,8 @@
 """A small public model: diffusers' classes, trained by a loop of its own on the world `bounce`, and saved as diffusers saves it.
 
 Nothing of this project's training is in it, so that what comes in through `from_pretrained` is a stranger's: a
-`WanTransformer3DModel` that makes clips as a whole, an `AutoencoderKLWan` of Wan 2.1's shape (trained as our WanVAE, which is faster,
-and handed over), and a UMT5 of random weights, which tells words apart and no more.
+`WanTransformer3DModel` that makes clips as a whole, an `AutoencoderKLWan` of Wan 2.1's shape (trained as our WanVAE, which is
+faster, and handed over), and a UMT5 of random weights, which tells words apart and no more.
 """
 
 from pathlib import Path
