@@ -20,12 +20,14 @@ from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_video
 from video_gen.data.config import bucket_name
 from video_gen.data.latents import LatentSet
-from video_gen.errors import exit_code
+from video_gen.errors import ConfigError, exit_code
 from video_gen.model.pretrained import local_folder
 from video_gen.model.text import CachedTextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
+from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
 from video_gen.model.wan.experts import Experts
+from video_gen.sampling.parts import VAE, parts_of
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.training.caches import (
     action_sizes,
@@ -69,18 +71,31 @@ def train_vae(run: VAERun, run_dir: Path, resume: Resume = "auto", profile: int 
     """Train a VAE into `run_dir`, whose model/ holds vae/ at the end. Returns what `training.loop.train` returns."""
     with processes(run.parallel, run.loop) as mesh:
         torch.manual_seed(run.loop.seed)  # the initial weights, the one use of the global generator
-        vae = VideoVAE(run.vae)
+        vae = new_vae(run)
         for size in run.data.sizes:
             vae.latent_shape(*size)  # refuses what does not fit, before a file is read
         clips = open_clips(run.data)
         train_clips, held_out = clips.only("train", KEPT_BYTES), clips.only("validation", KEPT_BYTES // 8)
         say_held_out(len(held_out), len(set(held_out.sources)), say)
-        if run.init is None:
+        if isinstance(vae, VideoVAE) and run.init is None:
             vae.fit_linear_path(linear_clips(train_clips))
-        else:
+        elif isinstance(vae, VideoVAE):
+            assert run.init is not None
             load_vae_weights(run, local_folder(run.init), vae)
         task = VAETask(run, vae, train_clips, held_out, mesh)
         return train(task, run.loop, run.optim, run_dir, run.to_yaml(), resume, profile, mesh)
+
+
+def new_vae(run: VAERun) -> VAE:
+    """A VAE of the run's sizes; or that of the public model that `init` names, with its weights.
+
+    Raises: ConfigError if such a run says sizes of its own.
+    """
+    if run.init is None or not is_public(run.init):
+        return VideoVAE(run.vae)
+    if run.vae != VAEConfig():
+        raise ConfigError(f"vae: the sizes of {run.init}'s VAE are its own; leave vae out")
+    return parts_of(run.init).vae().float().requires_grad_(True)
 
 
 def encode(run: DiffusionRun) -> None:

@@ -17,7 +17,7 @@ from video_gen.data.clips import to_frames, to_video
 from video_gen.data.config import WorldConfig
 from video_gen.data.worlds import draw, simulate
 from video_gen.evaluation.physics import VideoMeasures, measure_video
-from video_gen.model.video_vae import VideoVAE
+from video_gen.sampling.parts import VAE
 from video_gen.sampling.pipeline import VideoPipeline, plan_blocks
 from video_gen.sampling.rollout import advance, begin
 from video_gen.sampling.solvers import generators_for
@@ -102,7 +102,7 @@ def roll_out(
     return LongVideos(captions, np.concatenate(chunks, axis=1), torch.cat(latents, dim=2))
 
 
-def floors(world: WorldConfig, vae: VideoVAE) -> tuple[LongVideos, LongVideos]:
+def floors(world: WorldConfig, vae: VAE) -> tuple[LongVideos, LongVideos]:
     """The world's own videos, and what the VAE makes of them; the latents are the same."""
     worlds = [simulate(world, i) for i in range(world.num_clips)]
     captions, videos = [w.caption for w in worlds], np.stack([draw(w) for w in worlds])
@@ -111,7 +111,7 @@ def floors(world: WorldConfig, vae: VideoVAE) -> tuple[LongVideos, LongVideos]:
 
 
 @torch.no_grad()
-def reconstruct(videos: np.ndarray, vae: VideoVAE, chunk_latents: int = 16) -> tuple[np.ndarray, Tensor]:
+def reconstruct(videos: np.ndarray, vae: VAE, chunk_latents: int = 16) -> tuple[np.ndarray, Tensor]:
     """What the VAE makes of videos (n, f, h, w, 3) uint8, chunk by chunk, and the latents; of each as many frames as it takes."""
     device, stride = next(vae.parameters()).device, vae.config.temporal_stride
     videos = videos[:, : 1 + (videos.shape[1] - 1) // stride * stride]

@@ -19,7 +19,7 @@ from video_gen.data.clips import to_video
 from video_gen.data.folder import content_hash
 from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.evaluation.foreign import load_foreign
-from video_gen.model.video_vae import VideoVAE
+from video_gen.sampling.parts import VAE
 
 I3D_SIZE, I3D_LEAST = 224, 10
 """Pixels and frames that I3D takes."""
@@ -62,7 +62,7 @@ class Features:
         return {key: getattr(self, key) for key in ("about", "frames", "size", "resampling", "weights")}
 
 
-def open_features(what: str, vae: VideoVAE | None, device: torch.device, clip_frames: int) -> Features:
+def open_features(what: str, vae: VAE | None, device: torch.device, clip_frames: int) -> Features:
     """Features by what was asked for; see above.
 
     Args: vae: of the model that is measured. `clip_frames`: frames of a clip.
@@ -146,7 +146,7 @@ def drawn(seed: int = 0, device: str | torch.device = "cpu") -> Features:
     )
 
 
-def of_vae(vae: VideoVAE) -> Features:
+def of_vae(vae: VAE) -> Features:
     """Mean and deviation over places of each channel of a VAE's latents."""
     digest = hashlib.blake2b(digest_size=8)
     for weight in vae.encoder.state_dict().values():

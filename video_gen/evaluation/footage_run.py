@@ -16,8 +16,8 @@ from video_gen.evaluation.drift import reconstruct
 from video_gen.evaluation.footage import OTHER, REFERENCE, Measures, VideoSet, distances_of, gains
 from video_gen.evaluation.vbench import VBenchFolder
 from video_gen.files import read_lines
-from video_gen.model.video_vae import VideoVAE
 from video_gen.progress import bar
+from video_gen.sampling.parts import VAE
 from video_gen.sampling.pipeline import VideoPipeline
 
 What = Literal["vae", "continuation", "generation"]
@@ -52,7 +52,7 @@ class Chosen:
         return len(self.indices)
 
 
-def given_frames(given: int | None, data: ClipConfig, vae: VideoVAE | None) -> int:
+def given_frames(given: int | None, data: ClipConfig, vae: VAE | None) -> int:
     """Frames that a continuation goes on from; None = about half of the clip.
 
     Raises: ShapeError if latents take no so many, or none are left to make.
@@ -83,7 +83,7 @@ class Run:
         chosen: Chosen,
         data: ClipConfig,
         pipeline: VideoPipeline | None,
-        vae: VideoVAE | None,
+        vae: VAE | None,
         parts: Sequence[What],
         seed: int,
         settings: dict[str, Any],

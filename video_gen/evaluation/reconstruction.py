@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_gen.errors import ConfigError
-from video_gen.model.video_vae import VideoVAE
+from video_gen.sampling.parts import VAE
 
 HALF_WINDOW = 5
 """Pixels at the border around which no window of SSIM is whole."""
@@ -52,7 +52,7 @@ def detail(video: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_reconstruction(vae: VideoVAE, clips: Iterable[Tensor]) -> dict[str, Any]:
+def measure_reconstruction(vae: VAE, clips: Iterable[Tensor]) -> dict[str, Any]:
     """PSNR, SSIM and flicker of a VAE's reconstructions (of the posterior's mean).
 
     Args: clips: batches (b, 3, f, h, w) in [-1, 1] of one shape.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from video_gen.errors import ShapeError
+from video_gen.model.linear_path import LinearPath
 from video_gen.model.vae_layers import Cache, Caches, Stream
 
 PART_FRAMES = 4
@@ -43,6 +44,8 @@ class CausalVAE:
     """
 
     config: Any
+    linear: LinearPath | None
+    """A closed-form path beside the network; None where there is none."""
 
     # -------------------- the whole at once
 
@@ -115,6 +118,15 @@ class CausalVAE:
         for part in latents.split(frames, dim=2):
             video, caches = self.tiled_decode_chunk(part, caches, tile)
             yield video
+
+    def linear_reconstruction(self, video: Tensor) -> Tensor:
+        """What the linear path alone makes of a video: the floor."""
+        if self.linear is None:
+            raise ShapeError(
+                "this VAE has no linear path, or linear_path is off in its config: there is no linear reconstruction"
+            )
+        self._check_video(video, starts=True)
+        return self.linear.decode(self.linear.encode(video, True), True)
 
     # -------------------- the statistics
 

@@ -9,7 +9,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from video_gen.errors import ShapeError
 from video_gen.model.linear_path import LinearPath
 from video_gen.model.pretrained import Pretrained
 from video_gen.model.vae_config import VAEConfig
@@ -95,13 +94,6 @@ class VideoVAE(nn.Module, CausalVAE, Pretrained):
         """Measure the linear path on training clips (b, 3, f, h, w), before training."""
         if self.linear is not None:
             self.linear.fit(video)
-
-    def linear_reconstruction(self, video: Tensor) -> Tensor:
-        """What the linear path alone makes of a video: the floor."""
-        if self.linear is None:
-            raise ShapeError("linear_path is off in this VAE's config: there is no linear reconstruction")
-        self._check_video(video, starts=True)
-        return self.linear.decode(self.linear.encode(video, True), True)
 
     # -------------------- parts
 

@@ -1,4 +1,4 @@
-"""What the loop does for a VideoVAE: reconstruct clips and images."""
+"""What the loop does for a VAE: reconstruct clips and images."""
 
 import copy
 import os
@@ -18,7 +18,10 @@ from video_gen.errors import ConfigError
 from video_gen.evaluation.lpips import LPIPS
 from video_gen.evaluation.reconstruction import halved, psnr
 from video_gen.model.flops import vae_training_flops
-from video_gen.model.video_vae import Posterior, VideoVAE
+from video_gen.model.vae_config import VAEConfig
+from video_gen.model.vae_contract import Posterior
+from video_gen.model.wan.vae import WanVAE
+from video_gen.sampling.parts import VAE
 from video_gen.training.adversarial import PatchDiscriminator, adversarial_losses
 from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.known_data import remember_data
@@ -69,7 +72,7 @@ class VAETask:
     tokens_per_step: float | None = None
     judge: Judge | None = JUDGES["vae"]
 
-    def __init__(self, run: VAERun, vae: VideoVAE, train: Clips, validation: Clips, mesh: Mesh | None = None):
+    def __init__(self, run: VAERun, vae: VAE, train: Clips, validation: Clips, mesh: Mesh | None = None):
         self.run, self.vae, self.train, self.validation = run, vae, train, validation
         self.mesh = mesh or Mesh()
         if self.mesh.context is not None:
@@ -137,9 +140,10 @@ class VAETask:
         return total, {**parts, "psnr": 10 * torch.log10(4 / mse)}
 
     def flops(self, batch: Mapping[str, Any], step: int) -> int:
-        """Without the discriminator and LPIPS."""
+        """Without the discriminator and LPIPS; 0 for a public VAE, whose are not counted."""
         b, f, h, w = batch["video"].shape[:4]
-        return vae_training_flops(self.run.vae, b, (f, h, w))
+        config = self.vae.config
+        return vae_training_flops(config, b, (f, h, w)) if isinstance(config, VAEConfig) else 0
 
     def validate(self, step: int) -> dict[str, float]:
         own: dict[str, list[float]] = {"psnr": [], "psnr_linear": []}
@@ -168,7 +172,13 @@ class VAETask:
 
     def save(self, folder: Path) -> None:
         """Measure the latents' statistics, so that whoever uses the VAE gets zero mean, and unit variance or as `channel_weight`
-        has it."""
+        has it. A public VAE keeps its own: the models of its latents know no others."""
+        if not isinstance(self.vae, WanVAE):
+            self._measure_statistics()
+        self.vae.save_pretrained(folder / "vae")
+        remember_data(folder / "vae", self.run.data)
+
+    def _measure_statistics(self) -> None:
         count, total, squares = 0, torch.zeros(1), torch.zeros(1)
         for video in self._batches(self.train, spread(self.train.buckets, self.run.statistics_clips)):
             latents = self.vae.encode(video).mean.double().cpu()
@@ -182,12 +192,10 @@ class VAETask:
             size = channel_gains(self.vae, first) ** self.run.channel_weight
             size = size / size.square().mean().sqrt()
             self.vae.set_latent_statistics(torch.zeros_like(size), 1 / size)
-        self.vae.save_pretrained(folder / "vae")
-        remember_data(folder / "vae", self.run.data)
 
     def on(self, modules: Mapping[str, nn.Module]) -> Self:
         other = copy.copy(self)
-        other.vae, other.discriminator = cast(VideoVAE, modules["vae"]), cast(Any, modules.get("discriminator"))
+        other.vae, other.discriminator = cast(VAE, modules["vae"]), cast(Any, modules.get("discriminator"))
         return other
 
     def _batches(self, clips: Clips, chosen: list[int]):
@@ -212,7 +220,7 @@ def frames(video: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def channel_gains(vae: VideoVAE, video: Tensor) -> Tensor:
+def channel_gains(vae: VAE, video: Tensor) -> Tensor:
     """By how much each channel of the latents changes the picture, (c,): the root mean square of what noise on it does."""
     latents = vae.encode(video).mean.float()
     plain, gains = vae.decode(latents), []

@@ -137,6 +137,7 @@ class WanVAE(nn.Module, CausalVAE, Pretrained):
     """
 
     Config = WanVAEConfig
+    linear = None
 
     def __init__(self, config: WanVAEConfig):
         super().__init__()
