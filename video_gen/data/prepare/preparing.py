@@ -175,7 +175,8 @@ def _look_at_all(
     """The pieces of all files in their order, rows of those that cannot be read, seconds in all, and how many were read now."""
     of: dict[str, tuple[list[Piece], Row | None, float]] = {}
     read = 0
-    for source, (pieces, row, seconds, new) in workers.each(partial(_look, output=output, config=config), sources):
+    large_first = sorted(sources, key=lambda source: -length_of(path_of(source)))  # so that all processes end together
+    for source, (pieces, row, seconds, new) in workers.each(partial(_look, output=output, config=config), large_first):
         of[source.name], read = (pieces, row, seconds), read + new
         tell("looking", len(of), len(sources))
     ordered = [of[source.name] for source in sources]
