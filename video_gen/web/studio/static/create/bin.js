@@ -4,12 +4,13 @@ import { toast, trying } from "../lib/toast.js";
 
 // What was deleted, until it is brought back or is gone for good.
 export class Bin {
-  constructor(changed) {
+  constructor(changed, signal) {
     this.changed = changed;
     this.list = h("ul", { class: "jobs" });
     this.clear = h("button", { class: "danger", onclick: () => this.empty() }, "Delete for good");
     this.dialog = h("dialog", { class: "bin", "aria-labelledby": "bin-title" },
       h("header", { class: "row spread" }, h("h2", { id: "bin-title" }, "Bin"), h("button", { class: "quiet", onclick: () => this.dialog.close() }, "Close")), this.list, h("footer", { class: "row" }, this.clear));
+    signal.addEventListener("abort", () => this.dialog.remove());
   }
 
   async open() {

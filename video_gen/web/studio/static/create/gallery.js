@@ -26,7 +26,7 @@ export class Gallery {
     this.number = h("span", { class: "muted numbers" });
     const search = h("input", { type: "search", placeholder: "prompt, model or name", "aria-label": "find results", oninput: () => this.find(search.value) });
     const size = h("button", { class: "quiet icon", "aria-label": "size of the pictures", title: "size of the pictures", onclick: () => this.resize() }, icon("data"));
-    this.bin = new Bin(() => this.wall.reload());
+    this.bin = new Bin(() => this.wall.reload(), signal);
     this.picked = h("div", { class: "picked row", role: "group", "aria-label": "chosen results", hidden: true });
     this.element = h("section", { class: "gallery", "aria-labelledby": "gallery-title" },
       h("header", { class: "row spread" }, h("div", { class: "row" }, h("h2", { id: "gallery-title" }, "Gallery"), this.number),
@@ -36,7 +36,6 @@ export class Gallery {
     this.compare = new Compare(signal);
     hear("results", () => this.wall.reload(), signal);
     this.wall.reload();
-    signal.addEventListener("abort", () => { for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); });
   }
 
   counted(total) {

@@ -20,7 +20,7 @@ export class Viewer {
     this.dialog = h("dialog", { class: "viewer", "aria-label": "a result" },
       h("div", { class: "shown" }, this.stage, h("div", { class: "transport" }, this.before, this.toggle, this.slider, this.frame, this.after)), this.side);
     this.dialog.addEventListener("keydown", (event) => this.key(event));
-    this.dialog.addEventListener("close", () => { this.video.removeAttribute("src"); this.video.load(); this.gallery.wall.focus(this.index); });
+    this.dialog.addEventListener("close", () => { this.video.removeAttribute("src"); this.video.load(); if (!signal.aborted) this.gallery.wall.focus(this.index); });
     this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.dialog.close(); });
     for (const name of ["play", "pause"]) this.video.addEventListener(name, () => this.paused());
     const tick = () => { if (signal.aborted) return; requestAnimationFrame(tick); if (this.dialog.open && !this.video.paused) this.tell(); };
