@@ -18,8 +18,13 @@ from video_gen.errors import ConfigError, DataError
 from video_gen.model.pretrained import StoredWeights
 
 PICKLES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
-PREFIXES = ("model.diffusion_model.", "diffusion_model.", "generator.model.", "generator.", "model.", "module.")
+PREFIXES = (
+    "model.diffusion_model.", "diffusion_model.", "generator_ema.model.", "generator_ema.", "generator.model.", "generator.", "model.",
+    "module.",
+)  # fmt: skip
 """Under which whole models stand in the files of ComfyUI, of CausVid and Self-Forcing, and of wrapped modules."""
+WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+"""What torch puts into the names of modules that it wraps, and some checkpoints of training have kept."""
 MARKER = "scaled_fp8"
 """ComfyUI's name beside weights in eight bits, of which each `X.weight` has its `X.scale_weight`."""
 SCALES = (".scale_weight", ".weight_scale")
@@ -89,6 +94,7 @@ class Shards:
         return self
 
     def _strip_prefix(self) -> None:
+        self._places = {WRAPPERS.sub("", name): place for name, place in self._places.items()}
         names = [name for name in self._places if name != MARKER]
         for prefix in PREFIXES:
             if all(name.startswith(prefix) for name in names):
