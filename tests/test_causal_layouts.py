@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from wan_models import build, original, save_split
 
+from video_gen.cli import main
+from video_gen.data.video_file import probe
 from video_gen.errors import DataError
 from video_gen.sampling.pipeline import VideoPipeline
 
@@ -78,3 +80,13 @@ def test_a_pickle_is_refused_with_a_way_that_works(pipe, tmp_path):
     assert load_file(file).keys() == averaged.keys()
     model = VideoPipeline.from_pretrained(folder)
     assert all(x.equal(state[name]) for name, x in model.transformer.state_dict().items())
+
+
+def test_from_the_command_line(pipe, tmp_path):
+    folder = save_split(pipe, tmp_path / "m", "model.")
+    told(folder, 6, 0)
+    file = str(folder / "diffusion_models/wan_14B.safetensors")
+    words = ["--block-frames", "3", "--first-block-frames", "0", "--solver", "renoise", "--num-steps", "2", "--shift", "5"]
+    words += ["--spacing", "even", "--guidance-scale", "1", "--height", "16", "--width", "16", "--seconds", "1"]
+    assert main(["stream", "a red circle", "--model", file, *words, "--output", str(tmp_path / "s.mp4")]) == 0
+    assert probe(tmp_path / "s.mp4").num_frames == 9 + 12  # blocks until a second of 16 frames is full

@@ -377,6 +377,7 @@ class StreamVideo(Config):
     memory: Annotated[MemoryOptions, FLAT] = MemoryOptions()
     solving: Annotated[SolverOptions, FLAT] = SolverOptions()
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
+    finer: Annotated[FinerOptions, FLAT] = FinerOptions()
 
 
 class ModelMerge(Config):

@@ -93,7 +93,7 @@ def open_stream(
     options = {name: value for name, value in options.items() if value is not None}
     check_cues(pipeline, cues)
     if resume is not None:
-        names = ("seed", "block_frames", "first_steps")
+        names = ("seed", "block_frames", "first_steps", "first_block_frames")
         beginnings = {"image": image, "video": video} | {name: options.get(name) for name in names}
         if wrong := [name for name, value in beginnings.items() if value is not None]:
             raise ConfigError(f"{wrong[0]} is given with resume, but {resume} has begun already; leave one of them out")

@@ -19,8 +19,8 @@ from video_gen.model.pretrained import StoredWeights
 
 PICKLES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
 PREFIXES = (
-    "model.diffusion_model.", "diffusion_model.", "generator_ema.model.", "generator_ema.", "generator.model.", "generator.", "model.",
-    "module.",
+    "model.diffusion_model.", "diffusion_model.", "generator_ema.model.", "generator_ema.", "generator.model.", "generator.",
+    "model.", "module.",
 )  # fmt: skip
 """Under which whole models stand in the files of ComfyUI, of CausVid and Self-Forcing, and of wrapped modules."""
 WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
