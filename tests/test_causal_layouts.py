@@ -86,7 +86,18 @@ def test_from_the_command_line(pipe, tmp_path):
     folder = save_split(pipe, tmp_path / "m", "model.")
     told(folder, 6, 0)
     file = str(folder / "diffusion_models/wan_14B.safetensors")
-    words = ["--block-frames", "3", "--first-block-frames", "0", "--solver", "renoise", "--num-steps", "2", "--shift", "5"]
+    words = [
+        "--block-frames",
+        "3",
+        "--first-block-frames",
+        "0",
+        "--solver",
+        "renoise",
+        "--num-steps",
+        "2",
+        "--shift",
+        "5",
+    ]
     words += ["--spacing", "even", "--guidance-scale", "1", "--height", "16", "--width", "16", "--seconds", "1"]
     assert main(["stream", "a red circle", "--model", file, *words, "--output", str(tmp_path / "s.mp4")]) == 0
     assert probe(tmp_path / "s.mp4").num_frames == 9 + 12  # blocks until a second of 16 frames is full
