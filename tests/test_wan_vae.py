@@ -11,6 +11,7 @@ from video_gen.model.wan import vae_kernels
 from video_gen.model.wan.vae import WanVAE
 from video_gen.model.wan.vae_config import PRESETS, WanVAEConfig
 from video_gen.model.wan.vae_kernels import causal, doubled, in_pairs
+from video_gen.model.wan.vae_layers import SHORTEST, Norm
 from video_gen.model.wan.vae_names import (
     config_from_diffusers,
     config_of,
@@ -257,6 +258,13 @@ def test_convolutions_with_less_arithmetic_are_the_same(dtype, far):
     big = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     plain = torch.stack([F.conv2d(p.permute(0, 3, 1, 2), weight[:, :, 0], bias, padding=1) for p in big.unbind(1)], 1)
     assert apart(doubled(x, weight[:, :, 0], bias).float(), plain.permute(0, 1, 3, 4, 2).float()) < far
+
+
+def test_a_norm_by_its_length_is_that_of_other_devices():
+    norm, x = Norm(6, 3), torch.randn(2, 3, 4, 5, 6)
+    norm.gamma.data.normal_()
+    x[0, 0, 0, 0] = 0
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (6,), norm.gamma.flatten(), SHORTEST**2), **CLOSE)
 
 
 def test_in_pairs_chunked_equals_whole(monkeypatch):

@@ -45,7 +45,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_cpu:
-            return F.rms_norm(x, x.shape[-1:], self.gamma.flatten(), SHORTEST**2).to(x.dtype)
+            return F.rms_norm(x, x.shape[-1:], self.gamma.flatten().to(x.dtype), SHORTEST**2).to(x.dtype)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=SHORTEST)
         return x * (sqrt(x.shape[-1]) / length).to(x.dtype) * self.gamma.flatten().to(x.dtype)
 
