@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from video_gen import look
-from video_gen.web.studio import create, data, hub, live, play, runs, sending
+from video_gen.web.studio import create, data, hub, live, model_pages, play, runs, sending
 from video_gen.web.studio.answers import explain_mistakes
 from video_gen.web.studio.guard import Guard
 from video_gen.web.studio.studio import Studio
@@ -24,6 +24,7 @@ ROUTES: tuple[Callable[[Studio], APIRouter], ...] = (
     sending.routes,
     runs.routes,
     data.routes,
+    model_pages.routes,
 )
 KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 

@@ -37,7 +37,7 @@ class Studio:
         self.queue = Queue(Store(output, self.gallery), self.hub, device, model)
         self.watch = RunWatch(runs, self.hub)
         self.world = Remote(output / "play", self.hub, device)
-        sets = Roots((*data.folders.values(), output / "play" / "recordings"))  # what was played is data, too
+        sets = Roots((*data.folders.values(), output / "play"))  # what was played is data, too
         self.sets = DataSets(sets, output / "data", self.hub)
         self.checks = Checks(self.hub)
         self.live = Live(output / "live", self.gallery, self.hub, device)
