@@ -125,7 +125,7 @@ def test_the_page_shows_a_model_a_grid_and_a_report(browser, studio, place):  # 
     write_report(place / "runs" / "one" / "steps.html", "Steps", "how many", [Section("One", evil)])
     with served(make_app(studio)) as address:
         page, wrong = opened(browser, f"{address}/models", viewport={"width": 1280, "height": 900})
-        page.locator(".parts li").first.wait_for()
+        page.locator(".gist", has_text="frames of 16 × 16").wait_for()
         assert "<script>alert(1)</script>" in page.locator(".readme").inner_text()
         page.get_by_role("tab", name="Side by side").click()
         page.get_by_label("Prompts").fill("a red circle\na blue square")

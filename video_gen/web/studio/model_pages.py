@@ -91,7 +91,8 @@ def _grid(router: APIRouter, studio: Studio) -> None:
             if not missing:
                 break
             own = studio.gallery.facts(entry).get("studio")
-            options = own.get("options") if isinstance(own, dict) else None
+            own = own if isinstance(own, dict) else {}
+            options = own.get("options")
             if isinstance(options, dict) and (key := _text(own.get("model"), options)) in missing:
                 missing.discard(key)
                 found[key] = shown(studio, entry)

@@ -151,7 +151,7 @@ export class Viewer {
     this.strip.setAttribute("aria-label", `${told.count} windows`);
     this.drawn = -1;
     const last = told.starts.length ? told.starts[told.starts.length - 1] + told.seconds : 0, rest = Math.max(0, length - last);
-    this.cut.textContent = `${told.count} ${told.count === 1 ? "window" : "windows"} of ${told.bucket.replaceAll("x", " × ")}, ${span(told.seconds)} each; ${rest > 0.02 && this.item.info.kind === "video" ? `${span(rest)} at the end is in none; ` : ""}pixels ${told.scale > 1 ? "enlarged" : "shrunk"} by ${plain(told.scale > 1 ? told.scale : 1 / told.scale)}`;
+    this.cut.textContent = `${told.count} ${told.count === 1 ? "window" : "windows"} of ${told.bucket.replaceAll("x", " × ")}, ${span(told.seconds)} each; ${rest > 0.02 && this.item.info.kind === "video" ? `${span(rest)} at the end is in none; ` : ""}${told.scale === 1 ? "pixels as they are" : `pixels ${told.scale > 1 ? "enlarged" : "shrunk"} by ${plain(told.scale > 1 ? told.scale : 1 / told.scale)}`}`;
     const [x, y, width, height] = told.crop;
     for (const [side, value] of [["left", x], ["top", y], ["width", width], ["height", height]]) this.crop.style.setProperty(side, `${100 * value}%`);
     this.crop.hidden = width > 0.999 && height > 0.999;

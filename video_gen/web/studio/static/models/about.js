@@ -41,7 +41,7 @@ export class About {
       this.told.loras.length ? h("section", { class: "card" }, h("h2", {}, "LoRAs that runs have learned"), h("ul", { class: "loras" }, this.told.loras.map((name) => h("li", { class: "numbers" }, name)))) : "");
   }
 
-  card(title, line, ...rest) { return h("section", { class: "card" }, h("h2", {}, title), line && h("p", { class: "line" }, line), ...rest); }
+  card(title, line, ...rest) { return h("section", { class: "card" }, h("h2", {}, title), line && h("p", { class: "gist" }, line), ...rest); }
 
   // 4 x 8 x 8 pixels to one place of so many channels.
   squeeze(vae) {

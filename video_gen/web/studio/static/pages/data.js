@@ -116,7 +116,7 @@ class Page {
     if (!told || told.set !== this.ref) return;
     this.known.hidden = told.known >= told.of;
     this.known.textContent = `looking at the files: ${whole(told.known)} of ${whole(told.of)}`;
-    if (told.known >= told.of && this.told && this.told.known < this.told.files) this.load();
+    if (told.known >= told.of && this.told && this.told.known < this.told.files) this.changed();
   }
 
   async countWindows() {
