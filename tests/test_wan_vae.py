@@ -282,6 +282,17 @@ def test_in_pairs_chunked_equals_whole(monkeypatch):
     torch.testing.assert_close(torch.cat([first, second], 2), plain, **CLOSE)
 
 
+@pytest.mark.parametrize("tile", [9, 32])
+def test_the_rest_of_a_video_is_that_of_the_whole(tile):
+    vae = small("tiny-2.1")
+    latents = torch.randn(1, 16, 5, 10, 19, generator=torch.Generator().manual_seed(0))
+    whole = vae.decode(latents)
+    torch.testing.assert_close(torch.cat(list(vae.decode_last(latents, None, 2, tile)), 2), whole, **CLOSE)
+    first, caches = vae.tiled_decode_chunk(latents[:, :, :2], None, tile)
+    rest = vae.decode_last(latents[:, :, 2:], caches, 2, tile)
+    torch.testing.assert_close(torch.cat([first, *rest], 2), whole, **CLOSE)
+
+
 class Counted:
     def __init__(self, function):
         self.function, self.calls = function, 0

@@ -113,8 +113,16 @@ class CausalVAE:
     def decode_parts(self, latents: Tensor, frames: int = PART_FRAMES, tile: int | None = None) -> Iterator[Tensor]:
         """`decode`, part by part along time, as `encode_parts`."""
         self._check_latents(latents)
-        s, caches = self.config.spatial_stride, None
+        s = self.config.spatial_stride
         tile = tile or self.tile_for(latents.shape[3] * s, latents.shape[4] * s)
+        yield from self.decode_last(latents, None, frames, tile)
+
+    def decode_last(self, latents: Tensor, caches: Caches | None, frames: int, tile: int) -> Iterator[Tensor]:
+        """The rest of a video, or all of it with caches None, of which nothing is kept for later frames.
+
+        Args: frames, tile: as of `decode_parts`, at most so many at once.
+        Returns: an iterator of parts of the video.
+        """
         for part in latents.split(frames, dim=2):
             video, caches = self.tiled_decode_chunk(part, caches, tile)
             yield video

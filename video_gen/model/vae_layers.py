@@ -29,13 +29,13 @@ class Stream:
 
     def __init__(self, cache: Cache | None, keep: bool):
         self.starts = cache is None
-        self._old = iter(cache or ())
+        self._old = list(reversed(cache or ()))  # each is let go when it was used
         self._new: list[Tensor] | None = [] if keep else None
 
     def before(self, x: Tensor, frames: int, zeros: bool = False) -> Tensor:
         """`x` with the `frames` frames before it; before a video's start, its first frame is repeated, or there are zeros."""
         if not self.starts:
-            old = [next(self._old).to(x.dtype)]
+            old = [self._old.pop().to(x.dtype)]
         else:
             old = [x.new_zeros(x.shape[0], frames, *x.shape[2:])] if zeros else [x[:, :1]] * frames
         joined = torch.cat([*old, x], dim=1)
@@ -43,13 +43,13 @@ class Stream:
             self._new.append(joined[:, -frames:].clone())
         return joined
 
-    @property
-    def keeps(self) -> bool:
-        return self._new is not None
+    def keep(self) -> None:
+        """Collect the next cache from now on: of what is yet to come."""
+        self._new = self._new if self._new is not None else []
 
     def advance(self) -> None:
         """Go on with the next part of the same chunk."""
-        self._old, self._new, self.starts = iter(self.cache), [], False
+        self._old, self._new, self.starts = list(reversed(self.cache)), [], False
 
     @property
     def cache(self) -> Cache:

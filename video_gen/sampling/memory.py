@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
@@ -94,6 +95,8 @@ def denoising(model: VideoModel, job: Job) -> dict[str, Phase]:
 def decoding(model: VideoModel, job: Job) -> Phase:
     """Latents to frames, in the tiles and chunks of `model.fitted`. Args: as `denoising`."""
     total, caches = model.latent_frames(job.num_frames), None
+    if job.block_frames is None and not job.stream:
+        return _decoding_of_a_clip(model, job, total)
     with _pretending(model, "decode") as (phase, found):
         blocks = plan_blocks(0, total, job.block_frames, job.sampling.first_block_frames)
         sizes = [part for size in blocks for part in chunks(size, model.vae_chunk)]
@@ -101,10 +104,32 @@ def decoding(model: VideoModel, job: Job) -> Phase:
             latents = torch.empty(job.count, model.latent_frame()[0], size, *model.latent_frame()[1:])
             with phase("decode", times):
                 video, caches = model.vae.tiled_decode_chunk(latents, caches, model.vae_tile)
-                for one in video:
-                    ((one.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-                del video, one, latents
+                _to_frames(video)
+                del video, latents
     return found["decode"]
+
+
+def _decoding_of_a_clip(model: VideoModel, job: Job, total: int) -> Phase:
+    """Of all its latents at once, after which nothing comes: what two and three chunks take goes on as a straight line."""
+    chunk, tile = model.vae_chunk, model.vae_tile
+    lengths = {"short": min(total, 2 * chunk), "long": min(total, 3 * chunk)}
+    with _pretending(model, *lengths) as (phase, found):
+        for name, length in lengths.items():
+            latents = torch.empty(job.count, model.latent_frame()[0], length, *model.latent_frame()[1:])
+            with phase(name):
+                for video in model.vae.decode_last(latents, None, chunk, tile):
+                    _to_frames(video)
+                    del video
+            del latents
+    short, long = found["short"], found["long"]
+    beyond = (total - lengths["long"]) / chunk
+    size, flops = (round(b + beyond * (b - a)) for a, b in ((short.bytes, long.bytes), (short.flops, long.flops)))
+    return Phase(bytes=size, flops=flops, times=1)
+
+
+def _to_frames(video: Tensor) -> None:
+    for one in video:
+        ((one.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 @contextmanager

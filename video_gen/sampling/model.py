@@ -319,11 +319,16 @@ class VideoModel:
             return self.fitted.vae_tile // self.vae.config.spatial_stride
         return self.vae.tile_for(self.config.clip.height, self.config.clip.width)
 
-    def decode(self, latents: Tensor, caches: Caches | None) -> tuple[np.ndarray, Caches]:
+    def decode(self, latents: Tensor, caches: Caches | None, more: bool = True) -> tuple[np.ndarray, Caches]:
         """The next latents (b, c, f, h, w) as uint8 (b, f, h, w, 3), a few latent frames and, of large ones, a tile at a
-        time, and the VAE's cache of each tile. Raises: DataError if they are not finite, which would be a black video."""
+        time, and the VAE's cache of each tile, for what follows; none without `more`. Raises: DataError if they are not finite,
+        which would be a black video."""
         finite(latents, "transformer", "guidance_scale and history_scale are too high")
         parts = []
+        if not more:
+            for video in self.vae.decode_last(latents, caches, self.vae_chunk, self.vae_tile):
+                parts.append(np.stack([to_frames(one) for one in finite(video, "VAE")]))
+            return np.concatenate(parts, axis=1), ()
         for some in latents.split(self.vae_chunk, dim=2):
             video, caches = self.vae.tiled_decode_chunk(some, caches, self.vae_tile)
             parts.append(np.stack([to_frames(one) for one in finite(video, "VAE")]))

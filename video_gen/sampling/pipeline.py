@@ -169,7 +169,7 @@ class VideoPipeline(VideoModel):
                 look = None if watch is None else partial(_told, watch, number, len(sizes), at)
                 state = advance(led, state, (c, size, h, w), self.diffusion, chosen, self.device, draft, look=look)
                 assert state.block is not None
-                frames, decoder = self.decode(state.block, decoder)
+                frames, decoder = self.decode(state.block, decoder, more=number + 1 < len(sizes))
                 parts.append(frames)
         made = np.concatenate(parts, axis=1)
         if ends:
@@ -190,7 +190,7 @@ class VideoPipeline(VideoModel):
         look = None if watch is None else partial(_told, watch, 0, 1, 0)
         with self.inference():
             latents = pictures.make(self, prompts, seeds, sampling, num_frames, first, last, look)
-            return self.decode(latents, None)[0]
+            return self.decode(latents, None, more=False)[0]
 
     def interpolate(
         self,
@@ -316,7 +316,7 @@ class VideoPipeline(VideoModel):
         start, _ = self.begin(model, None, seeds, 1)
         made = advance(model, start, (c, 1, h, w), self.diffusion, sampling, self.device)
         assert made.block is not None
-        return self.decode(made.block, None)[0], made.randomness
+        return self.decode(made.block, None, more=False)[0], made.randomness
 
     def _start(
         self,

@@ -5,7 +5,7 @@ the fine resolutions are cut into tiles, each with a halo. They are convolutions
 attention always has the whole frame. (Public code cuts everything, and blends tiles that differ from the whole.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -14,9 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_gen.model.pretrained import Pretrained, check_finite, check_shapes
-from video_gen.model.vae_contract import CausalVAE, Posterior
+from video_gen.model.vae_contract import PART_FRAMES, CausalVAE, Posterior
 from video_gen.model.vae_layers import Caches, Stream, working
-from video_gen.model.vae_tiles import Places, cache_of, stitch, tiles
+from video_gen.model.vae_tiles import cache_of, stitch, tiles
 from video_gen.model.wan.vae_config import WanVAEConfig
 from video_gen.model.wan.vae_layers import (
     CausalConv,
@@ -36,8 +36,8 @@ WHOLE_PIXELS, TILE_PIXELS = 1280 * 720, 768
 """Up to so many pixels a frame is one tile; larger ones are cut into tiles of this side, and a halo."""
 PART_PIXELS = 2**22
 """Pixels that go through the network at once, over all frames and videos, unless one latent frame has more."""
-FINE_ENCODER, FINE_DECODER = 2, {False: 2, True: 3}
-"""Resolutions that are cut into tiles, the finest ones; without and with shortcuts, whose decoder is wide early."""
+FINE_ENCODER, FINE_DECODER = 2, 3
+"""Resolutions that are cut into tiles, the finest ones."""
 
 
 class Encoder(nn.Module):
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
             layers += [] if temporal is None else [Upsample(outputs, outputs // 2, temporal)]
         self.upsamples = nn.ModuleList(layers)
         self.head = head(widths[-1], 3 * config.patch**2)
-        self.levels = min(FINE_DECODER[config.shortcuts], len(ups))
+        self.levels = min(FINE_DECODER, len(ups))
         self.cut = (len(ups) - self.levels) * (1 if config.shortcuts else blocks + 1)
 
     def forward(self, latents: Tensor, stream: Stream) -> Tensor:
@@ -167,67 +167,73 @@ class WanVAE(nn.Module, CausalVAE, Pretrained):
         side = max(height, width) if height * width <= WHOLE_PIXELS else TILE_PIXELS
         return side // self.config.spatial_stride
 
+    def encode_parts(self, video: Tensor, frames: int = PART_FRAMES, tile: int | None = None) -> Iterator[Posterior]:
+        """As of every VAE; in one part, made as `decode_last` says."""
+        self._check_video(video, starts=True)
+        tile = tile or self.tile_for(video.shape[3], video.shape[4])
+        yield self._tiled_encode(video, tile, None, keep=False, frames=frames)[0]
+
+    def decode_last(self, latents: Tensor, caches: Caches | None, frames: int, tile: int) -> Iterator[Tensor]:
+        """As of every VAE; in tiles, each goes through the whole video before the next, so that one's cache is held alone."""
+        self._check_latents(latents)
+        yield self._tiled_decode(latents, tile, caches, keep=False, frames=frames)[0]
+
     # -------------------- parts
 
-    def _encode(self, video: Tensor, stream: Stream) -> Posterior:
-        parts = self._video_parts(self._working(video), video.shape[3] * video.shape[4], stream.starts)
-        return self._posterior(torch.cat(in_parts(self.encoder, parts, stream), dim=1))
+    def _encode(self, video: Tensor, stream: Stream, frames: int | None = None) -> Posterior:
+        parts = self._video_parts(video, video.shape[3] * video.shape[4], stream.starts, frames)
+        return self._posterior(torch.cat(list(in_parts(self.encoder, parts, stream)), dim=1))
 
-    def _decode(self, latents: Tensor, stream: Stream) -> Tensor:
-        x = self._own(latents)
-        parts = x.split(self._part_frames(latents, latents.shape[3] * latents.shape[4]), dim=1)
-        return torch.cat(in_parts(self.decoder, parts, stream), dim=2).float()
+    def _decode(self, latents: Tensor, stream: Stream, frames: int | None = None) -> Tensor:
+        parts = self._latent_parts(latents, latents.shape[3] * latents.shape[4], frames)
+        return torch.cat(list(in_parts(self.decoder, parts, stream)), dim=2).float()
 
-    def _tiled_encode(self, video: Tensor, tile: int, caches: Caches | None, keep: bool) -> tuple[Posterior, Caches]:
+    def _tiled_encode(
+        self, video: Tensor, tile: int, caches: Caches | None, keep: bool, frames: int | None = None
+    ) -> tuple[Posterior, Caches]:
+        """The fine resolutions tile by tile, then the coarse ones of whole frames; the first cache is theirs."""
         self._check_video(video, starts=caches is None)
-        s = self.config.spatial_stride
+        s, scale = self.config.spatial_stride, self._scale(self.encoder)
         places = tiles(video.shape[3] // s, video.shape[4] // s, tile, self._reach(self.encoder))
         if len(places) == 1:
             stream = Stream(cache_of(caches, 0, 1), keep)
-            return self._encode(video, stream), (stream.cache,) if keep else ()
-        made = []
-        for part in self._video_parts(self._working(video), (tile * s) ** 2, caches is None):
-            x, caches = self._encode_tiles(part, places, tile, caches)
-            made.append(x)
-        return self._posterior(torch.cat(made, dim=1)), caches or ()
+            return self._encode(video, stream, frames), (stream.cache,) if keep else ()
+        parts = self._video_parts(video, (tile * s) ** 2, caches is None, frames)
+        rows: list[list[tuple[int, Tensor]]] = [[] for _ in parts]
+        kept = []
+        for index, ((y, y0, y1), (x, x0, x1)) in enumerate(places, start=1):
+            stream = Stream(cache_of(caches, index, 1 + len(places)), keep)
+            seen = [part[..., y0 * s : y1 * s, x0 * s : x1 * s] for part in parts]
+            for row, made in zip(rows, in_parts(self.encoder.fine, seen, stream)):
+                made = made.permute(0, 4, 1, 2, 3)
+                row.append((y, inside(made, (y - y0) * scale, (x - x0) * scale, tile * scale)))
+            kept += [stream.cache] if keep else []
+        whole = [stitch(row).permute(0, 2, 3, 4, 1).contiguous() for row in rows]
+        stream = Stream(cache_of(caches, 0, 1 + len(places)), keep)
+        made = torch.cat(list(in_parts(self.encoder.coarse, whole, stream)), dim=1)
+        return self._posterior(made), (stream.cache, *kept) if keep else ()
 
-    def _tiled_decode(self, latents: Tensor, tile: int, caches: Caches | None, keep: bool) -> tuple[Tensor, Caches]:
+    def _tiled_decode(
+        self, latents: Tensor, tile: int, caches: Caches | None, keep: bool, frames: int | None = None
+    ) -> tuple[Tensor, Caches]:
+        """The coarse resolutions of whole frames, then the fine ones tile by tile, as `_tiled_encode`."""
         self._check_latents(latents)
+        s, scale = self.config.spatial_stride, self._scale(self.decoder)
         places = tiles(latents.shape[3], latents.shape[4], tile, self._reach(self.decoder))
         if len(places) == 1:
             stream = Stream(cache_of(caches, 0, 1), keep)
-            return self._decode(latents, stream), (stream.cache,) if keep else ()
-        made = []
-        for part in self._own(latents).split(self._part_frames(latents, tile**2), dim=1):
-            video, caches = self._decode_tiles(part, places, tile, caches)
-            made.append(video)
-        return torch.cat(made, dim=2).float(), caches or ()
-
-    def _encode_tiles(self, video: Tensor, places: Places, tile: int, caches: Caches | None) -> tuple[Tensor, Caches]:
-        """Video to (b, f', h', w', c): the fine resolutions tile by tile, then the coarse ones of the whole frame."""
-        s, scale = self.config.spatial_stride, self._scale(self.encoder)
-        parts, kept = [], []
+            return self._decode(latents, stream, frames), (stream.cache,) if keep else ()
+        stream = Stream(cache_of(caches, 0, 1 + len(places)), keep)
+        whole = list(in_parts(self.decoder.coarse, self._latent_parts(latents, tile**2, frames), stream))
+        parts, kept = [], [stream.cache] if keep else []
         for index, ((y, y0, y1), (x, x0, x1)) in enumerate(places, start=1):
-            stream = Stream(cache_of(caches, index, 1 + len(places)), keep=True)
-            made = self.encoder.fine(video[..., y0 * s : y1 * s, x0 * s : x1 * s], stream).permute(0, 4, 1, 2, 3)
-            parts.append((y, inside(made, (y - y0) * scale, (x - x0) * scale, tile * scale)))
-            kept.append(stream.cache)
-        stream = Stream(cache_of(caches, 0, 1 + len(places)), keep=True)
-        made = self.encoder.coarse(stitch(parts).permute(0, 2, 3, 4, 1).contiguous(), stream)
-        return made, (stream.cache, *kept)
-
-    def _decode_tiles(self, latents: Tensor, places: Places, tile: int, caches: Caches | None) -> tuple[Tensor, Caches]:
-        """(b, f', h', w', c) to video, as `_encode_tiles`."""
-        stream = Stream(cache_of(caches, 0, 1 + len(places)), keep=True)
-        whole = self.decoder.coarse(latents, stream)
-        s, scale = self.config.spatial_stride, self._scale(self.decoder)
-        parts, kept = [], [stream.cache]
-        for index, ((y, y0, y1), (x, x0, x1)) in enumerate(places, start=1):
-            stream = Stream(cache_of(caches, index, 1 + len(places)), keep=True)
-            seen = whole[:, :, y0 * scale : y1 * scale, x0 * scale : x1 * scale].contiguous()
-            parts.append((y, inside(self.decoder.fine(seen, stream), (y - y0) * s, (x - x0) * s, tile * s)))
-            kept.append(stream.cache)
-        return stitch(parts), tuple(kept)
+            stream = Stream(cache_of(caches, index, 1 + len(places)), keep)
+            seen = [w[:, :, y0 * scale : y1 * scale, x0 * scale : x1 * scale].contiguous() for w in whole]
+            made = in_parts(self.decoder.fine, seen, stream)
+            video = [inside(one, (y - y0) * s, (x - x0) * s, tile * s) for one in made]
+            parts.append((y, torch.cat(video, dim=2)))
+            kept += [stream.cache] if keep else []
+        return stitch(parts).float(), tuple(kept)
 
     def _posterior(self, x: Tensor) -> Posterior:
         """Of what the encoder made, (b, f', h', w', 2 c)."""
@@ -251,10 +257,15 @@ class WanVAE(nn.Module, CausalVAE, Pretrained):
         pixels = x.shape[0] * latent_pixels * self.config.spatial_stride**2 * self.config.temporal_stride
         return max(1, PART_PIXELS // pixels)
 
-    def _video_parts(self, video: Tensor, pixels: int, starts: bool) -> list[Tensor]:
-        frames = self._part_frames(video, pixels // self.config.spatial_stride**2)
-        step = frames * self.config.temporal_stride
-        first = self.num_frames(frames) if starts else step
+    def _latent_parts(self, latents: Tensor, pixels: int, frames: int | None) -> Sequence[Tensor]:
+        size = self._part_frames(latents, pixels)
+        return self._own(latents).split(min(size, frames or size), dim=1)
+
+    def _video_parts(self, video: Tensor, pixels: int, starts: bool, frames: int | None) -> list[Tensor]:
+        video, size = self._working(video), self._part_frames(video, pixels // self.config.spatial_stride**2)
+        size = min(size, frames or size)
+        step = size * self.config.temporal_stride
+        first = self.num_frames(size) if starts else step
         return [video[:, :, max(0, at) : at + step] for at in range(first - step, video.shape[2], step)]
 
     def _scale(self, part: Encoder | Decoder) -> int:
@@ -268,16 +279,14 @@ class WanVAE(nn.Module, CausalVAE, Pretrained):
         return -(-part.reach() // pixel)
 
 
-def in_parts(network: nn.Module, parts: Sequence[Tensor], stream: Stream) -> list[Tensor]:
+def in_parts(network: Callable[[Tensor, Stream], Tensor], parts: Sequence[Tensor], stream: Stream) -> Iterator[Tensor]:
     """What the network makes of each of the parts, which follow each other in time."""
-    if len(parts) > 1 and not stream.keeps:
-        stream = Stream(None, keep=True)  # only whole videos are not kept
-    made = []
+    if len(parts) > 1:
+        stream.keep()
     for index, part in enumerate(parts):
         if index:
             stream.advance()
-        made.append(network(part, stream))
-    return made
+        yield network(part, stream)
 
 
 def inside(x: Tensor, top: int, left: int, side: int) -> Tensor:
