@@ -64,7 +64,7 @@ def alone(output: Path) -> Iterator[None]:
     """Inside, no other studio makes anything in this folder. Raises: ConfigError if one does; DataError."""
     with explained(output):
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / ".lock").open("a+")
+        file = (output / ".lock").open("a+", encoding="utf-8")
     with file:
         try:
             free = lock_byte(file, 0, wait=False)

@@ -95,7 +95,7 @@ def _looking(router: APIRouter, studio: Studio) -> None:
     @router.get("/set")
     async def one(set: str) -> dict[str, Any]:
         """What is in a folder, counted."""
-        found = await sets.open(set)
+        found = await sets.opened(set)
         return await asyncio.to_thread(_told, found)
 
     def _told(found: DataSet) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _looking(router: APIRouter, studio: Studio) -> None:
         longest: float = 0.0,
         sort: Literal["name", "longest", "shortest", "largest"] = "name",
     ) -> dict[str, Any]:
-        found, asked = await sets.open(set), Asked(words, trouble, source, shape, kind, shortest, longest, sort)
+        found, asked = await sets.opened(set), Asked(words, trouble, source, shape, kind, shortest, longest, sort)
 
         def chosen() -> dict[str, Any]:
             report, kept = report_of(found), quarantine_of(found.folder)
@@ -130,7 +130,7 @@ def _looking(router: APIRouter, studio: Studio) -> None:
     @router.post("/probe")
     async def probe(request: Request) -> dict[str, Any]:
         """Find out in the background what the files are."""
-        return {"missing": sets.probe(await sets.open((await said(request, SetName)).set))}
+        return {"missing": sets.probe(await sets.opened((await said(request, SetName)).set))}
 
 
 def _files(router: APIRouter, studio: Studio) -> None:
@@ -139,7 +139,7 @@ def _files(router: APIRouter, studio: Studio) -> None:
     @router.get("/clip")
     async def clip(set: str, name: str) -> dict[str, Any]:
         """All that is known of one."""
-        found = await sets.open(set)
+        found = await sets.opened(set)
         item = found.item(name)
         if not item.get("refused"):
             with suppress(DataError):  # the answer says so itself
@@ -150,30 +150,30 @@ def _files(router: APIRouter, studio: Studio) -> None:
 
     @router.get("/thumb")
     async def thumb(set: str, name: str, v: str = "") -> FileResponse:
-        found = await sets.open(set)
+        found = await sets.opened(set)
         path = await sets.thumbnail(found, found.item(name))
         return FileResponse(path, media_type="image/webp", headers=FOR_EVER if v else None)
 
     @router.get("/picture")
     async def picture(set: str, name: str) -> FileResponse:
-        found = await sets.open(set)
+        found = await sets.opened(set)
         return FileResponse(await sets.large(found, found.item(name)), media_type="image/webp")
 
     @router.get("/video")
     async def video(set: str, name: str) -> FileResponse:
-        found = await sets.open(set)
+        found = await sets.opened(set)
         path, kind = await sets.played(found, found.item(name))
         return FileResponse(path, media_type=kind)
 
     @router.get("/preview")
     async def preview(set: str, name: str) -> FileResponse:
         """The start of a video that browsers do not play as it is."""
-        found = await sets.open(set)
+        found = await sets.opened(set)
         return FileResponse(await sets.preview(found, found.item(name)), media_type="video/mp4")
 
     @router.get("/actions")
     async def actions(set: str, name: str) -> dict[str, Any]:
-        found = await sets.open(set)
+        found = await sets.opened(set)
         item, vocabulary = found.item(name), found.told["vocabulary"]
         file = found.actions(item)
         if vocabulary is None:
@@ -188,7 +188,7 @@ def _windows(router: APIRouter, studio: Studio) -> None:
     async def cut(request: Request) -> dict[str, Any]:
         """The windows that training makes of a file, or how many of each size it makes of all files that are known."""
         asked = await said(request, Windows)
-        config, found = asked.clip.config(), await studio.sets.open(asked.set)
+        config, found = asked.clip.config(), await studio.sets.opened(asked.set)
         if asked.name is None:
             return await asyncio.to_thread(_count, found, config)
         facts = await studio.sets.facts(found, found.item(asked.name))
@@ -244,7 +244,7 @@ def _mending(router: APIRouter, studio: Studio) -> None:
     @router.post("/caption")
     async def caption(request: Request) -> dict[str, Any]:
         asked = await said(request, Caption)
-        found = await sets.open(asked.set)
+        found = await sets.opened(asked.set)
         item = found.item(asked.name)
         found.file(item)  # that it is there, and was kept
         async with sets.writing:
@@ -256,7 +256,7 @@ def _mending(router: APIRouter, studio: Studio) -> None:
     async def quarantine(request: Request) -> dict[str, Any]:
         """Put files in, or take them out; tells how it was, which brings that back when it is sent."""
         asked = await said(request, Quarantine)
-        found = await sets.open(asked.set)
+        found = await sets.opened(asked.set)
         reasons: dict[str, str | None] = {}
         for name, reason in asked.reasons.items():
             item = found.item(name)
@@ -273,7 +273,7 @@ def _checking(router: APIRouter, studio: Studio) -> None:
     @router.post("/check")
     async def check(request: Request) -> dict[str, Any]:
         asked = await said(request, Check)
-        found = await studio.sets.open(asked.set)
+        found = await studio.sets.opened(asked.set)
         config = asked.clip.config(folder=found.folder, validation_fraction=asked.validation_fraction)
         await asyncio.to_thread(studio.checks.start, found, config, asked.quarantine, asked.max_tokens)
         return {"set": found.ref, "of": len(found.items)}

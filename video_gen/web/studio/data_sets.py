@@ -143,7 +143,7 @@ class DataSets:
             raise Missing(f"'{ref[:80]}' is no folder")
         return folder
 
-    async def open(self, ref: str) -> DataSet:
+    async def opened(self, ref: str) -> DataSet:
         """A data set as it is now. Raises: Missing; DataError if it cannot be read."""
         folder = await asyncio.to_thread(self.folder, ref)
         async with self._turn:

@@ -61,7 +61,7 @@ def routes(studio: Studio) -> APIRouter:
     async def open(request: Request) -> dict[str, Any]:
         """The model to stream with, loaded before anybody presses start."""
         name = studio.models.check((await said(request, Picked)).model)
-        live.open(name)
+        live.open_model(name)
         return {"model": name}
 
     @router.post("/start")

@@ -53,7 +53,7 @@ class Live:
             raise ConfigError("no model is open; pick one")
         self.trouble = None
 
-    def open(self, model: str) -> None:
+    def open_model(self, model: str) -> None:
         if self._process is None:
 
             def hear(message: Any) -> None:

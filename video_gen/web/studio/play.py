@@ -39,7 +39,7 @@ def routes(studio: Studio) -> APIRouter:
         name = (await said(request, Picked)).model
         if name not in playable():
             raise Missing(f"no world '{name[:80]}' among those that can be played")
-        world.open(name)
+        world.open_model(name)
         return {"model": name}
 
     @router.websocket("/socket")

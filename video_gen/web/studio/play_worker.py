@@ -37,13 +37,13 @@ class World:
         kind, *rest = message
         try:
             if kind == "open":
-                self.open(*rest)
+                self.open_model(*rest)
             elif kind in ORDERS and self.player is not None:
                 getattr(self.player, kind)(*rest)
         except Exception as error:  # of what a page wants; the world goes on
             self.send("tell", {"kind": "error", "text": told(error)})
 
-    def open(self, model: str) -> None:
+    def open_model(self, model: str) -> None:
         """The world of a model, from its own beginning."""
         from video_gen.training.parallel import pick_device
         from video_gen.web.player import Player, beginning, opener

@@ -43,7 +43,7 @@ class Remote:
         if self._process is not None:
             self._process.kill()
 
-    def open(self, model: str) -> None:
+    def open_model(self, model: str) -> None:
         """The world of a model; as long as it loads nothing is played."""
         if self._process is None:
 
