@@ -32,7 +32,7 @@ TABLES: dict[str, Callable[[Setting, float], Table]] = {
     "wan": wan_table,
     "wan_vae": wan_vae_table,
 }
-MEMORY = ("vae", "decode_memory", "wan_vae")
+MEMORY = ("vae", "decode_memory")
 """Measured first, before freed memory is kept: a process that keeps it hides what a table needs."""
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Job, Setting, Timing, give_back_memory, interleaved, reason
 from benchmarks.tables import Table
-from benchmarks.vae import channels_last, last_channels, memory
+from benchmarks.vae import channels_last, last_channels
 from video_gen.model.wan.vae import WanVAE
 from video_gen.model.wan.vae_config import WanVAEConfig
 from video_gen.model.wan.vae_names import config_to_diffusers, in_our_names
@@ -17,12 +17,11 @@ QUICK_FRAMES, QUICK_PIXELS = 5, 32
 CHUNK = 4
 """Latent frames per chunk of ours."""
 OURS, THEIRS, LAST = "Video Gen", "diffusers", "diffusers, channels last"
-COLUMNS = ("release", "work", "numbers", "model", "form", "ms per frame", "peak MiB", "ours is faster by")
+COLUMNS = ("release", "work", "numbers", "model", "form", "ms per frame", "ours is faster by")
 EQUAL = (
     f"The sizes of the releases with the same random weights, {FRAMES} frames of {PIXELS}x{PIXELS}. Ours goes through the video "
     f"{CHUNK} latent frames at a time, diffusers one at a time, as it always does. `{LAST}` has weights and input in that layout, "
-    "which it does not choose by itself. Compiled are the encoder and the decoder of each. Memory is the peak beyond what was held "
-    "before, result included."
+    "which it does not choose by itself. Compiled are the encoder and the decoder of each; float32 is measured eager alone."
 )
 Pair = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
@@ -56,7 +55,6 @@ def measure(release: str, work: str, dtype: torch.dtype, setting: Setting) -> li
         base = timings[OURS, form].milliseconds
         row = {"model": model, "form": form}
         row["ms per frame"] = timing.milliseconds / frames if timing.milliseconds else f"not measured: {timing.reason}"
-        row["peak MiB"] = memory(jobs[model, form], timing, setting) if (model, form) in jobs else None
         if model != OURS and timing.milliseconds and base:
             row["ours is faster by"] = timing.milliseconds / base
         rows.append(row)
