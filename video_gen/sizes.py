@@ -25,6 +25,7 @@ from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vae import WanVAE
 from video_gen.model.wan.vae_config import WanVAEConfig
+from video_gen.model.weights import weightless
 from video_gen.sampling.config import ClipSettings, PipelineConfig, SamplingConfig
 from video_gen.sampling.memory import Job
 from video_gen.sampling.pipeline import VideoPipeline
@@ -57,7 +58,7 @@ class Sizes:
     def model(self) -> VideoPipeline:
         """It, on the device "meta"."""
         config = self.config
-        with torch.device("meta"):
+        with weightless():
             vae, transformer, text = (cast(Any, part().eval()) for part in (self.vae, self.transformer, self.text))
             return VideoPipeline(vae, transformer, text, config.diffusion, config.clip, config.sampling)
 

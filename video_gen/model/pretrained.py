@@ -14,7 +14,7 @@ from video_gen.config import Config, validate
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import write_tensors, write_text
 from video_gen.model.transformer_config import Weights
-from video_gen.model.weights import fill, in_eight_bits, keep_in
+from video_gen.model.weights import fill, in_eight_bits, keep_in, weightless
 from video_gen.shipped import find_model, looks_like_hub_id, no_such_model
 
 C = TypeVar("C", bound=Config)
@@ -45,7 +45,7 @@ class Pretrained:
         config = read_config(cls.Config, file)
         state = StoredWeights(stored)
         try:
-            with torch.device("meta"):
+            with weightless():
                 model = cls(config)  # type: ignore[call-arg]
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ConfigError(f"{file}: its sizes make no model ({' '.join(str(error).split())[:120]})") from None

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from video_gen.errors import ConfigError
 from video_gen.model.shards import Shards
+from video_gen.model.weights import weightless
 
 OUTER = {
     "token_embedding.weight": "shared.weight",
@@ -48,7 +48,7 @@ def load_umt5(file: Path) -> Any:
         )
     names = {name: str(theirs) for name, theirs in known.items()}
     shapes = {theirs: stored.shapes[name] for name, theirs in names.items()}
-    with torch.device("meta"):
+    with weightless():
         model = transformers.UMT5EncoderModel(transformers.UMT5Config(**sizes_of(shapes, file)))
     wanted = {name: tuple(x.shape) for name, x in model.state_dict().items() if name not in BESIDE}
     if wrong := sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)):

@@ -7,12 +7,14 @@ Eight bits are for weights that do not learn: activations stay as they are, and 
 Own and tiny, since torchao (0.18) leaves autocast out: its eight-bit layers then work in float32; and they cannot be saved.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from video_gen.errors import ConfigError
 from video_gen.model.transformer_config import Weights
@@ -22,6 +24,21 @@ BESIDE = ("lora_A", "lora_B")
 """Layers of an adapter (model/lora.py), which stay as they are."""
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 """What the largest weight of an output becomes."""
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Inside, modules are made on the device "meta": of sizes, without values."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the draw of first values, which on "meta" does nothing but import torch's compiler, for 1.5 seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
 class EightBitLinear(nn.Module):

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from video_gen.config import validate
@@ -21,7 +20,7 @@ from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vae import WanVAE
 from video_gen.model.wan.vae_config import WanVAEConfig
 from video_gen.model.wan.vae_names import config_from_diffusers, config_of, in_our_names
-from video_gen.model.weights import fill, keep_in
+from video_gen.model.weights import fill, keep_in, weightless
 
 HEAD_DIM = 128
 """Of every public Wan transformer: what shapes do not say, where no config.json does."""
@@ -214,7 +213,7 @@ def text_config(found: Found, origin: str | Path, text_len: int) -> TextConfig:
 def built(make: Any, shards: Shards, part: Part, weights: Weights = "fp32") -> Any:
     """A module of the weights, of which none is there in float32 where it is to be kept otherwise."""
     try:
-        with torch.device("meta"):
+        with weightless():
             model: nn.Module = make()
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise ConfigError(f"{shards}: its sizes make no model ({' '.join(str(error).split())[:120]})") from None

@@ -30,6 +30,7 @@ from video_gen.model.wan.vae_layers import (
     middle,
     pointwise,
 )
+from video_gen.model.weights import weightless
 
 LOGVAR_RANGE = (-30.0, 20.0)
 WHOLE_PIXELS, TILE_PIXELS = 1280 * 720, 768
@@ -155,7 +156,7 @@ class WanVAE(nn.Module, CausalVAE, Pretrained):
             source: where they are from, for errors.
         Raises: ConfigError if they do not fit, DataError if they are not finite.
         """
-        with torch.device("meta"):
+        with weightless():
             vae = cls(config)
         check_shapes({name: tuple(x.shape) for name, x in state.items()}, vae, Path(source), Path("its sizes"))
         check_finite(dict(state), cls.__name__, source)
