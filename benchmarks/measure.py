@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from video_gen.data.config import ClipConfig
+
 Job = Callable[[], Any]
 Row = tuple[str, str]
 """Model and form, "eager" or "compiled"."""
@@ -34,6 +36,10 @@ class Setting:
     compiled: bool = True
     """Measure compiled models too."""
     rounds: int = 7
+    optimizers: tuple[str, ...] = ("adamw", "muon")
+    """With which a model trains, where it does."""
+    footage: ClipConfig | None = None
+    """What it trains on, in place of the built-in world."""
 
     @property
     def forms(self) -> tuple[str, ...]:

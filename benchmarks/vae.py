@@ -104,7 +104,16 @@ def cogvideox(setting: Setting) -> nn.Module:
     return AutoencoderKLCogVideoX(block_out_channels=widths, layers_per_block=1, norm_num_groups=8, latent_channels=16)
 
 
-PEERS = {"Wan": wan, "LTX-Video": ltx, "CogVideoX": cogvideox}
+def hunyuan(setting: Setting) -> nn.Module:
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    widths = (8, 16, 16, 32) if setting.quick else (32, 64, 128, 128)
+    return AutoencoderKLHunyuanVideo(
+        latent_channels=16, block_out_channels=widths, layers_per_block=1, norm_num_groups=8
+    )
+
+
+PEERS = {"Wan": wan, "LTX-Video": ltx, "CogVideoX": cogvideox, "HunyuanVideo": hunyuan}
 
 
 def vae_table(setting: Setting, peak: float) -> Table:

@@ -1,4 +1,4 @@
-"""Table 3b: how good VAEs of one size and compression become in equal training time."""
+"""Table 3b: how good VAEs of one size and compression become in equal training time, on flat shapes or on footage of one's own."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,21 @@ from benchmarks.measure import Setting, reason, synchronise
 from benchmarks.models import parameters
 from benchmarks.tables import Table
 from benchmarks.vae import PEERS, channels_last, last_channels, ours
-from video_gen.data.clips import to_video
-from video_gen.data.config import WorldConfig
+from video_gen.data.clips import Clips, spread, to_video
+from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import draw, simulate
-from video_gen.evaluation.reconstruction import psnr
+from video_gen.evaluation.reconstruction import flicker, psnr, ssim
+from video_gen.model.linear_path import LinearPath
 from video_gen.training.config import OptimConfig
 from video_gen.training.optim import build_optimizer, clip_gradients
 
 FRAMES, PIXELS, BATCH = 17, 48, 4
 CLIPS, HELD_OUT = 512, 32
+FOOTAGE = {"num_frames": FRAMES, "fps": 8, "height": 128, "width": 128, "stride": 4}
+"""Clips of footage; trained on in squares of `CROP`."""
+CROP = 64
+HELD_OUT_FOOTAGE = 48
+"""Clips, spread over the files."""
 OURS = "Video Gen"
 KL, WARM_UP, LAST_RATE = 1e-5, 20, 0.02
 FITTED = 64
@@ -35,14 +41,27 @@ OPTIMIZERS = {
 }
 EQUAL = (
     "Held equal: {seconds:.0f} seconds of training each in turns of {slice:.0f}, compression (4 frames, 8x8 pixels, 16 channels), "
-    "parameters within 10% (ours has most), the clips ({clips} of the built-in world `kicks`, {frames} frames of "
-    "{pixels}x{pixels}, batch {batch}), loss (mean squared error and {kl:g} of the KL divergence), bfloat16 autocast over float32 "
-    "weights, channels last, eager, and the optimiser: AdamW at 1e-3, or Muon at 2e-3 with AdamW at 3e-3 for vectors, after "
-    "{warm_up} steps falling linearly with time to {last} of that. The rates are those of this project's configurations; none was "
-    "tuned for a row. Ours starts from the PCA of {fitted} training clips, whose time counts; a row shows it without. dB PSNR of "
-    "{held} held-out clips, whose combinations of colour and shape training does not have, at the start and after each quarter "
-    "of the time; one seed."
+    "parameters within 10%, the clips ({clips}, {frames} frames of {pixels}x{pixels}{cut}, batch {batch}), loss (mean squared error "
+    "and {kl:g} of the KL divergence), bfloat16 autocast over float32 weights, channels last, eager, and the optimiser: AdamW at "
+    "1e-3, or Muon at 2e-3 with AdamW at 3e-3 for vectors, after {warm_up} steps falling linearly with time to {last} of that. The "
+    "rates are those of this project's configurations; none was tuned for a row. Ours starts from the PCA of {fitted} training "
+    "clips, whose time counts; a row shows it without. dB PSNR of {held} held-out clips, {apart}, at the start and after each "
+    "quarter of the time; flicker is the mean error of the change from frame to frame, in grey levels of 255; one seed."
 )
+
+
+@dataclass
+class Material:
+    """What all learn from, and what they are judged by: uint8 (n, f, h, w, 3)."""
+
+    train: Tensor
+    held_out: Tensor
+    clips: str
+    """What they are."""
+    apart: str
+    """How those that are held out differ."""
+    crop: int | None = None
+    """Side of the square that a step cuts out of each clip."""
 
 
 @dataclass
@@ -59,24 +78,23 @@ class Learner:
     """Through the mean."""
     seconds: float = 0.0
     steps: int = 0
-    figures: list[float] = field(default_factory=list)
+    figures: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config = OPTIMIZERS[self.optimizer_name]
         self.optimizer = build_optimizer({"model": self.module}, self.config)
         self.weights = [p for p in self.module.parameters() if p.requires_grad]
 
-    def train(self, clips: Tensor, limit: float, until: float, device: torch.device) -> None:
+    def train(self, given: Material, limit: float, until: float, device: torch.device) -> None:
         """Steps until `until` of the `limit` seconds that it is given."""
         while self.seconds < until:
             start = time.perf_counter()
-            self.step(clips, self.seconds / limit, device)
+            self.step(batch(given, self.steps), self.seconds / limit, device)
             synchronise(device)
             self.seconds += time.perf_counter() - start
 
     def step(self, clips: Tensor, done: float, device: torch.device) -> None:
-        draw = torch.Generator().manual_seed(self.steps)  # every model sees the same clips in the same order
-        video = to_video(clips[torch.randint(len(clips), (BATCH,), generator=draw)]).to(device)
+        video = to_video(clips).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             latents, divergence = self.encode(video)
             made = self.decode(latents)
@@ -89,63 +107,137 @@ class Learner:
         self.steps += 1
 
     @torch.no_grad()
-    def measure(self, clips: Tensor, device: torch.device) -> float:
-        found = []
-        for part in clips.split(BATCH):
-            video = to_video(part).to(device)
+    def measure(self, clips: Tensor, device: torch.device) -> dict[str, float]:
+        def made(video: Tensor) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16):
-                made = self.reconstruct(video).float()
-            found.append(psnr(made, video))
-        return float(torch.cat(found).mean())
+                return self.reconstruct(video).float()
+
+        return measured(clips, made, device)
+
+
+MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"dB": psnr, "SSIM": ssim, "flicker": flicker}
+
+
+def measured(clips: Tensor, made: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
+    """Means over clips of what `made` makes of them."""
+    found: dict[str, list[Tensor]] = {name: [] for name in MEASURES}
+    for part in clips.split(BATCH):
+        video = to_video(part).to(device)
+        again = made(video)
+        for name, measure in MEASURES.items():
+            found[name].append(measure(again, video).flatten())
+    return {name: float(torch.cat(values).mean()) for name, values in found.items()}
+
+
+def batch(given: Material, step: int) -> Tensor:
+    """The clips of a step: every model sees the same in the same order."""
+    draw = torch.Generator().manual_seed(step)
+    clips = given.train[torch.randint(len(given.train), (BATCH,), generator=draw)]
+    if (side := given.crop) is None:
+        return clips
+    room = clips.shape[2] - side + 1
+    places = torch.randint(room, (len(clips), 2), generator=draw).tolist()
+    return torch.stack([clip[:, y : y + side, x : x + side] for clip, (y, x) in zip(clips, places)])
 
 
 def vae_quality_table(setting: Setting, peak: float) -> Table:
     torch.manual_seed(0)
     limit, device = 1.0 if setting.quick else setting.seconds, setting.device
-    train, held_out = (world_clips(setting, split) for split in ("train", "held_out"))
+    given = world_clips(setting) if setting.footage is None else footage_clips(setting.footage)
     quarters = tuple(f"dB at {100 * i // PARTS}%" for i in range(PARTS + 1))
-    held = {"frames": FRAMES, "pixels": PIXELS, "batch": BATCH, "clips": len(train), "held": len(held_out)}
+    pixels, cut = (
+        given.train.shape[2],
+        "" if given.crop is None else f" in squares of {given.crop}, drawn anew at each step",
+    )
+    held = {
+        "frames": FRAMES,
+        "pixels": pixels,
+        "cut": cut,
+        "batch": BATCH,
+        "clips": given.clips,
+        "held": len(given.held_out),
+    }
     held |= {"seconds": limit, "slice": SLICE, "kl": KL, "warm_up": WARM_UP, "last": LAST_RATE, "fitted": FITTED}
-    columns = ("model", "optimiser", "M parameters", "steps", "ms per step", *quarters)
-    table = Table("vae_quality", "VAE quality after equal training time", columns, EQUAL.format(**held))
+    columns = ("model", "optimiser", "M parameters", "steps", "ms per step", *quarters, "SSIM", "flicker")
+    name, title = ("vae_quality", "") if setting.footage is None else ("vae_footage", " on footage")
+    table = Table(
+        name, f"VAE quality{title} after equal training time", columns, EQUAL.format(**held, apart=given.apart)
+    )
     models = {OURS: our_learner, f"{OURS}, without PCA": bare_learner}
     models |= {name: peer_learner(peer) for name, peer in PEERS.items()}
     learners, failed = [], []
-    for optimizer in list(OPTIMIZERS)[: 1 if setting.quick else None]:
+    for optimizer in [name for name in OPTIMIZERS if name in setting.optimizers][: 1 if setting.quick else None]:
         for name, make in models.items():
             try:
-                learners.append(make(name, optimizer, train, setting))
+                learners.append(make(name, optimizer, given.train, setting))
             except Exception as error:  # a peer may raise anything; its row says what
                 failed.append({"model": name, "optimiser": optimizer, "steps": f"not measured: {reason(error)}"})
     for part in range(PARTS + 1):
         end = limit * part / PARTS
         while any(learner.seconds < end for learner in learners):
             for learner in learners:
-                learner.train(train, limit, min(end, learner.seconds + SLICE), device)
+                learner.train(given, limit, min(end, learner.seconds + SLICE), device)
         for learner in learners:
-            learner.figures.append(learner.measure(held_out, device))
+            learner.figures.append(learner.measure(given.held_out, device))
             print(
-                f"{quarters[part]}: {learner.name}, {learner.optimizer_name}: {learner.figures[-1]:.2f} dB", flush=True
+                f"{quarters[part]}: {learner.name}, {learner.optimizer_name}: {learner.figures[-1]['dB']:.2f} dB",
+                flush=True,
             )
     for learner in learners:
         row: dict[str, Any] = {"model": learner.name, "optimiser": learner.optimizer_name, "steps": learner.steps}
         row |= {"M parameters": parameters(learner.module), "ms per step": 1e3 * learner.seconds / learner.steps}
-        table.rows.append(row | dict(zip(quarters, (f"{figure:.2f}" for figure in learner.figures))))
-    table.rows += failed
+        row |= dict(zip(quarters, (f"{figures['dB']:.2f}" for figures in learner.figures)))
+        table.rows.append(row | shown(learner.figures[-1]))
+    table.rows += [pca_row(given, quarters, device), *failed]
     if learners:
-        best = {l.name: max(m.figures[-1] for m in learners if m.name == l.name) for l in learners}
+        best = {l.name: max(m.figures[-1]["dB"] for m in learners if m.name == l.name) for l in learners}
         found = ", ".join(f"{name} {figure:.1f}" for name, figure in best.items())
         table.findings.append(f"dB after {limit:.0f} s with the better optimiser: {found}")
     return table
 
 
-def world_clips(setting: Setting, split: str) -> Tensor:
-    """uint8 (n, f, h, w, 3)."""
+def shown(figures: dict[str, float]) -> dict[str, str]:
+    return {"SSIM": f"{figures['SSIM']:.3f}", "flicker": f"{figures['flicker']:.2f}"}
+
+
+def pca_row(given: Material, quarters: tuple[str, ...], device: torch.device) -> dict[str, Any]:
+    """What ours starts from: principal components of patches of 4 frames and 8x8 pixels, as many as a latent has channels."""
+    linear = LinearPath(4, 8, 16)
+    linear.fit(to_video(given.train[:FITTED]))
+    linear.to(device)
+    figures = measured(given.held_out, lambda video: linear.decode(linear.encode(video, True), True), device)
+    return {"model": "PCA of patches", "steps": 0, quarters[-1]: f"{figures['dB']:.2f}", **shown(figures)}
+
+
+def world_clips(setting: Setting) -> Material:
+    train, held_out = (drawn(setting, split) for split in ("train", "held_out"))
+    apart = "whose combinations of colour and shape training does not have"
+    return Material(train, held_out, f"{len(train)} of the built-in world `kicks`", apart)
+
+
+def drawn(setting: Setting, split: str) -> Tensor:
     count = 4 if setting.quick else CLIPS if split == "train" else HELD_OUT
     config = WorldConfig.model_validate(
         {"kind": "kicks", "num_frames": FRAMES, "height": PIXELS, "width": PIXELS, "split": split, "seed": 7}
     )
     return torch.stack([torch.from_numpy(draw(simulate(config, i))) for i in range(count)])
+
+
+def footage_clips(config: ClipConfig) -> Material:
+    """All windows to train on, in memory; of those held out some of each file."""
+    clips = Clips(config.model_copy(update=FOOTAGE), "all")
+    train, held = clips.only("train"), clips.only("validation")
+    chosen = spread(held.buckets, HELD_OUT_FOOTAGE)
+    sources = [f"`{pattern}`" for pattern in config.held_out]
+    apart = f"of files {', '.join(sources)}" if sources else "of other files"
+    videos = [
+        torch.stack([torch.from_numpy(some[i].video.copy()) for i in each])
+        for some, each in ((train, range(len(train))), (held, chosen))
+    ]
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    return Material(
+        videos[0][order], videos[1], f"{len(train)} windows of {len(set(train.sources))} files", apart, CROP
+    )
 
 
 def our_learner(name: str, optimizer: str, clips: Tensor, setting: Setting, fit: bool = True) -> Learner:

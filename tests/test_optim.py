@@ -53,6 +53,24 @@ def test_muon_takes_matrices_only_and_moves_them_as_far_as_adamw_would():
         build_optimizer({"net": net}, OptimConfig(optimizer="muon", adam_names=("head",)))
 
 
+def test_muon_stacks_kernels_of_two_and_three_axes_that_are_of_one_size():
+    def moved(*nets):
+        optimizer = build_optimizer({str(i): net for i, net in enumerate(nets)}, OptimConfig(optimizer="muon"))
+        for net in nets:
+            net.weight.grad = torch.linspace(-1, 1, 64).sin().view_as(net.weight) + net.weight.detach()
+        optimizer.step(1e-2)
+        return [net.weight.detach() for net in nets]
+
+    def fresh():
+        torch.manual_seed(0)
+        return nn.Conv2d(8, 8, 1, bias=False), nn.Conv3d(8, 8, 1, bias=False)
+
+    flat, deep = fresh()
+    together, alone = moved(*fresh()), [*moved(flat), *moved(deep)]
+    for a, b in zip(together, alone):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 def test_vectors_and_listed_tables_are_not_decayed():
     net = Net()
     optimizer = build_optimizer({"net": net}, OptimConfig(weight_decay=0.5))

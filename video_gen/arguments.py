@@ -734,6 +734,12 @@ class Bench(Config):
     seconds: float = Field(default=60.0, gt=0, le=1e6)
     """No more rounds are added to a group of rows after so long; at least two are measured. Of `vae_quality`: what each
     model trains."""
+    optimizers: tuple[Literal["adamw", "muon"], ...] = Field(default=("adamw", "muon"), min_length=1)
+    """Of `vae_quality`: with which optimisers each model trains."""
+    footage: Path | None = None
+    """Of `vae_quality`: a folder of clips to learn from, 17 frames of 128x128 at 8 a second. None = the built-in world."""
+    held_out: tuple[str, ...] = ()
+    """With `footage`: which of its files judge, as `data.held_out`. None = a share of the files."""
     output: Path = Path("benchmarks/results")
     """Folder for the tables, as Markdown and JSON."""
     where: Annotated[DeviceOptions, FLAT] = DeviceOptions()

@@ -45,7 +45,7 @@ from video_gen.arguments import (
     Worlds,
 )
 from video_gen.command_line import PROGRAM, RUN, Command, Commands, is_config, run_command
-from video_gen.config import load_yaml
+from video_gen.config import load_yaml, validate
 from video_gen.data.config import ClipConfig, RecordConfig, WorldConfig
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.errors import ConfigError, exit_code
@@ -362,7 +362,17 @@ def demo(**options: Any) -> None:
     run_demo(**options)
 
 
-def bench(tables: tuple[str, ...], quick: bool, compile: bool, seconds: float, output: Path, device: Device) -> None:
+def bench(
+    tables: tuple[str, ...],
+    quick: bool,
+    compile: bool,
+    seconds: float,
+    optimizers: tuple[str, ...],
+    held_out: tuple[str, ...],
+    output: Path,
+    device: Device,
+    footage: Path | None = None,
+) -> None:
     root = Path(__file__).resolve().parents[1]
     sys.path.insert(0, str(root))  # benchmarks/ is no part of the installed package
     try:
@@ -374,7 +384,8 @@ def bench(tables: tuple[str, ...], quick: bool, compile: bool, seconds: float, o
         ) from None
     from video_gen.training.parallel import pick_device
 
-    setting = Setting(pick_device(device), quick, seconds, compile)
+    clips = footage and validate(ClipConfig, {"folder": footage, "held_out": held_out}, source="bench")
+    setting = Setting(pick_device(device), quick, seconds, compile, optimizers=optimizers, footage=clips)
     for path in run(tables, setting, output, " ".join(["video-gen", *sys.argv[1:]])):
         print(path)
 

@@ -94,8 +94,11 @@ class Muon(torch.optim.Optimizer):
         group = self.param_groups[0]
         for members, momenta in self.stacks:
             rows, like = members[0].shape[0], members[0]
-            grads = torch.stack([local(torch.zeros_like(p) if p.grad is None else p.grad) for p in members])
-            updates = self._updates(grads.flatten(2).float(), momenta, group["momentum"], like)
+            # as matrices first: kernels of two axes and of three may be of one size
+            grads = torch.stack(
+                [local(torch.zeros_like(p) if p.grad is None else p.grad).flatten(1) for p in members]
+            ).float()
+            updates = self._updates(grads, momenta, group["momentum"], like)
             weights = [local(p) for p in members]
             scale = group["lr"] * MUON_RMS * math.sqrt(max(rows, momenta.shape[2]))
             if group["weight_decay"]:
