@@ -40,13 +40,14 @@ OPTIMIZERS = {
     "muon": OptimConfig(optimizer="muon", learning_rate=2e-3, adam_learning_rate=3e-3),
 }
 EQUAL = (
-    "Held equal: {seconds:.0f} seconds of training each in turns of {slice:.0f}, compression (4 frames, 8x8 pixels, 16 channels), "
-    "parameters within 10%, the clips ({clips}, {frames} frames of {pixels}x{pixels}{cut}, batch {batch}), loss (mean squared error "
-    "and {kl:g} of the KL divergence), bfloat16 autocast over float32 weights, channels last, eager, and the optimiser: AdamW at "
-    "1e-3, or Muon at 2e-3 with AdamW at 3e-3 for vectors, after {warm_up} steps falling linearly with time to {last} of that. The "
-    "rates are those of this project's configurations; none was tuned for a row. Ours starts from the PCA of {fitted} training "
-    "clips, whose time counts; a row shows it without. dB PSNR of {held} held-out clips, {apart}, at the start and after each "
-    "quarter of the time; flicker is the mean error of the change from frame to frame, in grey levels of 255; one seed."
+    "Held equal: {seconds:.0f} seconds of training each in turns of {slice:.0f}, compression (4 frames, 8x8 pixels, 16 "
+    "channels), parameters within 10%, the clips ({clips}, {frames} frames of {pixels}x{pixels}{cut}, batch {batch}), loss "
+    "(mean squared error and {kl:g} of the KL divergence), bfloat16 autocast over float32 weights, channels last, eager, "
+    "and the optimiser: AdamW at 1e-3, or Muon at 2e-3 with AdamW at 3e-3 for vectors, after {warm_up} steps falling "
+    "linearly with time to {last} of that. The rates are those of this project's configurations; none was tuned for a row. "
+    "Ours starts from the PCA of {fitted} training clips, whose time counts; a row shows it without. dB PSNR of {held} "
+    "held-out clips, {apart}, at the start and after each quarter of the time; flicker is the mean error of the change from"
+    " frame to frame, in grey levels of 255; one seed."
 )
 
 
