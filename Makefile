@@ -51,7 +51,7 @@ test-slow: setup
 # In a Chromium of this machine, or one that playwright or the system's packages bring; where none can be had, that is said.
 test-web: setup
 	@$(BIN)/python tests/browsing.py
-	$(BIN)/python -m pytest $(TOGETHER) -m "not gpu and not slow" -rs $(wildcard tests/test_studio*.py) tests/test_web.py tests/test_browser.py
+	$(BIN)/python -m pytest $(TOGETHER) -m "web and not gpu and not slow" -rs
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

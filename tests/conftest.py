@@ -7,4 +7,13 @@ if (
 ):  # as many processes as cores: more threads than one each would wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import pytest
 from browsing import browser as browser
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Whoever asks for a browser is a test of the pages: `make test-web`."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("web")
