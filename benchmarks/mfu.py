@@ -13,7 +13,7 @@ from benchmarks.tables import Table
 from video_gen.model.flops import BACKWARD, denoise_flops, transformer_flops
 from video_gen.model.transformer import TextMemory, VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
-from video_gen.training.diffusion_task import block_sizes
+from video_gen.training.latent_task import block_sizes
 
 Grid = tuple[int, int, int]
 Made = tuple[float, Job]

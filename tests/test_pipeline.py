@@ -27,7 +27,7 @@ from video_gen.sampling.config import ClipSettings, SamplingConfig
 from video_gen.sampling.model import plan_blocks
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import CONFIGS
-from video_gen.training.diffusion_task import block_sizes
+from video_gen.training.latent_task import block_sizes
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 
 SIZE = ["--data.num-frames", "9", "--data.height", "16", "--data.width", "16", "--data.validation-fraction", "0.3"]
