@@ -66,6 +66,12 @@ def test_mistakes_are_told():
         make_plan(DIFFUSION, VAE.vae, devices=3, steps=0)
 
 
+def test_an_offloaded_lora_is_for_another_command():
+    run = DiffusionRun(init="bounce", lora={"rank": 2, "offload": "blocks"}, loop={"checkpointing": "off"})
+    with pytest.raises(ConfigError, match=r"lora\.offload is blocks; `video-gen plan lora --model bounce` plans"):
+        make_plan(run, steps=0)
+
+
 def test_the_command_takes_either_kind_of_file():
     for name in ("demo-vae.yaml", "demo-diffusion.yaml"):
         words = ["plan", str(CONFIGS / name), "--loop.batch-size", "8"]

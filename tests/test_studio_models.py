@@ -77,6 +77,26 @@ def test_models_that_can_be_picked_are_told_and_no_others(studio, place):
             assert client.get("/api/models/one", params={"name": name}).status_code == 404
 
 
+def test_public_models_that_lie_among_runs_can_be_picked(studio, place):
+    small_model(place / "runs" / "given")
+    for name, content in (
+        ("public", '{"_class_name": "WanPipeline"}'), ("deeper/a14b", '{"_class_name": "WanImageToVideoPipeline"}'),
+        ("foreign", '{"_class_name": "FluxPipeline"}'), ("damaged", '{"_class_name"'), ("odd", "[]"),
+    ):  # fmt: skip
+        (place / "runs" / name).mkdir(parents=True)
+        (place / "runs" / name / "model_index.json").write_text(content)
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (place / "runs" / "link").symlink_to(place / "elsewhere")
+    others = {str(place / "runs" / name) for name in ("given", "public", "deeper/a14b")}
+    assert {name for name in studio.models.names() if "/" in name} == {studio.model} | others
+    with client_of(studio) as client:
+        told = {one["name"]: one for one in client.get("/api/models/list").json()["models"]}
+        assert all(told[name]["run"] is None for name in others)
+        one = client.get("/api/models/one", params={"name": str(place / "runs" / "public")}).json()
+        assert one["facts"]["family"] == "WanPipeline" and one["clip"] is None
+
+
 def test_a_grid_finds_what_was_made_of_each_cell(studio):
     cells = [{"prompt": "a red circle", "seed": 3, "num_steps": steps} for steps in (1, 2)]
     with client_of(studio) as client:

@@ -7,14 +7,18 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from playable import WORDS, playable
 
+from video_gen.cli import COMMANDS
+from video_gen.command_line import find, handed_over, parse
 from video_gen.data.actions import read_actions
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.errors import ConfigError
 from video_gen.play import listen
-from video_gen.web.player import Held, Player
+from video_gen.sampling.fit import Fit
+from video_gen.web.player import Held, Player, opener
 from video_gen.web.recording import Recording
 
 pytest.importorskip("fastapi")
@@ -309,6 +313,24 @@ def test_another_model_can_be_picked_and_one_that_cannot_be_played_is_refused(pi
         socket.send_json({"kind": "model", "name": "other"})
         assert until(socket, "hello")["keys"] == ["jump"]
         until(socket, lambda head: head[0] > 2)
+
+
+def test_each_world_is_made_to_fit(pipe, tmp_path, capsys):
+    pipe.save_pretrained(tmp_path / "model")
+    load = opener(torch.device("cpu"), Fit(weights="bf16"))
+    assert load(str(tmp_path / "model")).fitted == Fit(weights="bf16")
+    found = opener(torch.device("cpu"), Fit(weights="bf16"), "8GiB", num_steps=1)(str(tmp_path / "model"))
+    assert found.fitted.weights == "bf16" and "fit: --weights bf16" in capsys.readouterr().err
+    found.play(num_steps=1).step({"keys": ["forward"]})
+    with pytest.raises(ConfigError, match="are not enough"):
+        opener(torch.device("cpu"), room="1MiB")(str(tmp_path / "model"))
+
+
+def test_the_command_has_what_sample_has_to_make_a_model_fit():
+    words = ["play", "--fit", "12GiB", "--weights", "bf16", "--text-encoder", "freed"]
+    names, command = find(COMMANDS, words)
+    said = handed_over(parse(names, command, words[len(names) :]))
+    assert said["room"] == "12GiB" and said["fit"] == Fit(weights="bf16", text_encoder="freed")
 
 
 # -------------------- a slow reader

@@ -450,6 +450,7 @@ class PlayWorld(Config):
     browser: bool = True
     """Open the page."""
     where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
+    memory: Annotated[MemoryOptions, FLAT] = MemoryOptions()
     solver: Solver | None = None
     """How a step is made; without it the model's own way."""
     num_steps: Steps | None = None

@@ -140,6 +140,11 @@ def make_plan(
             raise ConfigError(
                 f"init: {run.init} is a public model; `video-gen plan lora --model {run.init}` plans a LoRA of one"
             )
+        if run.lora.offload != "off":
+            raise ConfigError(
+                f"lora.offload is {run.lora.offload}; `video-gen plan lora --model {run.init}` plans each way to offload, and "
+                "this command a run without: set it to off"
+            )
         run = with_init(run, print)
     vae = vae_of(run, vae)
     if devices > 1 and isinstance(run, DistillRun):

@@ -11,6 +11,7 @@ from video_gen.errors import ConfigError, VideoGenError
 from video_gen.files import check_folder
 from video_gen.model.pretrained import local_folder
 from video_gen.sample import read_given
+from video_gen.sampling.fit import Fit
 from video_gen.shipped import OWN_MODELS, model_names
 from video_gen.training.parallel import pick_device
 from video_gen.web.access import LOOPBACK, address_of, listen
@@ -23,6 +24,8 @@ def play(
     port: int = 8000,
     browser: bool = True,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    fit: Fit = Fit(),
+    room: str | None = None,
     image: Path | None = None,
     video: Path | None = None,
     resume: Path | None = None,
@@ -36,6 +39,7 @@ def play(
         folder: for recordings and saved states.
         resume: a saved state to go on from, in place of an image, a video or nothing.
         host: an address of this machine; any other than loopback asks for a token, which is printed.
+        fit, room: how each model that is picked is made to fit, and into what; see `plan_sample.fit_into`.
         sampling: fields of SamplingConfig; None = as the model has it.
     Raises: ConfigError if the model knows no actions, the port is taken or the web part is not installed; DataError.
     """
@@ -50,10 +54,8 @@ def play(
     check_folder(folder)
     listener = listen(host, port)
     with listener:
-        on = pick_device(device)
         settings = {name: value for name, value in sampling.items() if value is not None}
-
-        load = opener(on)
+        load = opener(pick_device(device), fit, room, **settings)
         first = load(str(model))
         given = {"image": image, "video": video, "seed": seed}
         if resume is not None and (wrong := [name for name, value in given.items() if value is not None]):

@@ -19,6 +19,7 @@ import torch
 from video_gen.errors import DataError, VideoGenError
 from video_gen.model.pretrained import local_folder
 from video_gen.sample import read_given
+from video_gen.sampling.fit import Fit
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.play import Play, vocabulary_of
 from video_gen.vocabulary import Action, Vocabulary, parse_action
@@ -322,11 +323,21 @@ def said(error: Exception) -> str:
     return text if isinstance(error, VideoGenError) else f"{type(error).__name__}: {text}"
 
 
-def opener(device: torch.device) -> Callable[[str], VideoPipeline]:
-    """A function from a model's name to the model. It raises ConfigError for one that knows no actions."""
+def opener(
+    device: torch.device, fit: Fit = Fit(), room: str | None = None, **settings: Any
+) -> Callable[[str], VideoPipeline]:
+    """A function from a model's name to the model. It raises ConfigError for one that knows no actions, or does not fit.
+
+    Args: room: a size, or "auto", into which each model is made to fit, as `fit` says where that says something.
+    """
 
     def load(name: str) -> VideoPipeline:
-        pipeline = VideoPipeline.from_pretrained(name, device)
+        chosen = fit
+        if room is not None:
+            from video_gen.plan_sample import fit_into
+
+            chosen = fit_into(room, name, device, fit, stream=True, block_frames=1, **settings)
+        pipeline = VideoPipeline.from_pretrained(name, device, chosen)
         vocabulary_of(pipeline)
         return pipeline
 

@@ -54,9 +54,9 @@ def _facts(router: APIRouter, studio: Studio) -> None:
 
 
 def _run_of(studio: Studio, name: str) -> dict[str, Any]:
-    """The run that a model came of, as the Runs page names it."""
+    """The run that a model came of, as the Runs page names it; none of one that came from elsewhere."""
     folder = find_model(name)
-    if folder is not None:
+    if folder is not None and folder.name == "model":
         for root, place in studio.runs.folders.items():
             try:
                 run = folder.resolve().relative_to(place.resolve()).parent.as_posix()

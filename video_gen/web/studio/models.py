@@ -1,7 +1,9 @@
 """The models that can be picked, and what each is set to. No torch; the Models page has more to say of them."""
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ from video_gen.plain_yaml import read_yaml
 from video_gen.sampling.config import PipelineConfig
 from video_gen.shipped import find_model, model_names
 from video_gen.web.studio.answers import Missing
+from video_gen.web.studio.plain_files import whole
 from video_gen.web.studio.roots import Roots, inside
 
 LORA = "lora.safetensors"
 NUMBER = re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,6})?")
 PLACES = ("model", "*/model", "*/*/model")
 """Of models in a folder of runs."""
+OTHERS = (".", "*", "*/*")
+"""Of models that came from elsewhere, in such a folder."""
+INDEX, LARGEST = "model_index.json", 1 << 20
+"""Of a folder of diffusers."""
 
 
 class Models:
@@ -60,15 +67,25 @@ class Models:
         return {"name": name, "clip": config.clip.model_dump(), "sampling": config.sampling.model_dump(mode="json")}
 
     def _own(self) -> Iterator[str]:
-        return (str(Path(found).parent) for found in self._found("model.json"))
+        places = (*PLACES, *OTHERS)
+        yield from (str(Path(found).parent) for found in self._found("model.json", places))
+        yield from (str(Path(found).parent) for found in self._found(INDEX, places) if _is_of_wan(Path(found)))
 
-    def _found(self, name: str) -> Iterator[str]:
-        """Files of this name in the folders where runs keep models."""
+    def _found(self, name: str, places: tuple[str, ...] = PLACES) -> Iterator[str]:
+        """Files of this name in the folders of runs."""
         for folder in self.runs.folders.values():
-            for place in PLACES:
+            for place in places:
                 for found in sorted(folder.glob(f"{place}/{name}")):
                     if _lies_in(folder, found):
                         yield str(found)
+
+
+def _is_of_wan(index: Path) -> bool:
+    """Whether what diffusers saved is of the family that is read here."""
+    with suppress(ValueError, RecursionError):
+        told = json.loads(whole(index, LARGEST) or b"{}")
+        return isinstance(told, dict) and str(told.get("_class_name")).startswith("Wan")
+    return False
 
 
 def _lies_in(folder: Path, found: Path) -> bool:
