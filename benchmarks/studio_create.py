@@ -31,16 +31,16 @@ class GalleryAlone(Studio):
 
 
 def start(browser: Any, rounds: int) -> None:
-    """From the command to a page on which a prompt can be typed, and to the shipped model being ready for it."""
+    """From the command to a page on which a prompt can be typed, in a browser that is open, and to the shipped model ready."""
     usable, ready = [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             words = [sys.executable, "-m", "video_gen.cli", "studio", "--no-browser", "--port", "0", "--output", folder]
+            page = browser.new_page()
             began = time.perf_counter()
             process = subprocess.Popen([*words, "--model", "bounce"], stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             address = process.stdout.readline().split()[2]
-            page = browser.new_page()
             while True:
                 try:
                     urlopen(address).close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_training import stop_after
 
-from video_gen.data.actions import write_vocabulary
+from video_gen.data.action_files import write_vocabulary
 from video_gen.data.clips import to_video
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from video_gen.data import latents as latents_module
-from video_gen.data.actions import at_rate, beside, scaled, usage, window, write_actions, write_vocabulary
+from video_gen.data.action_files import beside, write_vocabulary
+from video_gen.data.actions import at_rate, scaled, usage, window, write_actions
 from video_gen.data.check import check
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig

@@ -9,7 +9,7 @@ from video_gen.data.batches import WORK_SLACK, BatchSampler, balanced_batch_size
 from video_gen.data.check import check, render
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
-from video_gen.data.video_file import VideoInfo
+from video_gen.data.video_info import VideoInfo
 from video_gen.data.video_writer import write_video
 from video_gen.data.windows import best_bucket
 from video_gen.errors import ConfigError

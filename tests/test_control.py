@@ -8,7 +8,8 @@ from playable import playable
 
 from video_gen import evaluate_control as command
 from video_gen.data import maze
-from video_gen.data.actions import scaled, write_actions, write_vocabulary
+from video_gen.data.action_files import write_vocabulary
+from video_gen.data.actions import scaled, write_actions
 from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError
 from video_gen.evaluation import control, maze_pose

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from video_gen.cli import main
-from video_gen.data.actions import find_vocabulary, read_actions
+from video_gen.data.action_files import find_vocabulary
+from video_gen.data.actions import read_actions
 from video_gen.data.episodes import flat_names
 from video_gen.data.importing import import_folder
 from video_gen.data.video_file import all_frames

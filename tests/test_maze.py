@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from video_gen.data import maze
-from video_gen.data.actions import find_vocabulary, read_actions
+from video_gen.data.action_files import find_vocabulary
+from video_gen.data.actions import read_actions
 from video_gen.data.config import WorldConfig
 from video_gen.data.maze_view import draw_walk
 from video_gen.data.worlds import load_walk, render_world

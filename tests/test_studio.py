@@ -227,7 +227,8 @@ def echo(line, greeting):
 
 def test_a_process_is_talked_with_and_its_end_is_told():
     heard, ends = [], []
-    process = Process(echo, ("hello",), heard.append, ends.append)
+    process = Process(echo, ("hello",))
+    process.listen(heard.append, ends.append)
     assert process.send(1) and process.send(5)
     end = time.monotonic() + 20
     while len(heard) < 3 and time.monotonic() < end:

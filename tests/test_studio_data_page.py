@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("fastapi")
 from browsing import browser, needs_chromium, opened, served  # noqa: F401
 
-from video_gen.data.actions import write_actions, write_vocabulary
+from video_gen.data.action_files import write_vocabulary
+from video_gen.data.actions import write_actions
 from video_gen.data.folder import quarantined, scan
 from video_gen.data.video_writer import write_video
 from video_gen.vocabulary import Axis, Vocabulary

@@ -19,7 +19,7 @@ from video_gen.web.studio import uploads as uploading
 from video_gen.web.studio.answers import Missing
 from video_gen.web.studio.create import PAGE
 from video_gen.web.studio.gallery import Gallery
-from video_gen.web.studio.looking import kind_of
+from video_gen.web.studio.kinds import kind_of
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.studio import Studio
 

@@ -9,7 +9,8 @@ from odd_files import KR_KB, coded, encode, flat, number, numbered, remux
 from PIL import Image
 
 from video_gen.data.picture import hlg_inverse_oetf, pq_eotf, rolled_off, without_combs
-from video_gen.data.video_file import all_frames, every_frame, frames_at, probe, read_frames
+from video_gen.data.video_file import all_frames, every_frame, probe, read_frames
+from video_gen.data.video_info import frames_at
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
 

@@ -10,14 +10,15 @@ from PIL import Image
 from test_latents import encode
 from test_training import assert_same_run, stop_after
 
-from video_gen.data.actions import write_actions, write_vocabulary
+from video_gen.data.action_files import write_vocabulary
+from video_gen.data.actions import write_actions
 from video_gen.data.clips import Clips, to_video, videos_of
 from video_gen.data.config import ClipConfig
 from video_gen.data.latents import LatentSet, _index_file, known_latents
 from video_gen.data.prepare.preparing import prepare
 from video_gen.data.prepare.settings import KeepSettings, PrepareConfig
 from video_gen.data.prepare.workers import Workers
-from video_gen.data.video_file import VideoInfo
+from video_gen.data.video_info import VideoInfo
 from video_gen.data.video_writer import write_video
 from video_gen.data.views import MIDDLE, View, fit, views_of
 from video_gen.errors import ConfigError

@@ -11,6 +11,8 @@ from typing import Literal
 from video_gen.errors import ConfigError
 from video_gen.files import check_folder, explained, lock_byte
 from video_gen.web.access import LOOPBACK, address_of, listen
+from video_gen.web.studio.process import Process
+from video_gen.web.studio.worker import work
 
 MESSAGE_BYTES = 1 << 16
 """The longest message that a page may send through a socket."""
@@ -34,18 +36,20 @@ def studio(
         host: an address of this machine; any other than loopback asks for a token, which is printed.
     Raises: ConfigError if the port is taken or the web part is not installed; DataError if `output` cannot be written.
     """
-    try:
-        import uvicorn
-
-        from video_gen.web.studio.app import make_app
-        from video_gen.web.studio.roots import Roots
-        from video_gen.web.studio.studio import Studio
-    except ImportError as error:
-        raise ConfigError(f"studio: {error.name} is not installed; pip install 'video-gen[web]'") from None
     check_folder(output)
     with alone(output), listen(host, port, "studio") as listener:
+        worker = Process(work, (device,))  # first of all: it imports for longer than we do
+        try:
+            import uvicorn
+
+            from video_gen.web.studio.app import make_app
+            from video_gen.web.studio.roots import Roots
+            from video_gen.web.studio.studio import Studio
+        except ImportError as error:
+            worker.kill()
+            raise ConfigError(f"studio: {error.name} is not installed; pip install 'video-gen[web]'") from None
         token = None if host in LOOPBACK else secrets.token_urlsafe(16)
-        app = make_app(Studio(output, str(model), Roots(runs), Roots(data), device), token)
+        app = make_app(Studio(output, str(model), Roots(runs), Roots(data), device, worker), token)
         address = address_of(host, listener, token)
         print(f"studio at {address}   (Ctrl-C ends)", flush=True)
         if browser and token is None:

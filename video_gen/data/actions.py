@@ -1,4 +1,4 @@
-"""Actions beside clips: `a.actions.jsonl` stands beside `a.mp4`, a line a frame; `actions.json` in the folder says what there is.
+"""The actions of clips as numbers, (frames, actions), and how they are read and written (`action_files.py` tells where).
 
 Line t is what was done between frame t and frame t + 1; that of the last frame counts for nothing. No torch.
 """
@@ -10,30 +10,14 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from video_gen.config import validate
-from video_gen.data.packed import Packed, address_of, read_whole, within
+from video_gen.data.action_files import FILE, beside
+from video_gen.data.packed import Packed
 from video_gen.errors import DataError
 from video_gen.files import read_lines, write_text
-from video_gen.vocabulary import Vocabulary, read_action, read_vocabulary
+from video_gen.vocabulary import Vocabulary, read_action
 
-SUFFIX = ".actions.jsonl"
-FILE = "actions.json"
 SAME_RATE = 0.01
 """Share by which the rate of a video may differ from that of its actions: what containers round."""
-
-
-def beside(video: Path) -> Path:
-    """Where the actions of a video are."""
-    return video.with_name(video.stem + SUFFIX)
-
-
-def find_vocabulary(folder: Path | str) -> Vocabulary | None:
-    """What the folder's `actions.json` says; None if it has none. Raises: DataError, ConfigError if it does not fit."""
-    if address_of(folder):
-        place = within(folder, FILE)
-        return validate(Vocabulary, json.loads(read_whole(place)), source=place)
-    folder = Path(folder)
-    return read_vocabulary(folder / FILE) if (folder / FILE).is_file() else None
 
 
 def read_actions(path: Path | Packed, vocabulary: Vocabulary) -> np.ndarray:
@@ -142,16 +126,6 @@ def write_actions(video: Path, rows: Iterable[Sequence[float] | np.ndarray], voc
         lines.append(json.dumps({"keys": list(action.keys)} | axes))
     write_text(beside(video), "".join(f"{line}\n" for line in lines))
     return beside(video)
-
-
-def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    """Write the folder's `actions.json`. Raises: DataError if it has another one already."""
-    path = folder / FILE
-    if path.is_file():
-        if read_vocabulary(path) != vocabulary:
-            raise DataError(f"{path}: says other keys, axes or rate than are written here; choose another folder")
-        return
-    write_text(path, vocabulary.model_dump_json(indent=1))
 
 
 # -------------------- what a folder's actions are like

@@ -27,7 +27,8 @@ from video_gen.data.folder import (
 )
 from video_gen.data.packed import Packed, address_of, cut_short, lengths
 from video_gen.data.processes import in_processes
-from video_gen.data.video_file import VideoInfo, all_frames, probe
+from video_gen.data.video_file import all_frames, probe
+from video_gen.data.video_info import VideoInfo
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError
 from video_gen.vocabulary import Vocabulary

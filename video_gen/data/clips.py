@@ -20,7 +20,8 @@ from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.folder import Source, content_hash, held_out, look, quarantined, refuse_faults
 from video_gen.data.metadata import Changes
 from video_gen.data.packed import File
-from video_gen.data.video_file import frames_at, iterate_frames, probe
+from video_gen.data.video_file import iterate_frames, probe
+from video_gen.data.video_info import frames_at
 from video_gen.data.views import MIDDLE, View, fit, views_of
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import ConfigError, DataError, ShapeError

@@ -13,12 +13,12 @@ from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 
-from video_gen.data import actions
+from video_gen.data import action_files as actions
 from video_gen.data.config import ClipConfig
 from video_gen.data.manifest import MANIFEST, place_of, read_manifest
 from video_gen.data.metadata import METADATA, Changes, read_captions
 from video_gen.data.packed import Packed, address_of, read_whole, within
-from video_gen.data.video_file import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo
+from video_gen.data.video_info import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_lines, read_text, write_text
 from video_gen.vocabulary import Vocabulary

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from video_gen.data.actions import beside, write_actions, write_vocabulary
+from video_gen.data.action_files import beside, write_vocabulary
+from video_gen.data.actions import write_actions
 from video_gen.data.episodes import Episode
 from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit

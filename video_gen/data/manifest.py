@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from video_gen.data.packed import Packed, within
-from video_gen.data.video_file import VideoInfo
+from video_gen.data.video_info import VideoInfo
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import written
 

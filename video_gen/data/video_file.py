@@ -7,12 +7,11 @@ videos go through PyAV, which brings its own FFmpeg (`container.py`, `picture.py
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -33,48 +32,14 @@ from video_gen.data.picture import (
     to_picture,
     to_scaled_picture,
 )
+from video_gen.data.video_info import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo
 from video_gen.errors import DataError, ShapeError
 
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".qt", ".webm", ".mkv", ".avi", ".divx", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".3gp",
-    ".3g2", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".mxf", ".y4m", ".dv", ".ivf", ".nut", ".mjpeg", ".mjpg", ".h264", ".264",
-    ".h265", ".265", ".hevc",
-))  # fmt: skip
-IMAGE_SUFFIXES = frozenset((
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".avifs",
-    ".ppm", ".pgm", ".pnm", ".tga", ".jp2", ".j2k", ".mpo", ".qoi",
-))  # fmt: skip
 IMAGE_STARTS = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"qoif", b"\0\0\0\x0cjP  ",
     b"\xff\x4f\xff\x51", b"P4", b"P5", b"P6",
 )  # fmt: skip
 VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"FLV", b"OggS")
-TOLERANCE = 0.02
-"""Of a frame: a clip that ends so much too early is whole."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file is. Width and height are as shown: upright, in square pixels."""
-
-    kind: Literal["video", "image"]
-    codec: str
-    width: int
-    height: int
-    fps: float
-    """Mean frames per second; 0 for an image."""
-    num_frames: int
-    """Frames that are shown, counted and not taken from the header."""
-    duration: float
-    """Seconds from the first frame to the end of the last; 0 for an image."""
-    rotation: int
-    """Degrees counter-clockwise by which the stored frames are turned for display: 0, 90, 180 or 270."""
-    has_audio: bool
-    pixel_format: str
-    tick: float = 0.0
-    """Seconds to which the container rounds times."""
-    notes: tuple[str, ...] = ()
-    """What is worth a word, a line each: how frames are changed when they are read, and what is not read."""
 
 
 class Timed(NamedTuple):
@@ -98,13 +63,6 @@ def probe(path: str | File) -> VideoInfo:
     """
     path = _readable(path)
     return _probe_image(path) if _is_image(path) else _probe_video(path)
-
-
-def frames_at(info: VideoInfo, fps: float) -> int:
-    """Frames that a file has at a rate; 1 for an image. The last one lasts until the end, but for what a container rounds."""
-    if info.kind == "image":
-        return 1
-    return int(np.floor(info.duration * fps + min(0.5, TOLERANCE + 2 * info.tick * fps)))
 
 
 def read_metadata(path: str | File) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from video_gen.data.config import Bucket, ClipConfig
-from video_gen.data.video_file import VideoInfo
+from video_gen.data.video_info import VideoInfo
 
 
 @dataclass(frozen=True)

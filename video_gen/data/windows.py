@@ -3,7 +3,7 @@
 import math
 
 from video_gen.data.config import Bucket, ClipConfig
-from video_gen.data.video_file import VideoInfo, frames_at
+from video_gen.data.video_info import VideoInfo, frames_at
 
 
 def best_bucket(info: VideoInfo, config: ClipConfig) -> Bucket | None:

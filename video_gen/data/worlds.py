@@ -15,7 +15,8 @@ from typing import Any, get_args
 import numpy as np
 
 from video_gen.data import maze
-from video_gen.data.actions import write_actions, write_vocabulary
+from video_gen.data.action_files import write_vocabulary
+from video_gen.data.actions import write_actions
 from video_gen.data.config import WorldConfig, WorldName
 from video_gen.data.drawing import draw, object_mask
 from video_gen.data.maze_view import draw_walk

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from video_gen.data.video_file import frames_at, iterate_frames, probe
+from video_gen.data.video_file import iterate_frames, probe
+from video_gen.data.video_info import frames_at
 from video_gen.data.views import fit
 from video_gen.errors import DataError, ShapeError
 

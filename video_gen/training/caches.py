@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from video_gen.data.actions import FILE
+from video_gen.data.action_files import FILE
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
 from video_gen.data.folder import is_there, quarantined, scan

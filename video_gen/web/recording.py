@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from video_gen.data.actions import find_vocabulary, write_actions, write_vocabulary
+from video_gen.data.action_files import find_vocabulary, write_vocabulary
+from video_gen.data.actions import write_actions
 from video_gen.data.video_writer import write_video
 from video_gen.files import explained, read_text
 from video_gen.vocabulary import Action, Vocabulary

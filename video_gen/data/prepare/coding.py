@@ -14,7 +14,7 @@ from video_gen.data.container import slack_of
 from video_gen.data.picture import Scaled
 from video_gen.data.prepare.pieces import Box
 from video_gen.data.prepare.settings import PrepareConfig
-from video_gen.data.video_file import VideoInfo
+from video_gen.data.video_info import VideoInfo
 from video_gen.data.video_writer import REPEATABLE, h264_stream, to_yuv420
 
 B_FRAMES = 2

@@ -23,7 +23,8 @@ from video_gen.data.prepare.facts import Facts
 from video_gen.data.prepare.pieces import NO_BARS, ROUNDING, Box, Piece, name_of
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.prepare.shots import find_shots
-from video_gen.data.video_file import Timed, VideoInfo
+from video_gen.data.video_file import Timed
+from video_gen.data.video_info import VideoInfo
 
 LAG = 48
 """Frames after which nothing is learned any more of a frame but in rare cases: those that a blend and what is around it reach."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from video_gen.data.video_file import VideoInfo
+from video_gen.data.video_info import VideoInfo
 from video_gen.files import written
 
 VERSION = 3

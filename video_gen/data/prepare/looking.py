@@ -18,7 +18,8 @@ from video_gen.data.prepare.coding import smaller
 from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.facts import SPANS, THUMB, Facts
 from video_gen.data.prepare.pieces import Box, shared_bars
-from video_gen.data.video_file import Timed, VideoInfo, every_frame, probe
+from video_gen.data.video_file import Timed, every_frame, probe
+from video_gen.data.video_info import VideoInfo
 from video_gen.errors import DataError
 
 CELLS = (48, 27)

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from video_gen.data.actions import beside, write_vocabulary
+from video_gen.data.action_files import beside, write_vocabulary
 from video_gen.data.flow import opencv
 from video_gen.data.folder import Folder, Source, content_hash, is_prepared, look, refuse_faults
 from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from video_gen.data.actions import beside
+from video_gen.data.action_files import beside
 from video_gen.data.manifest import Row
 from video_gen.files import written
 

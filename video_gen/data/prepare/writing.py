@@ -6,11 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from video_gen.data.actions import actions_of, beside, write_actions
+from video_gen.data.action_files import beside
+from video_gen.data.actions import actions_of, write_actions
 from video_gen.data.prepare.coding import Clip, size_of
 from video_gen.data.prepare.pieces import Piece
 from video_gen.data.prepare.settings import PrepareConfig
-from video_gen.data.video_file import Timed, VideoInfo, every_frame, frames_from
+from video_gen.data.video_file import Timed, every_frame, frames_from
+from video_gen.data.video_info import VideoInfo
 from video_gen.errors import DataError
 from video_gen.files import written
 from video_gen.vocabulary import Vocabulary

@@ -3,7 +3,7 @@
 How a page is added, say `runs`:
 
 1. `static/pages/runs.js` exports `mount(place, signal)`: it draws into the element `place`; what it listens to ends with the
-   `AbortSignal`. `static/pages/runs.css`, if it is there, is linked by itself.
+   `AbortSignal`. `static/pages/runs.css`, if it is there, becomes a part of the one style sheet.
    The page then stands in the navigation (`app.PAGES`).
 2. `runs.py` has `routes(studio) -> APIRouter`, whose addresses begin with /api/runs, and is named in `app.ROUTES`. Bodies are read
    with `answers.said`, against a `Config`; a `VideoGenError` becomes an answer with one line; nothing is changed by a GET.

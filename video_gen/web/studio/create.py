@@ -11,9 +11,10 @@ from video_gen.files import written
 from video_gen.web.studio.answers import Missing, plain, said
 from video_gen.web.studio.form import APART, FILES, command, fields, python, sample_of
 from video_gen.web.studio.gallery import Entry
-from video_gen.web.studio.looking import poster_of
+from video_gen.web.studio.process import Elsewhere
 from video_gen.web.studio.studio import Studio
 
+looking = Elsewhere("video_gen.web.studio.looking")
 PAGE = 200
 """Results that are told at once, at most."""
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -53,6 +54,7 @@ def _form(router: APIRouter, studio: Studio) -> None:
             "models": studio.models.names(),
             "loras": studio.models.loras(),
             "model": studio.model,
+            "settings": studio.models.settings(studio.model),
         }
 
     @router.get("/create/model")
@@ -172,7 +174,7 @@ def _results(router: APIRouter, studio: Studio) -> None:
     async def poster(name: str, v: str = "") -> Response:
         file = gallery.file(name, ".webp")
         if not file.is_file():  # of a video that the command line made
-            content = await studio.apart.run(poster_of, gallery.file(name))
+            content = await studio.apart.run(looking.poster_of, gallery.file(name))
             with written(file) as temporary:
                 temporary.write_bytes(content)
         return FileResponse(file, media_type="image/webp", headers=FOR_EVER if v else {})

@@ -14,11 +14,10 @@ from video_gen.data.editing import set_caption, set_quarantine
 from video_gen.data.folder import BY_HAND
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import DataError
-from video_gen.web.studio import data_work as work
 from video_gen.web.studio.answers import Missing, said
 from video_gen.web.studio.data_check import report_of
 from video_gen.web.studio.data_find import Asked, facets, found_of, told_of
-from video_gen.web.studio.data_sets import DataSet, quarantine_of
+from video_gen.web.studio.data_sets import DataSet, quarantine_of, work
 from video_gen.web.studio.plain_files import plain
 from video_gen.web.studio.studio import Studio
 

@@ -45,12 +45,8 @@ class Checks:
                 raise ConfigError(f"{self.running} is being read; wait for that, or stop it")
             self._state = {"set": found.ref, "done": 0, "of": len(found.items), "began": time.time()}
             self._stopped = False
-            self._process = Process(
-                run,
-                (config.model_dump(mode="json"), quarantine, max_tokens),
-                lambda message: self._hear(found, message),
-                lambda code: self._ended(found, code),
-            )
+            self._process = Process(run, (config.model_dump(mode="json"), quarantine, max_tokens))
+            self._process.listen(lambda message: self._hear(found, message), lambda code: self._ended(found, code))
         self.hub.tell(TOPIC, self._state)
 
     def stop(self) -> None:

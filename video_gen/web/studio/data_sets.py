@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from video_gen.data.actions import FILE, SUFFIX, beside
+from video_gen.data.action_files import FILE, SUFFIX, beside
 from video_gen.data.folder import IMAGE_SUFFIXES, MANIFEST, QUARANTINE, VIDEO_SUFFIXES, quarantined
 from video_gen.data.metadata import METADATA
 from video_gen.data.packed import Packed
 from video_gen.errors import DataError, VideoGenError
 from video_gen.files import write_text, written
-from video_gen.web.studio import data_work as work
 from video_gen.web.studio.answers import Missing
 from video_gen.web.studio.hub import Hub
-from video_gen.web.studio.process import Apart
+from video_gen.web.studio.process import Apart, Elsewhere
 from video_gen.web.studio.roots import Roots, inside
 
+work = Elsewhere("video_gen.web.studio.data_work")
 TOPIC = "data"
 MARKS = (*METADATA, MANIFEST, QUARANTINE, FILE)
 MOST_SETS, MOST_FOLDERS, DEEPEST = 300, 3000, 4

@@ -17,7 +17,8 @@ from video_gen.data.metadata import METADATA
 from video_gen.data.packed import File, Packed
 from video_gen.data.prepare.preparing import facts_file
 from video_gen.data.prepare.report import picture_of
-from video_gen.data.video_file import VIDEO_SUFFIXES, VideoInfo, iterate_frames, probe
+from video_gen.data.video_file import iterate_frames, probe
+from video_gen.data.video_info import VIDEO_SUFFIXES, VideoInfo
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError, VideoGenError
 from video_gen.files import written

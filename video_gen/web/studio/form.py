@@ -5,6 +5,7 @@ The page has no settings of its own. What it sends is checked as a command line 
 
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -32,6 +33,7 @@ def options() -> dict[str, Option]:
     return {option.path[-1]: option for option in options_of(Sample)}
 
 
+@cache
 def fields() -> list[dict[str, Any]]:
     """Groups of fields for a page: {"title", "fields": [{"name", "help", "kind", ...}]}."""
     schema = Sample.model_json_schema()

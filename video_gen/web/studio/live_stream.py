@@ -62,7 +62,8 @@ class Live:
             def ended(code: int) -> None:
                 self._from_thread(self._ended, process, code)
 
-            process = self._process = Process(work, (self.device,), hear, ended)
+            process = self._process = Process(work, (self.device,))
+            process.listen(hear, ended)
             self.known = {"status": "loading", "model": model}
             self._tell()
         self.say("open", model)

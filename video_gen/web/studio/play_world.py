@@ -53,7 +53,8 @@ class Remote:
             def ended(code: int) -> None:
                 self._from_thread(self._ended, process, code)
 
-            process = self._process = Process(work, (self.folder, self.device), hear, ended)
+            process = self._process = Process(work, (self.folder, self.device))
+            process.listen(hear, ended)
         if self.status != "ready" or self.model != model:
             self.status, self.trouble, self.model = "loading", None, model
             self._tell()

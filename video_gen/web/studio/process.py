@@ -6,10 +6,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from video_gen.errors import DataError, VideoGenError, line_of
@@ -24,19 +27,23 @@ class Process:
     Args:
         main: a function of a module, `main(line, *args)`, where `line` is a `Connection` with `recv`, `send` and `poll`; it ends at
             EOFError, which comes when this process does.
-        hear: is called in a thread with each message it sends; `ended` with its exit code, once, whatever it died of.
     """
 
-    def __init__(
-        self, main: Callable[..., None], args: tuple, hear: Callable[[Any], None], ended: Callable[[int], None]
-    ):
+    def __init__(self, main: Callable[..., None], args: tuple):
         context = multiprocessing.get_context("spawn")  # threads, such as a server has, do not survive a fork
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=_begin, args=(main, theirs, args), daemon=True)
-        self._process.start()
+        with _no_program():
+            self._process.start()
         theirs.close()  # so that we meet the end of the pipe when the process ends
-        self._hear, self._ended, self._sending = hear, ended, threading.Lock()
-        threading.Thread(target=self._listen, daemon=True, name="studio process").start()
+        self._sending = threading.Lock()
+
+    def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
+        """To be called once; what is sent before waits.
+
+        Args: hear: is called in a thread with each message; ended: with the exit code, once, whatever it died of.
+        """
+        threading.Thread(target=self._listen, args=(hear, ended), daemon=True, name="studio process").start()
 
     @property
     def pid(self) -> int | None:
@@ -52,13 +59,24 @@ class Process:
     def kill(self) -> None:
         self._process.kill()
 
-    def _listen(self) -> None:
+    def _listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self._hear(self._line.recv())
+                hear(self._line.recv())
         self._process.join()
         self._line.close()
-        self._ended(self._process.exitcode or 0)
+        ended(self._process.exitcode or 0)
+
+
+@contextmanager
+def _no_program() -> Iterator[None]:
+    """A process that is spawned imports anew the program that we are; ours need nothing of it, and begin half a second sooner."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _begin(main: Callable[..., None], line: Connection, args: tuple) -> None:
@@ -105,13 +123,33 @@ class Apart:
             self._server = None
 
 
+class Elsewhere:
+    """The functions of a module, for `Apart`: named here, and imported where they are called. The server's start waits for none."""
+
+    def __init__(self, module: str):
+        self.module = module
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return _Named(self.module, name)
+
+
+@dataclass(frozen=True)
+class _Named:
+    module: str
+    name: str
+
+    def __call__(self, *args: Any) -> Any:
+        return getattr(import_module(self.module), self.name)(*args)
+
+
 class _Server:
     """A process that serves calls, and the answer that is waited for."""
 
     def __init__(self, memory: int | None):
         self.dead = False
         self.answer: Future = Future()
-        self.process = Process(_serve_calls, (memory,), self._settle, self._gone)
+        self.process = Process(_serve_calls, (memory,))
+        self.process.listen(self._settle, self._gone)
 
     def call(self, function: Callable[..., Any], args: tuple) -> Future:
         self.answer = Future()

@@ -25,10 +25,14 @@ NOT_SAID = ("model", "device", "output", "compile", "count", "format")
 
 
 class Queue:
-    """Everything happens in the server's loop; what the worker says comes in from its thread."""
+    """Everything happens in the server's loop; what the worker says comes in from its thread.
 
-    def __init__(self, store: Store, hub: Hub, device: str, model: str):
+    Args: worker: one that was started before; None = it is started with us.
+    """
+
+    def __init__(self, store: Store, hub: Hub, device: str, model: str, worker: Process | None = None):
         self.store, self.hub, self.device, self.first = store, hub, device, model
+        self._worker = worker
         self.jobs: dict[int, Job] = {}
         self.under: Under | None = None
         self.draft: tuple[int, bytes] = (
@@ -137,7 +141,9 @@ class Queue:
             self._from_thread(self._ended, process, code)
 
         self.state = ("starting", model or "")
-        process = self._process = Process(work, (self.device,), hear, ended)
+        process = self._process = self._worker or Process(work, (self.device,))
+        self._worker = None
+        process.listen(hear, ended)
         if model is not None:
             process.send(("load", Wanted(model, Fit(), ())))
 

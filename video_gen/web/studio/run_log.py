@@ -7,7 +7,7 @@ no finite number, are left out and counted.
 import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import ceil
@@ -215,21 +215,29 @@ def sketch(path: Path, name: str = "loss", places: int = 48) -> list[tuple[float
 
 def _train_line(file: BinaryIO, start: int) -> bytes:
     """The first whole line of training from a place on."""
-    file.seek(start)
-    lines = file.read(SKETCH_BYTES).split(b"\n")[1 if start else 0 : -1]
-    return next((line for line in lines if b'"train"' in line), b"")
+    for most in (SKETCH_BYTES // 4, SKETCH_BYTES):  # two lines are there as a rule
+        file.seek(start)
+        lines = file.read(most).split(b"\n")[1 if start else 0 : -1]
+        if found := next((line for line in lines if b'"train"' in line), b""):
+            return found
+    return b""
 
 
-def last_lines(path: Path, most: int = 1 << 16) -> list[dict[str, Any]]:
-    """The last whole lines of a log, of up to `most` bytes, in order."""
+def last_lines(path: Path, most: int = 1 << 16) -> list[bytes]:
+    """The last whole lines of a log, of up to `most` bytes, in order, as `line_of` reads them."""
     file = open_plain(path)
     if file is None:
         return []
     with file:
         start = max(0, os.fstat(file.fileno()).st_size - most)
         file.seek(start)
-        lines = file.read(most).split(b"\n")[1 if start else 0 : -1]
-    return [said for line in lines if (said := line_of(line))]
+        return file.read(most).split(b"\n")[1 if start else 0 : -1]
+
+
+def first_of(kind: str, lines: Iterable[bytes]) -> dict[str, Any]:
+    """The first line of a kind, and no more than that is read; {} if there is none."""
+    mark = f'"{kind}"'.encode()
+    return next((said for line in lines if mark in line and (said := line_of(line)).get("kind") == kind), {})
 
 
 def line_of(line: bytes) -> dict[str, Any]:

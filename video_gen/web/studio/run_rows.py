@@ -15,7 +15,7 @@ from video_gen.training.judge import JUDGES
 from video_gen.web.studio.plain_files import plain, stamp
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.run_folder import OWN, best_of, checkpoint_of, kind_of, read_config, steps_of
-from video_gen.web.studio.run_log import last_lines, sketch
+from video_gen.web.studio.run_log import first_of, last_lines, sketch
 from video_gen.web.studio.run_state import ALIVE, CONSOLE, LOCK, STARTED, Condition, condition
 
 MARKS = frozenset(("config.yaml", "log.jsonl", STARTED))
@@ -152,8 +152,7 @@ def facts(folder: Path) -> dict[str, Any]:
     """What a run's files say in little time: how far it is, how fast, how good, how large."""
     config, trouble = read_config(folder)
     kind, lines = kind_of(config), last_lines(folder / "log.jsonl")
-    train = [line for line in lines if line.get("kind") == "train"]
-    last = train[-1] if train else {}
+    last = first_of("train", reversed(lines))
     best, judge = best_of(folder), JUDGES.get(kind or "")
     found = {
         "kind": kind,
@@ -164,7 +163,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "seconds": last.get("time"),
         "memory_mb": last.get("memory_mb"),
         "samples_per_s": last.get("samples_per_s"),
-        "pace": pace(train),
+        "pace": pace(first_of("train", lines), last),
         "best": None,
         "floor": best.get("psnr_linear"),
         "worse": None,
@@ -173,7 +172,6 @@ def facts(folder: Path) -> dict[str, Any]:
         "saved": checkpoint_of(folder),
         "made": _changed(folder / "model") > 0,
         "stages": len(config.get("stages") or ()) if isinstance(config.get("stages"), list) else 0,
-        "sketch": sketch(folder / "log.jsonl"),
         "logged": (stamp(folder / "log.jsonl") or (0, 0, 0))[2] / 1e9,
         "changed": max([at[2] for at in _stamps(folder)[:8] if at] or [_changed(folder)]) / 1e9,
         "trouble": trouble,
@@ -181,11 +179,11 @@ def facts(folder: Path) -> dict[str, Any]:
     if judge and judge.figure in best and "step" in best:
         value = best[judge.figure]
         found["best"] = {"figure": judge.figure, "higher": judge.higher, "value": value, "step": best["step"]}
-        held = next((line for line in reversed(lines) if line.get("kind") == "validation"), {})
+        held = first_of("validation", reversed(lines))
         now = held.get(judge.figure)
         if isinstance(now, float) and judge.clearly_worse(now, value):
             found["worse"] = {"value": now, "step": held.get("step"), "remedy": judge.remedy}
-    return plain(found)
+    return plain(found) | {"sketch": sketch(folder / "log.jsonl")}
 
 
 def waits(line: dict[str, Any]) -> float | None:
@@ -199,15 +197,14 @@ def waits(line: dict[str, Any]) -> float | None:
     return data / sum(parts) if isinstance(data, float) and sum(parts) > 0 else None
 
 
-def pace(train: list[dict[str, Any]]) -> float | None:
-    """Steps a second of the last lines, with all that comes between: validation, samples, checkpoints."""
+def pace(first: dict[str, Any], last: dict[str, Any]) -> float | None:
+    """Steps a second from one line to another, with all that comes between: validation, samples, checkpoints."""
     try:
-        first, last = train[0], train[-1]
         steps, seconds = last["step"] - first["step"], last["time"] - first["time"]
         if steps > 0 and seconds > 0:
             return steps / seconds
         return last["step"] / last["time"] if last["step"] > 0 and last["time"] > 0 else None
-    except (IndexError, KeyError, TypeError, OverflowError):
+    except (KeyError, TypeError, OverflowError):
         return None
 
 

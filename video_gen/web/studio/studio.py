@@ -10,7 +10,7 @@ from video_gen.web.studio.jobs import Store
 from video_gen.web.studio.live_stream import Live
 from video_gen.web.studio.models import Models
 from video_gen.web.studio.play_world import Remote
-from video_gen.web.studio.process import Apart
+from video_gen.web.studio.process import Apart, Process
 from video_gen.web.studio.queue import Queue
 from video_gen.web.studio.roots import Roots
 from video_gen.web.studio.run_watch import RunWatch
@@ -25,16 +25,19 @@ class Studio:
         model: the one that is picked until somebody picks another.
         runs, data: what may be looked through and changed besides.
         device: to sample on.
+        worker: the process that samples, if it was started before; see `worker.work`.
     """
 
-    def __init__(self, output: Path, model: str, runs: Roots, data: Roots, device: str = "auto"):
+    def __init__(
+        self, output: Path, model: str, runs: Roots, data: Roots, device: str = "auto", worker: Process | None = None
+    ):
         self.output, self.model, self.runs, self.data, self.device = output, model, runs, data, device
         self.hub = Hub()
         self.apart = Apart()  # for looking at somebody's files
         self.gallery = Gallery(output / "results", output / "bin")
         self.uploads = Uploads(output / "uploads", self.apart)
         self.models = Models(model, runs)
-        self.queue = Queue(Store(output, self.gallery), self.hub, device, model)
+        self.queue = Queue(Store(output, self.gallery), self.hub, device, model, worker)
         self.watch = RunWatch(runs, self.hub)
         self.world = Remote(output / "play", self.hub, device)
         sets = Roots((*data.folders.values(), output / "play"))  # what was played is data, too

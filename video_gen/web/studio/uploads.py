@@ -13,9 +13,10 @@ from fastapi import HTTPException
 from video_gen.errors import DataError
 from video_gen.files import explained, write_text, written
 from video_gen.web.studio.answers import Missing
-from video_gen.web.studio.looking import START, frame_of, kind_of, look_at
-from video_gen.web.studio.process import Apart
+from video_gen.web.studio.kinds import START, kind_of
+from video_gen.web.studio.process import Apart, Elsewhere
 
+looking = Elsewhere("video_gen.web.studio.looking")
 LARGEST = 1 << 30
 """Bytes of a file."""
 KINDS = {
@@ -50,7 +51,7 @@ class Uploads:
             try:
                 suffix = kind_of(start)
                 whole = whole.rename(whole.with_suffix(suffix))
-                found = await self.apart.run(look_at, whole)
+                found = await self.apart.run(looking.look_at, whole)
             except DataError as error:
                 told = str(error).removeprefix(f"{whole}: ").replace(str(whole), shown)
                 raise DataError(f"{shown}: {told}") from None
@@ -70,7 +71,7 @@ class Uploads:
 
     async def frame(self, video: Path, number: int) -> dict[str, Any]:
         """A frame of a video of ours as a picture that is kept. Raises: DataError."""
-        content, at = await self.apart.run(frame_of, video, number)
+        content, at = await self.apart.run(looking.frame_of, video, number)
 
         async def whole() -> AsyncIterator[bytes]:
             yield content

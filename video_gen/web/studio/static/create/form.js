@@ -79,7 +79,9 @@ export class Form {
 
   // The settings of another model, beside which what is said is shown.
   async pick(name) {
-    const told = await trying(() => get(`/api/create/model?name=${encodeURIComponent(name)}`, this.signal));
+    const first = this.spec.settings && this.spec.settings.name === name && this.spec.settings;  // came with the form
+    this.spec.settings = null;
+    const told = first || await trying(() => get(`/api/create/model?name=${encodeURIComponent(name)}`, this.signal));
     if (!told || this.model.value !== name) return;
     this.clip = told.clip;
     const own = { ...(told.sampling || {}), num_frames: told.clip ? told.clip.num_frames : undefined };

@@ -11,18 +11,18 @@ import { Viewer } from "./viewer.js";
 export const named = (place, item, more = "") => `/api/results/${place}?name=${encodeURIComponent(item.name)}&v=${item.v}${more}`;
 const SIZES = [112, 176, 272];
 
-// What was made, newest first. `form` is where results go that are used again.
+// What was made, newest first. `gallery.form` is where results go that are used again.
 export class Gallery {
-  constructor(form, signal) {
-    this.form = form;
+  constructor(signal) {
     this.signal = signal;
     this.chosen = new Map();  // name to item
     this.words = "";
     this.wall = new Wall({
-      draw: (item, index) => this.tile(item, index),
+      draw: (item) => this.tile(item),
       fetch: (start, count) => get(`/api/results?start=${start}&count=${count}&words=${encodeURIComponent(this.words)}`, signal).then((told) => { this.counted(told.total); return told; }),
       label: "what was made", width: SIZES[Number(localStorage.getItem("tiles") ?? 1)] || SIZES[1],
     }, signal);
+    for (const [on, what] of Object.entries(this.heard())) this.wall.element.addEventListener(on, what);  // once for all tiles
     this.number = h("span", { class: "muted numbers" });
     const search = h("input", { type: "search", placeholder: "prompt, model or name", "aria-label": "find results", oninput: () => this.find(search.value) });
     const size = h("button", { class: "quiet icon", "aria-label": "size of the pictures", title: "size of the pictures", onclick: () => this.resize() }, icon("data"));
@@ -54,24 +54,35 @@ export class Gallery {
     this.wall.setWidth(SIZES[at]);
   }
 
-  tile(item, index) {
-    const main = h("button", { class: "shot", data: { main: "" }, "aria-label": `${item.prompt || item.name}, seed ${item.seed}, ${ago(item.made)}`, onclick: () => this.viewer.open(index) },
-      h("img", { src: named("poster", item), alt: "", loading: "lazy", decoding: "async", draggable: false, class: small(item) ? "sharp" : "" }));
-    const pick = h("input", { type: "checkbox", "aria-label": `choose ${item.prompt || item.name}`, checked: this.chosen.has(item.name), onchange: () => this.choose(item, pick.checked) });
-    const tile = h("div", { class: "tile", draggable: true },
-      h("label", { class: "pick" }, pick), main,
-      h("p", { class: "caption", title: item.prompt }, h("span", {}, item.prompt || item.name), h("small", { class: "muted numbers" }, `seed ${item.seed ?? "?"} · ${ago(item.made)}`)));
-    tile.addEventListener("dragstart", (event) => event.dataTransfer.setData("application/x-result", item.name));
-    let video = null;
-    const begin = () => {
-      if (video || calm()) return;
-      video = h("video", { src: named("video", item), muted: true, loop: true, playsInline: true, autoplay: true, tabIndex: -1, "aria-hidden": "true", class: small(item) ? "sharp" : "", onerror: () => end() });
-      main.append(video);
-    };
-    const end = () => { if (video) { video.remove(); video = null; } };
-    for (const [on, what] of [["pointerenter", begin], ["focusin", begin], ["pointerleave", end], ["focusout", end]]) tile.addEventListener(on, what);
-    return tile;
+  tile(item) {
+    const said = item.prompt || item.name, made = ago(item.made);
+    return h("div", { class: "tile", draggable: true },
+      h("label", { class: "pick" }, h("input", { type: "checkbox", "aria-label": `choose ${said}`, checked: this.chosen.has(item.name) })),
+      h("button", { class: "shot", data: { main: "" }, "aria-label": `${said}, seed ${item.seed}, ${made}` },
+        h("img", { src: named("poster", item), alt: "", loading: "lazy", decoding: "async", draggable: false, class: small(item) ? "sharp" : "" })),
+      h("p", { class: "caption", title: item.prompt }, h("span", {}, said), h("small", { class: "muted numbers" }, `seed ${item.seed ?? "?"} · ${made}`)));
   }
+
+  // What is done with a tile: events of the wall, by name.
+  heard() {
+    const of = (event) => { const tile = event.target.closest(".tile"); return tile && { tile, item: this.wall.drawn.get(tile) }; };
+    const enter = (event) => { const on = of(event); if (on) this.move(on.tile, on.item); };
+    const leave = (event) => { const on = of(event); if (on && !on.tile.contains(event.relatedTarget)) this.still(on.tile); };
+    return {
+      click: (event) => { if (event.target.closest(".shot")) this.viewer.open(Number(of(event).tile.dataset.index)); },
+      change: (event) => this.choose(of(event).item, event.target.checked),
+      dragstart: (event) => { const on = of(event); if (on) event.dataTransfer.setData("application/x-result", on.item.name); },
+      pointerover: enter, focusin: enter, pointerout: leave, focusout: leave,
+    };
+  }
+
+  // The video of a tile that is looked at.
+  move(tile, item) {
+    if (calm() || tile.querySelector("video")) return;
+    tile.querySelector(".shot").append(h("video", { src: named("video", item), muted: true, loop: true, playsInline: true, autoplay: true, tabIndex: -1, "aria-hidden": "true", class: small(item) ? "sharp" : "", onerror: () => this.still(tile) }));
+  }
+
+  still(tile) { for (const video of tile.querySelectorAll("video")) video.remove(); }
 
   choose(item, on) {
     if (on) this.chosen.set(item.name, item); else this.chosen.delete(item.name);

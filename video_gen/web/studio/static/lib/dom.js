@@ -51,8 +51,8 @@ export function size(bytes) {
 }
 
 // A time in the past, in seconds since 1970, as "5 minutes ago".
+const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 export function ago(seconds) {
-  const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
   let past = seconds - Date.now() / 1000;
   for (const [unit, many] of [["second", 60], ["minute", 60], ["hour", 24], ["day", 30], ["month", 12], ["year", Infinity]]) {
     if (Math.abs(past) < many) return words.format(Math.round(past), unit);

@@ -8,12 +8,14 @@ const PAGE = 60, AROUND = 2;
 export class Wall {
   constructor({ draw, fetch, label, width = 176, extra = 44, empty = "nothing here" }, signal) {
     Object.assign(this, { draw, fetch, signal, width, extra, empty });
-    this.element = h("div", { class: "wall", role: "list", "aria-label": label });
+    this.places = h("div", { class: "places", "aria-hidden": "true", hidden: true });  // what is painted where tiles are to come
+    this.element = h("div", { class: "wall", role: "list", "aria-label": label }, this.places);
     this.note = h("p", { class: "empty", hidden: true });
     this.total = null;
     this.items = new Map();      // index to item
     this.asked = new Set();      // pages that are under way, or here
     this.tiles = new Map();      // index to element
+    this.drawn = new WeakMap();  // element to its item
     this.version = 0;
     this.planned = false;
     const plan = () => this.plan();
@@ -67,42 +69,60 @@ export class Wall {
     const gap = 10, room = this.element.clientWidth;
     if (!room) return;
     const columns = this.columns = Math.max(room < 460 && this.width < 200 ? 2 : 1, Math.floor((room + gap) / (this.width + gap)));
-    const wide = (room - gap * (columns - 1)) / columns, high = Math.round(wide + this.extra);
-    const rows = Math.ceil(this.total / columns), step = high + gap;
-    this.element.style.height = `${Math.max(0, rows * step - gap)}px`;
-    const top = -this.element.getBoundingClientRect().top;
-    const from = Math.max(0, Math.floor(top / step) - AROUND), to = Math.min(rows, Math.ceil((top + innerHeight) / step) + AROUND);
+    const wide = (room - gap * (columns - 1)) / columns, high = Math.round(wide + this.extra), step = high + gap;
+    this.measure(wide, high, gap);
+    const top = -this.element.getBoundingClientRect().top, gone = Math.abs(top - (this.top ?? top));
+    this.top = top;
+    this.places.style.transform = `translateY(${Math.max(0, Math.min(Math.floor(top / step), Math.floor(this.total / columns) - this.shown) * step)}px)`;
+    if (gone > innerHeight / 4) { this.places.hidden = false; this.plan(); return; }  // nobody sees what flies past: tiles come when it is slower
+    const from = Math.max(0, Math.floor(top / step) - AROUND), to = Math.min(Math.ceil(this.total / columns), Math.ceil((top + innerHeight) / step) + AROUND);
     this.first = from * columns;
     const last = Math.min(this.total, to * columns);
-    if (this.redraw) { for (const tile of this.tiles.values()) tile.remove(); this.tiles.clear(); this.redraw = false; }
+    if (this.redraw) { for (const index of this.tiles.keys()) this.drop(index); this.redraw = false; }
     for (const [index, tile] of this.tiles) {
-      if (index < this.first || index >= last) { if (!tile.contains(document.activeElement)) { tile.remove(); this.tiles.delete(index); } }
+      if ((index < this.first || index >= last) && !tile.contains(document.activeElement)) this.drop(index);
     }
-    let missing = null;
-    const fresh = [];
+    const missing = new Set();
+    let next = this.places.nextSibling;  // tiles stand in the order of their numbers, for whoever goes through them by keyboard
     for (let index = this.first; index < last; index += 1) {
+      while (next && Number(next.dataset.index) < index) next = next.nextSibling;
       let tile = this.tiles.get(index);
       if (!tile) {
         const item = this.items.get(index);
-        if (!item) { missing = missing ?? new Set(); missing.add(Math.floor(index / PAGE)); continue; }
+        if (!item) { missing.add(Math.floor(index / PAGE)); continue; }
         tile = this.draw(item, index);
         tile.setAttribute("role", "listitem");
         tile.setAttribute("aria-posinset", index + 1);
+        tile.setAttribute("aria-setsize", this.total);
         tile.dataset.index = index;
         this.tiles.set(index, tile);
-        fresh.push(tile);
+        this.drawn.set(tile, item);
+        this.element.insertBefore(tile, next);
       }
-      tile.setAttribute("aria-setsize", this.total);
       const style = `translate(${Math.round((index % columns) * (wide + gap))}px, ${Math.floor(index / columns) * step}px)`;
       if (tile.style.transform !== style) tile.style.transform = style;
-      tile.style.width = `${wide}px`;
-      tile.style.height = `${high}px`;
     }
-    for (const tile of fresh) {  // in the order of their numbers, for whoever goes through them by keyboard
-      const after = [...this.element.children].find((other) => Number(other.dataset.index) > Number(tile.dataset.index));
-      this.element.insertBefore(tile, after || null);
-    }
-    if (missing) for (const number of missing) this.page(number).catch(() => {});
+    this.places.hidden = !missing.size;
+    for (const number of missing) this.page(number).catch(() => {});
+  }
+
+  drop(index) {
+    const tile = this.tiles.get(index);
+    for (const image of tile.querySelectorAll("img")) if (!image.complete) image.removeAttribute("src");  // nobody waits for it any more
+    tile.remove();
+    this.tiles.delete(index);
+  }
+
+  // The size of the whole, of a tile, and of as many empty places as there is room for, where it has changed.
+  measure(wide, high, gap) {
+    const rows = this.total / this.columns, step = high + gap, size = `${wide} ${high} ${this.total} ${innerHeight}`;
+    if (size === this.size) return;
+    this.size = size;
+    this.shown = Math.min(Math.floor(rows), Math.ceil(innerHeight / step) + 1);
+    const sizes = { "--wide": wide, "--high": high, "--extra": this.extra, "--places": Math.max(0, this.shown * step - gap) };
+    for (const [name, pixels] of Object.entries(sizes)) this.element.style.setProperty(name, `${pixels}px`);
+    this.element.style.height = `${Math.max(0, Math.ceil(rows) * step - gap)}px`;
+    for (const tile of this.tiles.values()) tile.setAttribute("aria-setsize", this.total);
   }
 
   // Arrows move among the tiles, also to those that are not there yet.

@@ -40,7 +40,7 @@ class Page {
     this.move = h("button", { class: "quiet small", "aria-pressed": String(this.moving), onclick: () => this.setMoving(!this.moving) }, icon("video"), "All move");
     this.wall = new Wall({
       draw: (item, index) => this.tile(item, index),
-      fetch: (start, count) => get(`/api/data/clips?${this.query({ start, count })}`, signal).then((told) => { this.number.textContent = `${whole(told.total)} shown`; return told; }),
+      fetch: (start, count) => this.clips(this.ref, start, count),
       label: "clips", width: 160, extra: 12, empty: "no clip is like that",
     }, signal);
     this.shape = new Shape({ changed: () => { this.countWindows(); this.viewer.windows(); }, signal });
@@ -179,6 +179,13 @@ class Page {
     this.wall.element.classList.toggle("move", on);
   }
 
+  async clips(set, start, count) {
+    const told = await get(`/api/data/clips?${this.query({ start, count })}`, this.signal);
+    this.number.textContent = `${whole(told.total)} shown`;
+    for (const item of told.items) item.set = set;  // which may be left by the time it is drawn
+    return told;
+  }
+
   tile(item, index) {
     const trouble = item.refused || item.quarantine || (item.troubles[0] && item.troubles[0][0]);
     const box = h("input", { type: "checkbox", "aria-label": `choose ${item.name}`, checked: this.chosen.has(item.name), onchange: () => this.choose(item, box.checked) });
@@ -186,7 +193,7 @@ class Page {
     return h("article", { class: "clip", data: { bad: trouble ? "yes" : "no" } },
       item.refused ? null : h("label", { class: "pick" }, box),
       h("button", { class: "shot", data: { main: "" }, "aria-label": [words, trouble].filter(Boolean).join(", "), onclick: () => this.viewer.open(item.name, index) },
-        new Thumb(this.ref, item).element),
+        new Thumb(item.set, item).element),
       h("p", { class: "words", title: item.caption ? `${item.name}: ${item.caption}` : item.name }, h("span", {}, words),
         h("small", { class: trouble ? "warn" : "muted numbers" }, trouble || [item.seconds ? span(item.seconds) : null, item.info && `${item.info.width} × ${item.info.height}`].filter(Boolean).join(" · "))));
   }

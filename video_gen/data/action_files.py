@@ -1,0 +1,40 @@
+"""Actions beside clips: `a.actions.jsonl` stands beside `a.mp4`, a line a frame; `actions.json` in the folder says what there is.
+
+Neither torch nor numpy.
+"""
+
+import json
+from pathlib import Path
+
+from video_gen.config import validate
+from video_gen.data.packed import address_of, read_whole, within
+from video_gen.errors import DataError
+from video_gen.files import write_text
+from video_gen.vocabulary import Vocabulary, read_vocabulary
+
+SUFFIX = ".actions.jsonl"
+FILE = "actions.json"
+
+
+def beside(video: Path) -> Path:
+    """Where the actions of a video are."""
+    return video.with_name(video.stem + SUFFIX)
+
+
+def find_vocabulary(folder: Path | str) -> Vocabulary | None:
+    """What the folder's `actions.json` says; None if it has none. Raises: DataError, ConfigError if it does not fit."""
+    if address_of(folder):
+        place = within(folder, FILE)
+        return validate(Vocabulary, json.loads(read_whole(place)), source=place)
+    folder = Path(folder)
+    return read_vocabulary(folder / FILE) if (folder / FILE).is_file() else None
+
+
+def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
+    """Write the folder's `actions.json`. Raises: DataError if it has another one already."""
+    path = folder / FILE
+    if path.is_file():
+        if read_vocabulary(path) != vocabulary:
+            raise DataError(f"{path}: says other keys, axes or rate than are written here; choose another folder")
+        return
+    write_text(path, vocabulary.model_dump_json(indent=1))
