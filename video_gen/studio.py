@@ -1,5 +1,6 @@
 """`video-gen studio`: the server of the pages, and what is refused before they are there. No torch in this process."""
 
+import gc
 import secrets
 import sys
 import webbrowser
@@ -38,7 +39,8 @@ def studio(
     """
     check_folder(output)
     with alone(output), listen(host, port, "studio") as listener:
-        worker = Process(work, (device,))  # first of all: it imports for longer than we do
+        worker = Process(work, (device,))  # first of all, and beside us
+        gc.disable()  # all that is imported stays
         try:
             import uvicorn
 
@@ -48,6 +50,8 @@ def studio(
         except ImportError as error:
             worker.kill()
             raise ConfigError(f"studio: {error.name} is not installed; pip install 'video-gen[web]'") from None
+        finally:
+            gc.enable()
         token = None if host in LOOPBACK else secrets.token_urlsafe(16)
         app = make_app(Studio(output, str(model), Roots(runs), Roots(data), device, worker), token)
         address = address_of(host, listener, token)

@@ -19,6 +19,8 @@ from video_gen.web.studio.worker import Order, Wanted, work
 
 PATIENCE = 10.0
 """Seconds in which the worker may finish a step before it is ended."""
+PAGE_FIRST = 1.0
+"""Seconds in which the first page may come before a model is loaded; it then asks for one itself."""
 DEATHS = 3
 """Of the worker, one after the other and before it had a model: then it is started again only for a new job."""
 NOT_SAID = ("model", "device", "output", "compile", "count", "format")
@@ -33,6 +35,7 @@ class Queue:
     def __init__(self, store: Store, hub: Hub, device: str, model: str, worker: Process | None = None):
         self.store, self.hub, self.device, self.first = store, hub, device, model
         self._worker = worker
+        self._later: asyncio.TimerHandle | None = None
         self.jobs: dict[int, Job] = {}
         self.under: Under | None = None
         self.draft: tuple[int, bytes] = (
@@ -53,7 +56,8 @@ class Queue:
             self.jobs[job.id] = job
             self._save(job)
         self._last = max(self.jobs, default=0)
-        self._begin_worker(self.first)
+        self._begin_worker()
+        self._later = self._loop.call_later(PAGE_FIRST, self.prepare, self.first)
         self._pump()
         self._tell()
 
@@ -123,6 +127,8 @@ class Queue:
 
     def prepare(self, model: str) -> None:
         """Load a model before it is needed, if nothing else is to do."""
+        if self._later is not None:
+            self._later.cancel()
         if self.under is None and self._process is not None and self.state != ("ready", model):
             self._process.send(("load", Wanted(model, Fit(), ())))
 
@@ -133,19 +139,17 @@ class Queue:
 
     # -------------------- the worker
 
-    def _begin_worker(self, model: str | None) -> None:
+    def _begin_worker(self) -> None:
         def hear(message: Any) -> None:
             self._from_thread(self._heard, process, message)
 
         def ended(code: int) -> None:
             self._from_thread(self._ended, process, code)
 
-        self.state = ("starting", model or "")
+        self.state = ("starting", self.first)
         process = self._process = self._worker or Process(work, (self.device,))
         self._worker = None
         process.listen(hear, ended)
-        if model is not None:
-            process.send(("load", Wanted(model, Fit(), ())))
 
     def _from_thread(self, function: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the server has ended
@@ -214,7 +218,7 @@ class Queue:
         self._deaths += not stopping
         self._process = None
         if self._deaths < DEATHS:
-            self._begin_worker(None)
+            self._begin_worker()
         else:
             self.state, self.trouble = ("gone", ""), f"the worker ended {ending(code)}, {self._deaths} times"
         self._pump()
@@ -234,7 +238,7 @@ class Queue:
             if self._process is None:
                 if self._deaths >= DEATHS:
                     return
-                self._begin_worker(None)
+                self._begin_worker()
             self._begin(min(waiting, key=lambda job: (job.place, job.id)))
 
     def _begin(self, job: Job) -> None:

@@ -8,9 +8,6 @@ It says:     ("loading" | "ready", model)  ("trouble", model, line)  ("step", nu
 import gc
 import io
 import json
-import os
-import sys
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -61,9 +58,7 @@ class Stopped(Exception):
 
 def work(line: Connection, device: str) -> None:
     """Serve until the studio ends."""
-    begin = threading.Thread(target=_import_gently)
-    begin.start()
-    begin.join()
+    line.poll(None)  # the first page goes first; what is imported now takes both it and us a second
     from video_gen.training.parallel import pick_device
 
     maker = Maker(line, str(pick_device(device)))  # type: ignore[arg-type]
@@ -71,15 +66,6 @@ def work(line: Connection, device: str) -> None:
         if not maker.waiting and not line.poll(IDLE):
             maker.let_go()
         maker.serve(maker.waiting.popleft() if maker.waiting else line.recv())
-
-
-def _import_gently() -> None:
-    """What takes seconds to import, in a thread that lets others go first where threads can: somebody waits for the first page."""
-    if sys.platform.startswith("linux"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 10)
-    from video_gen import sample  # noqa: F401
-    from video_gen.sampling import draft_decoder  # noqa: F401
-    from video_gen.training import parallel  # noqa: F401
 
 
 class Maker:

@@ -88,7 +88,8 @@ export class Form {
     for (const [key, field] of Object.entries(this.fields)) field.usual(key in own ? own[key] : field.said.default ?? undefined);
     this.facts.textContent = told.error || (told.clip ? `${told.clip.width} × ${told.clip.height}, ${told.clip.num_frames} frames at ${shown(told.clip.fps)} a second` : "tells its settings once it is loaded");
     this.facts.classList.toggle("bad", Boolean(told.error));
-    post("/api/create/load", { model: name }).catch(() => {});  // so that it is ready; whoever makes something is told what is wrong
+    // So that it is ready, once the page is drawn; whoever makes something is told what is wrong.
+    setTimeout(() => { if (this.model.value === name) post("/api/create/load", { model: name }).catch(() => {}); }, 200);
     this.keep();
   }
 
