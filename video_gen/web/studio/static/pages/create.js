@@ -6,12 +6,13 @@ import { Line } from "../create/line.js";
 
 // Create: what is to be made on one side; on the other what is being made, and what was.
 export async function mount(place, signal) {
-  const asked = get("/api/create/form", signal), line = new Line(signal), gallery = new Gallery(signal);
+  const asked = get("/api/create/form", signal), line = new Line(signal), gallery = new Gallery(signal), empty = h("div", { class: "form card" });
+  place.append(h("h1", { class: "hush" }, "Create"), h("div", { class: "create" }, empty, h("div", { class: "made" }, line.element, gallery.element)));
   const form = gallery.form = new Form(await asked, signal);
   await form.begin(location.search);  // before anybody types
   if (signal.aborted) return;
   if (location.search) history.replaceState(null, "", location.pathname);
-  place.append(h("h1", { class: "hush" }, "Create"), h("div", { class: "create" }, form.element, h("div", { class: "made" }, line.element, gallery.element)));
+  empty.replaceWith(form.element);
   const whole = document.documentElement;
   for (const type of ["dragenter", "dragover"]) whole.addEventListener(type, (event) => { event.preventDefault(); document.body.classList.add("dragging"); }, { signal });
   for (const type of ["dragleave", "drop", "dragend"]) whole.addEventListener(type, (event) => { if (type !== "dragleave" || !event.relatedTarget) document.body.classList.remove("dragging"); }, { signal });
