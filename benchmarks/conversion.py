@@ -61,7 +61,7 @@ class Settings(Config):
 
     output: Path = Path("runs/conversion")
     num_clips: int = 600
-    vae_steps: int = 400
+    vae_steps: int = 500
     train_steps: int = 800
     """Of the public model."""
     convert_steps: int = 300
@@ -136,7 +136,8 @@ def parity(public: Path) -> float:
     """Largest difference of what our network and diffusers' make of the same, relative to its size."""
     pipe = VideoPipeline.from_pretrained(public)
     theirs = WanTransformer3DModel.from_pretrained(public / "transformer").eval()
-    latents = torch.randn(2, 16, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    shape = pipe.vae.latent_shape(*(SIZE[name] for name in ("num_frames", "height", "width")))
+    latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.3, 0.8])
     tokens, visible = pipe.text(pipe.text.tokenise(["a red circle, fast", "two blue squares, slow"]))
     padded = torch.zeros(2, pipe.transformer.config.text_len, tokens.shape[2])

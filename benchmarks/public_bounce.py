@@ -1,8 +1,8 @@
 """A small public model: diffusers' classes, trained by a loop of its own on the world `bounce`, and saved as diffusers saves it.
 
-Nothing of this project's training is in it, so that what comes in through `from_pretrained` is a stranger's: a
-`WanTransformer3DModel` that makes clips as a whole, an `AutoencoderKLWan` of Wan 2.1's shape (trained as our WanVAE, which is
-faster, and handed over), and a UMT5 of random weights, which tells words apart and no more.
+What comes in through `from_pretrained` is a stranger's: a `WanTransformer3DModel` that makes clips as a whole, which nothing of
+this project has trained; an `AutoencoderKLWan` of Wan 2.2's shape, with one resolution less (trained as our WanVAE, which is
+faster, and handed over); and a UMT5 of random weights, which tells words apart and no more.
 """
 
 from pathlib import Path
@@ -18,22 +18,34 @@ from video_gen.model.wan.vae import WanVAE
 from video_gen.model.wan.vae_config import WanVAEConfig
 from video_gen.model.wan.vae_names import config_to_diffusers, to_diffusers
 from video_gen.progress import bar
+from video_gen.training.config import OptimConfig
+from video_gen.training.optim import build_optimizer, clip_gradients, learning_rate
 
+VAE_SIZES: dict[str, Any] = dict(
+    width=32, decoder_width=32, multipliers=(1, 2, 2), temporal=(True, True), latent_mean=None, latent_std=None
+)
+"""4 x 8 x 8, with 48 channels. Wan 2.2's folding of pixels, and its averages and copies past each change of resolution, are what
+lets it learn in so few steps; on pictures this small its 16 x 16 would leave little to place."""
+VAE_FRAMES = 5
+"""Of a clip at a time: the first frame, and one group of those that follow."""
+LATENT_NOISE = 0.01
 TEXT_WIDTH, TEXT_LEN = 32, 32
 """Texts are filled up to so many tokens, where the releases have 512: a small model would do little else."""
 SIZES: dict[str, Any] = dict(
-    patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=24, text_dim=TEXT_WIDTH, freq_dim=64, ffn_dim=256,
-    num_layers=4,
+    patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=24, in_channels=48, out_channels=48, text_dim=TEXT_WIDTH,
+    freq_dim=64, ffn_dim=256, num_layers=4,
 )  # fmt: skip
 DROPPED = 0.1
 """Share of samples without their caption."""
 
 
 def make(clips: Clips, folder: Path, vae_steps: int, train_steps: int, batch_size: int) -> float:
-    """Train and save all of it. Returns: the transformer's mean loss over the last tenth of its steps."""
+    """Train and save all of it; a VAE that is there is taken. Returns: the transformer's mean loss over its last tenth of steps."""
     torch.manual_seed(0)
     videos = to_video(torch.stack([torch.from_numpy(clips[i].video) for i in range(len(clips))]))
-    vae = train_vae(videos, vae_steps)
+    if not (folder / "vae" / "config.json").is_file():
+        train_vae(videos, vae_steps).save_pretrained(folder / "vae")
+    vae = AutoencoderKLWan.from_pretrained(folder / "vae").eval().requires_grad_(False)
     text, tokeniser = random_text(clips.captions)
     pipe = WanPipeline(
         tokenizer=tokeniser,
@@ -48,25 +60,45 @@ def make(clips: Clips, folder: Path, vae_steps: int, train_steps: int, batch_siz
 
 
 def train_vae(videos: Tensor, steps: int, batch_size: int = 8) -> AutoencoderKLWan:
-    """By the absolute difference of pixels; the latents' statistics are measured at the end."""
-    vae = WanVAE(WanVAEConfig.preset("tiny-2.1", latent_mean=None, latent_std=None))
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps)
-    with bar("VAE", "steps") as progress:
+    """On few frames at a time, then on whole clips, without which later frames lose their colours. The latents' statistics are
+    measured at the end."""
+    vae = WanVAE(WanVAEConfig.preset("tiny-2.2", **VAE_SIZES))
+    fit_vae(vae, videos, VAE_FRAMES, steps, batch_size, 7e-3)
+    fit_vae(vae, videos, videos.shape[2], steps // 5, batch_size // 2, 3e-3)
+    return handed_over(vae, videos)
+
+
+def fit_vae(vae: WanVAE, videos: Tensor, frames: int, steps: int, batch_size: int, rate: float) -> None:
+    """By the squared difference of pixels: of mostly empty pictures the absolute one is smallest, at first, where all is empty."""
+    config = OptimConfig(
+        optimizer="muon", learning_rate=rate, adam_learning_rate=rate / 2, betas=(0.9, 0.95), schedule="cosine",
+        warmup_steps=max(1, steps // 20), weight_decay=0.0,
+    )  # fmt: skip
+    optimiser = build_optimizer({"vae": vae}, config)
+    with bar(f"VAE, {frames} frames", "steps") as progress:
         for step in range(steps):
-            video = videos[torch.randint(len(videos), (batch_size,))]
+            chosen = torch.randint(len(videos), (batch_size,))
+            starts = torch.randint(videos.shape[2] + 1 - frames, (batch_size,))
+            video = torch.stack([videos[i, :, at : at + frames] for i, at in zip(chosen, starts)])
             with torch.autocast("cpu", torch.bfloat16):
                 latents = vae.encode(video).mean
-                made = vae.decode(latents + 0.05 * torch.randn_like(latents))
-            loss = (made - video).abs().mean() + 1e-4 * latents.square().mean()
-            step_of(optimiser, schedule, loss, vae)
+                made = vae.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+            loss = (made - video).square().mean() + 1e-4 * latents.square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            clip_gradients(list(vae.parameters()), 1.0)
+            optimiser.step(learning_rate(step, config, steps))
             progress(step + 1, steps)
+
+
+def handed_over(vae: WanVAE, videos: Tensor) -> AutoencoderKLWan:
+    """As diffusers' class, which normalises by what the latents of some clips measure."""
     with torch.no_grad():
         latents = torch.cat([vae.encode(some).mean for some in videos[:256].split(16)])
     vae.set_latent_statistics(latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4)))
     theirs = AutoencoderKLWan.from_config(config_to_diffusers(vae.config))
     theirs.load_state_dict(to_diffusers(vae.state_dict(), vae.config.blocks, vae.config.shortcuts))
-    return theirs.eval().requires_grad_(False)
+    return theirs
 
 
 def train_transformer(pipe: Any, videos: Tensor, captions: list[str], steps: int, batch_size: int) -> float:
