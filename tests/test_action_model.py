@@ -117,6 +117,16 @@ def test_tokens_hold_the_frame_before_and_none_where_history_is_hidden(given):
 
 
 @torch.no_grad()
+def test_with_a_gain_of_one_a_new_model_repeats_the_frame_before(given):
+    torch.manual_seed(0)
+    sizes = dict(latent_channels=4, patch_size=1, width=32, depth=2, head_dim=16, text_width=8)
+    fresh = VideoTransformer(TransformerConfig(**sizes, previous=True, previous_gain=1.0)).eval()
+    visible = torch.ones(2, 3, dtype=torch.bool)
+    made = fresh(given["noisy"], given["t"], given["text"], visible, clean=given["clean"], blocks=(1,) * F)
+    assert torch.equal(made[:, :, 1:], given["clean"][:, :, :-1]) and not made[:, :, 0].any()
+
+
+@torch.no_grad()
 def test_history_carries_what_led_to_it(model, given):
     past = given["acted"].clone()
     past[:, 1] = 1 - past[:, 1]

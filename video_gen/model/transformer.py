@@ -202,6 +202,8 @@ class VideoTransformer(nn.Module, Pretrained):
         for layer in (self.modulation, self.final_modulation, self.previous_modulation):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
+        if self.previous_modulation is not None:
+            nn.init.constant_(self.previous_modulation.bias, self.config.previous_gain)
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)

@@ -86,6 +86,9 @@ class TransformerConfig(Config):
     previous: bool = False
     """Tokens of a frame that is made hold the last frame of its history, too, place by place, and as much of that is added to what
     is made as diffusion time and actions ask for: what does not move stays. For worlds in blocks of one."""
+    previous_gain: float = 0.0
+    """With `previous`: how much of that frame is added when training begins. 1 with `diffusion.prediction` `denoised`: then a model
+    repeats the frame before until it knows better."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None
     """What can be done in the world that it shows, at each frame; that of the data. None = it knows of no actions."""
     action_frames: Annotated[int | None, HIDDEN] = Field(default=None, ge=1)
