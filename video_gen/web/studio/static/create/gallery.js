@@ -59,7 +59,7 @@ export class Gallery {
     return h("div", { class: "tile", draggable: true },
       h("label", { class: "pick" }, h("input", { type: "checkbox", "aria-label": `choose ${said}`, checked: this.chosen.has(item.name) })),
       h("button", { class: "shot", data: { main: "" }, "aria-label": `${said}, seed ${item.seed}, ${made}` },
-        h("img", { src: named("poster", item), alt: "", loading: "lazy", decoding: "async", draggable: false, class: small(item) ? "sharp" : "" })),
+        h("img", { src: named("poster", item), alt: "", decoding: "async", draggable: false, class: small(item) ? "sharp" : "" })),
       h("p", { class: "caption", title: item.prompt }, h("span", {}, said), h("small", { class: "muted numbers" }, `seed ${item.seed ?? "?"} · ${made}`)));
   }
 
