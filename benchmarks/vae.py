@@ -21,7 +21,7 @@ COLUMNS = (
     "frames", "pixels", "work", "model", "form", "M parameters", "ms per frame", "peak MiB", "ours is faster by",
 )  # fmt: skip
 EQUAL = (
-    "Held equal: compression (4 frames, 8x8 pixels, 16 channels), parameters within 10% (ours has most), bfloat16, channels last, "
+    "Held equal: compression (4 frames, 8x8 pixels, 16 channels), parameters within 10%, bfloat16, channels last, "
     "random weights, the same video. `Video Gen, chunked` goes through the video {chunk} latent frames at a time, with equal "
     "results. Peers run whole; their own chunks and tiles (blended, or with other results than the whole) are not used, except "
     "Wan's, which always goes frame by frame. Memory is the peak beyond what was held before, result included."

@@ -1,7 +1,7 @@
 """Table 3b: how good VAEs of one size and compression become in equal training time, on flat shapes or on footage of one's own."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,24 +146,13 @@ def vae_quality_table(setting: Setting, peak: float) -> Table:
     limit, device = 1.0 if setting.quick else setting.seconds, setting.device
     given = world_clips(setting) if setting.footage is None else footage_clips(setting.footage)
     quarters = tuple(f"dB at {100 * i // PARTS}%" for i in range(PARTS + 1))
-    pixels, cut = (
-        given.train.shape[2],
-        "" if given.crop is None else f" in squares of {given.crop}, drawn anew at each step",
-    )
-    held = {
-        "frames": FRAMES,
-        "pixels": pixels,
-        "cut": cut,
-        "batch": BATCH,
-        "clips": given.clips,
-        "held": len(given.held_out),
-    }
+    cut = f" in squares of {given.crop}, drawn anew at each step" if given.crop else ""
+    held = {"frames": FRAMES, "pixels": given.train.shape[2], "cut": cut, "batch": BATCH, "clips": given.clips}
+    held |= {"held": len(given.held_out), "apart": given.apart}
     held |= {"seconds": limit, "slice": SLICE, "kl": KL, "warm_up": WARM_UP, "last": LAST_RATE, "fitted": FITTED}
     columns = ("model", "optimiser", "M parameters", "steps", "ms per step", *quarters, "SSIM", "flicker")
     name, title = ("vae_quality", "") if setting.footage is None else ("vae_footage", " on footage")
-    table = Table(
-        name, f"VAE quality{title} after equal training time", columns, EQUAL.format(**held, apart=given.apart)
-    )
+    table = Table(name, f"VAE quality{title} after equal training time", columns, EQUAL.format(**held))
     models = {OURS: our_learner, f"{OURS}, without PCA": bare_learner}
     models |= {name: peer_learner(peer) for name, peer in PEERS.items()}
     learners, failed = [], []
@@ -231,14 +220,15 @@ def footage_clips(config: ClipConfig) -> Material:
     chosen = spread(held.buckets, HELD_OUT_FOOTAGE)
     sources = [f"`{pattern}`" for pattern in config.held_out]
     apart = f"of files {', '.join(sources)}" if sources else "of other files"
-    videos = [
-        torch.stack([torch.from_numpy(some[i].video.copy()) for i in each])
-        for some, each in ((train, range(len(train))), (held, chosen))
-    ]
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    return Material(
-        videos[0][order], videos[1], f"{len(train)} windows of {len(set(train.sources))} files", apart, CROP
-    )
+    # not one file after the other: the PCA takes the first ones
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+    words = f"{len(train)} windows of {len(set(train.sources))} files"
+    return Material(stacked(train, order), stacked(held, chosen), words, apart, CROP)
+
+
+def stacked(clips: Clips, indices: Sequence[int]) -> Tensor:
+    """uint8 (n, f, h, w, 3)."""
+    return torch.stack([torch.from_numpy(clips[i].video) for i in indices])
 
 
 def our_learner(name: str, optimizer: str, clips: Tensor, setting: Setting, fit: bool = True) -> Learner:

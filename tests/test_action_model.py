@@ -124,6 +124,8 @@ def test_with_a_gain_of_one_a_new_model_repeats_the_frame_before(given):
     visible = torch.ones(2, 3, dtype=torch.bool)
     made = fresh(given["noisy"], given["t"], given["text"], visible, clean=given["clean"], blocks=(1,) * F)
     assert torch.equal(made[:, :, 1:], given["clean"][:, :, :-1]) and not made[:, :, 0].any()
+    with pytest.raises(ValueError, match="previous_gain is 1, but previous is off"):
+        TransformerConfig(**sizes, previous_gain=1.0)
 
 
 @torch.no_grad()

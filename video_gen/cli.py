@@ -384,6 +384,10 @@ def bench(
         ) from None
     from video_gen.training.parallel import pick_device
 
+    if footage and "vae_quality" not in tables:
+        raise ConfigError(f"bench: --footage {footage} is for the table vae_quality; add it to --tables")
+    if held_out and not footage:
+        raise ConfigError(f"bench: --held-out {' '.join(held_out)} says which files of --footage judge; give that, too")
     clips = footage and validate(ClipConfig, {"folder": footage, "held_out": held_out}, source="bench")
     setting = Setting(pick_device(device), quick, seconds, compile, optimizers=optimizers, footage=clips)
     for path in run(tables, setting, output, " ".join(["video-gen", *sys.argv[1:]])):

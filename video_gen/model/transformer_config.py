@@ -105,6 +105,12 @@ class TransformerConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _previous(self):
+        if self.previous_gain and not self.previous:
+            raise ValueError(f"previous_gain is {self.previous_gain:g}, but previous is off; set that, too")
+        return self
+
+    @model_validator(mode="after")
     def _heads(self):
         if self.width % self.head_dim or self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even and divide width {self.width}")
