@@ -18,7 +18,7 @@ from video_gen.sampling.conditioned import TextConditioned
 
 
 class Model(Gaussians):
-    def append(self, history, latents, t, actions=None):
+    def append(self, history, latents, t, actions=None, before=None):
         return None
 
 

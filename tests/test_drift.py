@@ -180,7 +180,8 @@ class Remembers:
     def denoiser(self, history, branches):
         return lambda noisy, t: [torch.zeros_like(noisy)]
 
-    def append(self, history, latents, t, actions=None):
+    def append(self, history, latents, t, actions=None, before=None):
+        assert before is None or not torch.equal(before, latents)
         return (*(history or ()), (latents, t))
 
 

@@ -99,7 +99,7 @@ class History:
     layers: tuple[KeyValue, ...]
     frames: int
     latest: Tensor | None = None
-    """(b, c, 1, h, w) its last frame as it was given, of a model whose tokens hold that."""
+    """(b, c, 1, h, w) its last frame, without noise that was put on it, of a model whose tokens hold that."""
 
     def last(self, sink: int, window: int | None) -> "History":
         """Its first `sink` and last `window` frames. Cloned, or the slices would keep the forgotten ones in memory."""
@@ -290,6 +290,7 @@ class VideoTransformer(nn.Module, Pretrained):
         ending_visible: Tensor | None = None,
         actions: Actions | None = None,
         clean_actions: Actions | None = None,
+        before: Tensor | None = None,
         route: Route | None = None,
         context: Context | None = None,
     ) -> Tensor:
@@ -304,6 +305,7 @@ class VideoTransformer(nn.Module, Pretrained):
             ending: (b, c, 1, h, w) the picture after the last frame, to which all blocks lead; `ending_visible`: (b,), False
                 where a sample does not see it. Neither with a route nor with a context.
             actions, clean_actions: that led to the frames of `noisy`, and of `clean`; None = nothing is known of them.
+            before: (b, c, f, h, w), `clean` without its noise, for what is copied from it (`config.previous`); None = `clean`.
             route: places that skip some layers; None = none do.
             context: processes that do this together, all given the same arguments and all returning the same.
         """
@@ -329,10 +331,8 @@ class VideoTransformer(nn.Module, Pretrained):
         plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plans, None, route, of_frames(clean_actions, 0, past)), past)
-        before = previous_frames(clean, blocks) if self.config.previous else None
-        return self._denoise(
-            noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, before
-        )
+        held = previous_frames(clean if before is None else before, blocks) if self.config.previous else None
+        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, held)
 
     # -------------------- parts
 

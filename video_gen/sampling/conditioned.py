@@ -1,6 +1,7 @@
 """The transformer with a prompt, as guidance and a rollout want it: branches of one batch, and a history to append to."""
 
 import copy
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -117,7 +118,14 @@ class TextConditioned:
 
         return denoise
 
-    def append(self, history: History | None, latents: Tensor, t: Tensor, actions: Tensor | None = None) -> History:
+    def append(
+        self,
+        history: History | None,
+        latents: Tensor,
+        t: Tensor,
+        actions: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> History:
         """Where history reads the text, there is one for the prompts and, behind it in the batch, one for the empty ones: each
         branch goes on from a video that it read as its own (as Self-Forcing does, arXiv:2506.08009)."""
         done, branches, text = None if actions is None else Actions(actions), BY_TEXT[:1], self.text
@@ -125,6 +133,8 @@ class TextConditioned:
             branches, text = BY_TEXT, join_texts([self.text, self.empty])
             latents, t = repeat(latents, 2), repeat(t, 2)
         kept = self.transformer.encode_history(latents, t, self._known(history, branches), actions=done, text=text)
+        if before is not None and kept.latest is not None:
+            kept = replace(kept, latest=before[:, :, -1:])
         return kept.last(self.transformer.config.sink, self.window)
 
     def _known(self, history: History | None, branches: tuple[Branch, ...]) -> History | None:

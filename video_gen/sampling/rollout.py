@@ -18,9 +18,17 @@ from video_gen.sampling.watching import Look, watched
 class BlockModel(Branches, Protocol):
     """What a rollout needs of a model: estimates for a block, and a history to append to. A history is a plain value."""
 
-    def append(self, history: Any, latents: Tensor, t: Tensor, actions: Tensor | None = None) -> Any:
+    def append(
+        self,
+        history: Any,
+        latents: Tensor,
+        t: Tensor,
+        actions: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> Any:
         """The history with finished frames (b, c, f, h, w) at its end, which have noise of time `t` (b,) on them; `history`
-        None is the empty one. `actions` (b, f, n) led to them; None = nothing is known of that."""
+        None is the empty one. `actions` (b, f, n) led to them; None = nothing is known of that. `before`: the frames without
+        the noise; None = there is none."""
         ...
 
     def doing(self, actions: Tensor) -> Self:
@@ -118,7 +126,8 @@ def _history(
     latents = state.block
     if latents is None:
         return state.history
-    t = latents.new_full((len(latents),), noise_time if state.history is not None else 0.0)
-    if noise_time and state.history is not None:
-        latents = diffusion.add_noise(latents, sample_noise(latents.shape, generators), t)
-    return model.append(state.history, latents, t, state.actions)
+    if not noise_time or state.history is None:
+        return model.append(state.history, latents, latents.new_zeros(len(latents)), state.actions)
+    t = latents.new_full((len(latents),), noise_time)
+    noisy = diffusion.add_noise(latents, sample_noise(latents.shape, generators), t)
+    return model.append(state.history, noisy, t, state.actions, before=latents)

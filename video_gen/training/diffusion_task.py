@@ -109,7 +109,7 @@ class DiffusionTask(LatentTask):
         f, shape = latents.shape[2], latents.shape[1:]
 
         t = modes.history_noise * uniform(generators, f) * (uniform(generators, 1) < modes.noisy_history)
-        clean = self.diffusion.add_noise(latents, normal(generators, *shape), t)
+        clean, before = self.diffusion.add_noise(latents, normal(generators, *shape), t), latents
         drawn = uniform(generators)
         visible = drawn >= modes.history_dropout if modes.history_dropout else None  # known to hide nothing: no mask
         if modes.resampled_history:
@@ -119,10 +119,15 @@ class DiffusionTask(LatentTask):
             )
             start = start.clamp(min=EPSILON).expand(-1, f)
             noisy = self.diffusion.add_noise(latents, normal(generators, *shape), start)
-            made, made_t = self._resample(noisy, start, batch, blocks, clean, t, rounds)
-            clean = torch.where(chosen[:, None, :, None, None], made, clean)
+            made, made_t, made_before = self._resample(noisy, start, batch, blocks, clean, t, rounds)
+            which = chosen[:, None, :, None, None]
+            clean, before = torch.where(which, made, clean), torch.where(which, made_before, before)
             t = torch.where(chosen, made_t, t)
-        return {"clean": clean, "clean_t": t, "history_visible": visible}
+        return {"clean": clean, "clean_t": t, "history_visible": visible} | self._copied(before)
+
+    def _copied(self, before: Tensor) -> dict[str, Tensor]:
+        """What a model copies from that does so (`transformer.previous`): of history, the frames without noise."""
+        return {"before": before} if getattr(self.transformer.config, "previous", False) else {}
 
     def _rounds(self, step: int) -> int:
         """How often step `step` makes its history again."""
@@ -139,28 +144,28 @@ class DiffusionTask(LatentTask):
         clean: Tensor,
         clean_t: Tensor,
         rounds: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the model makes of noisy latents in a few steps: close to the truth, with the model's own faults.
 
         History with such faults, of which the network is told nothing, is what it meets in a long video (Resampling Forcing,
         Guo et al. 2025, arXiv:2512.15702; there block after block, here all blocks at once). The first round goes on from a
         true past, each other from what the one before made: after n, a block's past has the faults of n blocks in a row.
 
-        Returns: the history, its first block as it was, and the noise (b, f) of which the network is told.
+        Returns: the history, its first block as it was, the noise (b, f) of which the network is told, and the history without it.
         """
+        before, given = batch["latents"], blocks[0]
         text, visible = self.text(batch["text"])
         known = {name: done for name, done in told(batch).items() if name.endswith("actions") or name in TOLD}
         for _ in range(rounds):
             made = noisy
             for step in range(RESAMPLING_STEPS):
                 now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
-                extra: dict[str, Any] = {"blocks": blocks, "clean": clean, "clean_t": clean_t} | known
+                extra = {"blocks": blocks, "clean": clean, "clean_t": clean_t} | self._copied(before) | known
                 output = self.transformer(made, now, text, visible, context=self.context, **extra)
                 made = self.diffusion.move(made, self.diffusion.to_denoised(output, made, now), now, then)
-            given = blocks[0]
-            clean = torch.cat([clean[:, :, :given], made[:, :, given:]], dim=2)
+            clean, before = (torch.cat([past[:, :, :given], made[:, :, given:]], dim=2) for past in (clean, before))
             clean_t = torch.cat([clean_t[:, :given], torch.zeros_like(clean_t[:, given:])], dim=1)
-        return clean, clean_t
+        return clean, clean_t, before
 
     def validate(self, step: int) -> dict[str, float]:
         """Loss on held-out clips with the same noise each time: in bands of t for whole clips, and block after block.
