@@ -5,11 +5,15 @@ import torch
 
 from video_gen.errors import ShapeError
 from video_gen.model.actions import Actions, latent_actions
-from video_gen.model.transformer import VideoTransformer
+from video_gen.model.diffusion import Diffusion
+from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.model.transformer import COPIED, STRETCH, VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.guidance import GuidedDenoiser, needed_branches
+from video_gen.sampling.rollout import advance, begin
+from video_gen.sampling.solvers import generators_for
 from video_gen.vocabulary import Vocabulary
 
 WORDS = Vocabulary(keys=("forward", "left", "right"), fps=12)
@@ -117,16 +121,42 @@ def test_tokens_hold_the_frame_before_and_none_where_history_is_hidden(given):
 
 
 @torch.no_grad()
-def test_with_a_gain_of_one_a_new_model_repeats_the_frame_before(given):
+def test_a_new_model_repeats_most_of_the_frame_before_where_there_is_one(given):
     torch.manual_seed(0)
     sizes = dict(latent_channels=4, patch_size=1, width=32, depth=2, head_dim=16, text_width=8)
-    fresh = VideoTransformer(TransformerConfig(**sizes, previous=True, previous_gain=1.0)).eval()
-    visible = torch.ones(2, 3, dtype=torch.bool)
-    made = fresh(given["noisy"], given["t"], given["text"], visible, clean=given["clean"], blocks=(1,) * F)
-    assert torch.equal(made[:, :, 1:], given["clean"][:, :, :-1]) and not made[:, :, 0].any()
-    with pytest.raises(ValueError, match="previous_gain is 1, but previous is off"):
-        TransformerConfig(**sizes, previous_gain=1.0)
+    fresh = VideoTransformer(TransformerConfig(**sizes, previous=True)).eval()
+    visible, sees = torch.ones(2, 3, dtype=torch.bool), torch.tensor([True, False])
+    rest = dict(clean=given["clean"], blocks=(1,) * F, history_visible=sees)
+    made = fresh(given["noisy"], given["t"], given["text"], visible, **rest)
+    share = STRETCH * torch.sigmoid(torch.tensor(COPIED))
+    torch.testing.assert_close(made[0, :, 1:], share * given["clean"][0, :, :-1])
+    assert not made[:, :, 0].any() and not made[1].any()
+    torch.nn.init.constant_(fresh.copied.bias, 100.0)  # all of it, whatever is made
+    torch.nn.init.normal_(fresh.unembed.weight)
+    made = fresh(given["noisy"], given["t"], given["text"], visible, **rest)
+    assert torch.equal(made[0, :, 1:], given["clean"][0, :, :-1])
+    assert made[:, :, 0].any() and made[1].any()  # nothing is there to be copied
 
+
+@torch.no_grad()
+def test_what_is_copied_has_no_noise_of_history_on_it(given):
+    """Noise on history, which a model is told, is no part of what stands still; trained and rolled out alike."""
+    torch.manual_seed(0)
+    sizes = dict(latent_channels=4, patch_size=1, width=32, depth=2, head_dim=16, text_width=8)
+    model = VideoTransformer(TransformerConfig(**sizes, previous=True)).eval()
+    torch.nn.init.constant_(model.copied.bias, 100.0)
+    clean, visible = given["clean"], torch.ones(2, 3, dtype=torch.bool)
+    noisy = clean + torch.randn(clean.shape)
+    rest = dict(clean=noisy, clean_t=torch.full((2, F), 0.3), blocks=(1,) * F, before=clean)
+    made = model(given["noisy"], given["t"], given["text"], visible, **rest)
+    assert torch.equal(made[:, :, 1:], clean[:, :, :-1])
+    text = model.encode_text(given["text"], visible)
+    conditioned = TextConditioned(model, Diffusion(DiffusionConfig(prediction="denoised")), text, None, window=3)
+    state = begin(conditioned, clean[:, :, :1], (1,), generators_for([0, 1], "cpu"))
+    settings = SamplingConfig(num_steps=1, history_noise=0.3, solver="renoise", guidance_scale=1.0)
+    for _ in range(3):
+        state = advance(conditioned, state, (4, 1, *clean.shape[3:]), conditioned.diffusion, settings)
+        assert torch.equal(state.block, clean[:, :, :1])
 
 @torch.no_grad()
 def test_history_carries_what_led_to_it(model, given):

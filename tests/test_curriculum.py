@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from video_gen.cli import main
 from video_gen.config import load_yaml
@@ -17,6 +17,7 @@ from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
 from video_gen.training import loop as loop_module
+from video_gen.training.caches import same_weights
 from video_gen.training.loop import TrainingInterrupted
 from video_gen.training.recipes import DiffusionRun
 
@@ -198,6 +199,17 @@ def test_init_starts_from_a_model_and_names_what_does_not_fit(made, tmp_path, ca
     VideoVAE(VideoVAE.from_pretrained(made / "vae").config).save_pretrained(tmp_path / "other-vae")
     assert train(config, tmp_path / "c", "--init", str(model), "--vae", str(tmp_path / "other-vae")) == 2
     assert "is not the VAE that init was trained with" in capsys.readouterr().err
+
+
+def test_a_vae_kept_in_half_precision_is_still_the_one_of_the_model(made, tmp_path):
+    """As a shipped one is: a later stage, whose `init` holds it in float32, goes on with it."""
+    half, whole, other = (tmp_path / name for name in ("half.safetensors", "whole.safetensors", "other.safetensors"))
+    numbers = {name: x.bfloat16() for name, x in load_file(made / "vae" / "model.safetensors").items()}
+    save_file(numbers, half)
+    save_file({name: x.float() for name, x in numbers.items()}, whole)
+    save_file({name: x.float() * 2 for name, x in numbers.items()}, other)
+    assert same_weights(half, whole) and not same_weights(half, other)
+    assert not same_weights(half, made / "vae" / "model.safetensors")
 
 
 # -------------------- caches alone

@@ -101,7 +101,7 @@ def _noisy_pass(
     pairs = _video_pairs(places, blocks, past, text_tokens)
     layers = sum(_layer(config, frames * places, pairs[kind]) for kind in layer_kinds(config))
     last = frames * 2 * d * 2 * d + frames * places * 2 * d * _patch(config) * (1 + config.previous)
-    last += config.previous * frames * 2 * d * _patch(config)
+    last += config.previous * frames * places * 2 * d * config.patch_size**2
     return _embed(config, batch, frames, places) + batch * (_times(config, frames) + layers + last)
 
 

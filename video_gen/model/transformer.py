@@ -174,7 +174,7 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_text = nn.Linear(config.text_width, d)
         self.embed_patch = nn.Linear(patch, d)
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
-        self.previous_modulation = nn.Linear(d, patch) if config.previous else None
+        self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
@@ -199,11 +199,11 @@ class VideoTransformer(nn.Module, Pretrained):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.stream, std=0.02)
-        for layer in (self.modulation, self.final_modulation, self.previous_modulation):
+        for layer in (self.modulation, self.final_modulation, self.copied):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
-        if self.previous_modulation is not None:
-            nn.init.constant_(self.previous_modulation.bias, self.config.previous_gain)
+        if self.copied is not None:
+            nn.init.constant_(self.copied.bias, COPIED)
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)
@@ -361,9 +361,12 @@ class VideoTransformer(nn.Module, Pretrained):
         embedded, modulation = self._times(t, actions)
         x = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
-        patches = self.unembed(modulate(layer_norm(x), shift, scale))
-        if self.previous_modulation is not None and held is not None:
-            patches = patches + self.previous_modulation(F.silu(embedded))[:, :, None] * held
+        x = modulate(layer_norm(x), shift, scale)
+        patches = self.unembed(x)
+        if self.copied is not None and held is not None:
+            share = (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1).repeat(1, 1, 1, self.config.latent_channels)
+            share = share * self._has_previous(blocks, first, history_visible, x.device)
+            patches = torch.lerp(patches.float(), held.float(), share)
         if context is not None:
             patches = context.gather(patches, 2)
         return unpatchify(patches, self.config.patch_size, height)
@@ -436,6 +439,14 @@ class VideoTransformer(nn.Module, Pretrained):
             patches = context.part(patches, 2)
         return patches if visible is None else patches * visible[:, None, None, None]
 
+    @staticmethod
+    def _has_previous(blocks: tuple[int, ...], first: int, visible: Tensor | None, device: torch.device) -> Tensor:
+        """(1 or b, f, 1, 1): 1 where there is a frame before the block, else 0."""
+        seen = torch.ones(1, sum(blocks), 1, 1, device=device)
+        if not first:
+            seen[:, : blocks[0]] = 0
+        return seen if visible is None else seen * visible[:, None, None, None]
+
     def _times(self, t: Tensor, actions: Actions | None) -> tuple[Tensor, Tensor]:
         """`t` (b,) or (b, f), and what was done, to their embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
         embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
@@ -464,6 +475,13 @@ class VideoTransformer(nn.Module, Pretrained):
         options["masks"] = masks_for(x, self.config.head_dim, context)
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
+
+
+COPIED = 2.0
+"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
+STRETCH = 1.1
+"""The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
+copied exactly, however often."""
 
 
 def previous_frames(clean: Tensor, blocks: tuple[int, ...]) -> Tensor:

@@ -84,11 +84,8 @@ class TransformerConfig(Config):
     """Base of the rotary positions: the slowest turn is about 6 times this, in frames or places."""
 
     previous: bool = False
-    """Tokens of a frame that is made hold the last frame of its history, too, place by place, and as much of that is added to what
-    is made as diffusion time and actions ask for: what does not move stays. For worlds in blocks of one."""
-    previous_gain: float = 0.0
-    """With `previous`: how much of that frame is added when training begins. 1 with `diffusion.prediction` `denoised`: then a model
-    repeats the frame before until it knows better."""
+    """Tokens of a frame that is made hold the last frame of its history, too, place by place, and say how much of each place is
+    copied: what does not move stays as it was. For blocks of one frame and `diffusion.prediction` `denoised`."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None
     """What can be done in the world that it shows, at each frame; that of the data. None = it knows of no actions."""
     action_frames: Annotated[int | None, HIDDEN] = Field(default=None, ge=1)
@@ -102,12 +99,6 @@ class TransformerConfig(Config):
     def _actions(self):
         if (self.actions is None) != (self.action_frames is None):
             raise ValueError("actions and action_frames belong together; give both or neither")
-        return self
-
-    @model_validator(mode="after")
-    def _previous(self):
-        if self.previous_gain and not self.previous:
-            raise ValueError(f"previous_gain is {self.previous_gain:g}, but previous is off; set that, too")
         return self
 
     @model_validator(mode="after")

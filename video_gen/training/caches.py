@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from video_gen.data.action_files import FILE
@@ -169,12 +170,20 @@ def encode_pictures(run: DiffusionRun, clips: Iterable[str]) -> Callable[[str], 
     return lambda clip_id: store.read(clip_id).float()
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two .safetensors hold the same numbers, in whatever precision: a shipped VAE is in half of what a run writes."""
+    if fingerprint(one) == fingerprint(other):
+        return True
+    mine, theirs = load_file(one), load_file(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name].float(), theirs[name].float()) for name in mine)
+
+
 def load_weights(run: DiffusionRun, folder: Path, transformer: VideoTransformer, text: TextEncoder) -> None:
     """Fill the models with the weights of a model folder. Raises: ConfigError if it has another VAE, text encoder or sizes."""
     vaes = [path / "model.safetensors" for path in (local_folder(run.vae), folder / "vae")]
     if not vaes[1].is_file():
         raise ConfigError(f"init: {folder} holds no vae/; give a model folder such as runs/diffusion/model")
-    if fingerprint(vaes[0]) != fingerprint(vaes[1]):
+    if not same_weights(*vaes):
         raise ConfigError(f"vae: {run.vae} is not the VAE that init was trained with; give {folder / 'vae'}")
     _load(folder / "transformer", transformer, VideoTransformer.from_pretrained(folder / "transformer"), "transformer")
     known = load_text_config(folder / "text")

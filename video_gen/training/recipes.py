@@ -231,6 +231,16 @@ class DiffusionRun(Config):
         return runs or [self]
 
     @model_validator(mode="after")
+    def _copies(self):
+        own = isinstance(self.transformer, TransformerConfig)
+        if own and self.transformer.previous and self.diffusion.prediction != "denoised":
+            raise ValueError(
+                f"transformer.previous copies frames, and diffusion.prediction {self.diffusion.prediction} makes none that could be "
+                "copied into; set it to denoised"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _adapters(self):
         if self.lora.rank and self.init is None:
             raise ValueError(
