@@ -20,6 +20,7 @@ from benchmarks.vae import PEERS, ours
 QUICK = Setting(torch.device("cpu"), quick=True, compiled=False)
 
 
+@pytest.mark.slow
 def test_all_tables_have_all_figures(tmp_path, capsys):
     from video_gen.cli import main
 

@@ -1,6 +1,7 @@
 """The shipped model follows a caption that changes, keeps what it shows, and ends where it is to."""
 
 import numpy as np
+import pytest
 
 from video_gen import VideoPipeline
 from video_gen.data.captions import random_captions
@@ -17,12 +18,14 @@ def test_streams_follow_their_new_caption():
     assert found["followed"]["all"]["2"]["value"] >= 0.7
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_where_nothing_changes():
     captions = random_captions(8, 77)
     staying = roll_staying(VideoPipeline.from_pretrained("bounce"), captions, 77, (10.0,), **FEW)
     assert measure_staying(staying)["there"]["10"]["value"] >= 0.75
 
 
+@pytest.mark.slow
 def test_videos_lead_to_their_last_frame():
     pipeline = VideoPipeline.from_pretrained("bounce")
     true = true_clips(pipeline, 6, 65, 77)

@@ -158,6 +158,7 @@ def test_a_finished_run_is_not_repeated_and_another_config_is_refused(trained, c
     assert "loss.mse was 0.0 and is now 0.5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resume_is_bit_for_bit_after_a_kill(trained, tmp_path):
     """A run that is killed at a moment of its own choosing, and resumed, ends in the same weights as one that is not."""
     vae = ["--vae", str(trained / "vae/model/vae"), "--latents", str(trained / "latents")]

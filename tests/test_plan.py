@@ -41,6 +41,7 @@ def test_autograd_holds_what_its_backward_needs():
         assert tracker.bytes - before == 4 * (100 * 100 + 1)  # the weight's gradient
 
 
+@pytest.mark.slow
 def test_a_plan_needs_neither_data_nor_a_trained_vae():
     plan = make_plan(DIFFUSION, VAE.vae, devices=2, steps=0)
     (bucket,) = plan.buckets
@@ -79,7 +80,12 @@ def test_the_command_takes_either_kind_of_file():
         assert parse(names, command, words[1:]).run.loop.batch_size == 8
 
 
-@pytest.mark.parametrize("kind", ["vae", "diffusion", "consistency", "matching"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "kind", ["vae", "diffusion", pytest.param("consistency", marks=SLOW), pytest.param("matching", marks=SLOW)]
+)
 def test_steps_are_measured_and_say_nothing_of_a_run(kind, capfd):
     few = {"batch_size": 1, "accumulation": 1, "tensorboard": False}
     size = {"num_frames": 5, "height": 32, "width": 32}

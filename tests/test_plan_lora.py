@@ -110,7 +110,8 @@ class Tracker(AllocationTracker):
         offload._waiting = waiting
 
 
-@pytest.mark.parametrize("family", [pytest.param("joint", marks=pytest.mark.slow), "wan"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["joint", "wan"])
 def test_planned_memory_is_within_15_per_cent_of_what_tensors_take(family, monkeypatch):
     monkeypatch.setattr("video_gen.model.offload.LARGE", 1)
     plan = planned(family)

@@ -63,6 +63,7 @@ def test_the_worlds_own_switches_are_followed():
         assert figures["persistence"]["value"] > 0.9 and figures["residual_px"]["value"] < 0.1
 
 
+@pytest.mark.slow
 def test_what_stays_as_it_was_does_not_follow_and_what_goes_over_late_follows_late():
     wanted = draw_switches(12, 2)
     true = true_switches(wanted, 16, *SIZE)
@@ -179,6 +180,7 @@ def test_given_frames_that_are_not_kept_are_told():
 # -------------------- the commands
 
 
+@pytest.mark.slow
 def test_both_from_the_command_line(tmp_path, capsys):
     tiny_pipeline("bounce").save_pretrained(tmp_path / "m")
     few = ["--model", str(tmp_path / "m"), "--num-steps", "1", "--output", str(tmp_path / "out")]

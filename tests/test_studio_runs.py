@@ -466,6 +466,7 @@ def test_a_run_is_started_stopped_and_gone_on_with(client, clips, runs, monkeypa
     )
 
 
+@pytest.mark.slow
 def test_what_a_recipe_would_cost_is_told_without_a_name(client, clips, runs):
     answer = client.post("/api/runs/plan", json={"text": SETTINGS}).json()
     assert (

@@ -179,6 +179,7 @@ def test_files_hold_what_was_drawn_and_a_second_run_goes_on(tmp_path):
     assert (tmp_path / "clip_000000.mp4").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_files(tmp_path):
     """The split goes by content, so it would move with a byte. Many clips: not every one shows it."""
     for name in ("one", "two"):
