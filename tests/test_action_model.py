@@ -158,6 +158,7 @@ def test_what_is_copied_has_no_noise_of_history_on_it(given):
         state = advance(conditioned, state, (4, 1, *clean.shape[3:]), conditioned.diffusion, settings)
         assert torch.equal(state.block, clean[:, :, :1])
 
+
 @torch.no_grad()
 def test_history_carries_what_led_to_it(model, given):
     past = given["acted"].clone()

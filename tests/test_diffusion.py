@@ -9,6 +9,7 @@ from video_gen.config import load_yaml
 from video_gen.errors import ConfigError
 from video_gen.model.diffusion import Diffusion, shift_time
 from video_gen.model.diffusion_config import DiffusionConfig
+from video_gen.training.diffusion_task import still_counts
 
 PATHS = ["straight", "cosine", "ddpm"]
 QUANTITIES = ["velocity", "v", "denoised", "noise"]
@@ -125,3 +126,22 @@ def test_mistyped_settings_are_named(tmp_path):
     file.write_text("path: curved\n")
     with pytest.raises(ConfigError, match="'path' is 'curved'"):
         load_yaml(DiffusionConfig, file)
+
+
+def test_frames_that_stand_still_count_more_and_all_together_the_same():
+    torch.manual_seed(0)
+    latents = torch.randn(2, 3, 4, 5, 6)
+    latents[0, :, 2] = latents[0, :, 1] + 0.1
+    counts = still_counts(latents, 0.01)
+    assert counts.mean() == pytest.approx(1) and counts[0, 2] == counts.max()
+    change = (latents[1, :, 3] - latents[1, :, 2]).square().mean()
+    assert counts[0, 2] / counts[1, 3] == pytest.approx(float((change + 0.01) / 0.02), rel=1e-4)
+    diffusion, t = Diffusion(DiffusionConfig()), torch.full((2, 4), 0.5)
+    noise, output = torch.randn_like(latents), torch.randn_like(latents)
+    noisy = diffusion.add_noise(latents, noise, t)
+    frames = [
+        diffusion.loss(*(x[:, :, i : i + 1] for x in (output, latents, noise, noisy)), t[:, i : i + 1])
+        for i in range(4)
+    ]
+    weighted = diffusion.loss(output, latents, noise, noisy, t, counts=counts)
+    torch.testing.assert_close(weighted, (torch.stack(frames, dim=1) * counts).mean(1))

@@ -161,14 +161,23 @@ class Diffusion:
     # -------------------- the loss
 
     def loss(
-        self, output: Tensor, latents: Tensor, noise: Tensor, noisy: Tensor, t: Tensor, keep: Tensor | None = None
+        self,
+        output: Tensor,
+        latents: Tensor,
+        noise: Tensor,
+        noisy: Tensor,
+        t: Tensor,
+        keep: Tensor | None = None,
+        counts: Tensor | None = None,
     ) -> Tensor:
         """Weighted squared error in the configured space, the mean over each sample: (b,).
 
         The error in another space is the error of the output times a factor of `t` alone, since all four quantities are
         affine in one another; so nothing is divided that should not be.
 
-        Args: keep: (b, f), False where a frame does not count; None = all count.
+        Args:
+            keep: (b, f), False where a frame does not count; None = all count.
+            counts: (b, f), how much each does; None = all alike.
         """
         config = self.config
         error = (output.float() - self.target(latents, noise, t)).square()
@@ -178,6 +187,8 @@ class Diffusion:
             snr = self.logsnr(t).exp()
             weight = weight * snr.clamp(max=MIN_SNR) * self._scale(config.loss_space, t).square().reciprocal()
         error = (error * along(weight, error)).mean(dim=(1, 3, 4))  # (b, f)
+        if counts is not None:
+            error = error * counts
         if keep is None:
             return error.mean(dim=1)
         return (error * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)

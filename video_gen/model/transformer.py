@@ -364,7 +364,9 @@ class VideoTransformer(nn.Module, Pretrained):
         x = modulate(layer_norm(x), shift, scale)
         patches = self.unembed(x)
         if self.copied is not None and held is not None:
-            share = (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1).repeat(1, 1, 1, self.config.latent_channels)
+            share = (
+                (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1).repeat(1, 1, 1, self.config.latent_channels)
+            )
             share = share * self._has_previous(blocks, first, history_visible, x.device)
             patches = torch.lerp(patches.float(), held.float(), share)
         if context is not None:

@@ -40,6 +40,14 @@ def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
     return shown & shown[:, starts]
 
 
+def still_counts(latents: Tensor, floor: float) -> Tensor:
+    """(b, f), how much each frame of latents (b, c, f, h, w) counts, 1 on average: see `ModeConfig.still_frames`. The first one, with
+    none before it, as if it were all new."""
+    change = torch.cat([latents[:, :, :1], latents.diff(dim=2)], dim=2).square().mean(dim=(1, 3, 4))
+    counts = 1 / (change + floor)
+    return counts / counts.mean()
+
+
 class DiffusionTask(LatentTask):
     """A `training.task.Task`: the transformer and its text encoder on latents; for the arguments see `LatentTask`."""
 
@@ -99,7 +107,9 @@ class DiffusionTask(LatentTask):
         extra |= self._history(batch, blocks, generators, rounds) if history else {}
         output = self.transformer(noisy, t, text, visible, **extra)
         keep = made(counted(batch, blocks), begun, latents.shape[2])
-        return self.diffusion.loss(output, latents, noise, noisy, t, keep)
+        floor = self.run.modes.still_frames
+        counts = still_counts(latents, floor) if floor and history else None
+        return self.diffusion.loss(output, latents, noise, noisy, t, keep, counts)
 
     def _history(
         self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator], rounds: int = 1

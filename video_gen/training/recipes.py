@@ -141,6 +141,9 @@ class ModeConfig(Config):
     resampled_rounds: int = Field(default=1, ge=1, le=100)
     """Most times that it is made again, each time after the one made before, so that faults add up as they do in a long video;
     drawn uniformly per step from 1. Each costs two more passes."""
+    still_frames: float = Field(default=0.0, ge=0)
+    """Above 0, frames count the more the less they differ from the one before: by 1 / (mean square of the difference + this), of
+    latents, whose own is about 1. What stands still is easy, and a mean over all hardly asks for it. 0 = all count alike."""
     pictures: float = Field(default=0.5, ge=0, le=1)
     """Of a public model that can begin with a picture or without (Wan 2.2's 5B): share of samples that begin with their clip's
     first frame. Image to video always does, and other models never."""
@@ -235,8 +238,8 @@ class DiffusionRun(Config):
         own = isinstance(self.transformer, TransformerConfig)
         if own and self.transformer.previous and self.diffusion.prediction != "denoised":
             raise ValueError(
-                f"transformer.previous copies frames, and diffusion.prediction {self.diffusion.prediction} makes none that could be "
-                "copied into; set it to denoised"
+                f"transformer.previous copies frames, and diffusion.prediction {self.diffusion.prediction} makes none to copy into; "
+                "set it to denoised"
             )
         return self
 
