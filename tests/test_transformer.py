@@ -1,5 +1,6 @@
 """The transformer against a plain reference, and its causal and cached behaviour."""
 
+import copy
 import math
 
 import pytest
@@ -407,3 +408,27 @@ def test_where_a_frame_lies_is_seen_and_a_hidden_one_is_not():
         model(
             noisy, t, text, visible, blocks=blocks, clean=latents, ending=ending, route=Route(torch.zeros(2, 1), 1, 2)
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", [36, 64])
+def test_compiled_gradients_in_half_precision_are_those_of_eager_ones(places):
+    """64 places with heads of 64 features: there compiled code alone would give NaN, or whatever lies in memory."""
+    torch.manual_seed(0)
+    side = round(places**0.5)
+    sizes = dict(latent_channels=4, patch_size=1, width=128, depth=2, head_dim=64, text_width=16)
+    model = VideoTransformer(TransformerConfig(**sizes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    clean, noisy = torch.randn(2, 4, 6, side, side), torch.randn(2, 4, 6, side, side)
+    given = (noisy, torch.rand(2, 6), torch.randn(2, 16, 16), torch.ones(2, 16, dtype=torch.bool))
+    found = []
+    for compiled in (False, True):
+        each = copy.deepcopy(model)
+        for block in each.blocks if compiled else ():
+            block.compile(dynamic=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = each(*given, clean=clean, blocks=(1, 2, 3))
+        made.float().square().mean().backward()
+        found.append(torch.cat([p.grad.flatten() for p in each.parameters() if p.grad is not None]))
+    assert (found[0] - found[1]).norm() < 0.02 * found[0].norm()

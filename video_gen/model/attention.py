@@ -75,7 +75,7 @@ class SpatiotemporalAttention(nn.Module):
             k = torch.cat([said.expand(frames), k], dim=3)
             v = torch.cat([text.v.expand(frames), v], dim=3)
         words = 0 if text is None else text.k.shape[3]
-        return _attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
+        return _attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words, square=_square(q))
 
 
 def attend_frames(
@@ -107,6 +107,7 @@ def _span(
     if kind == "time":
         q, k, v = (x.transpose(2, 3) for x in (q, k, v))
         return attend(q, k, v, span.time_bias).transpose(2, 3)
+    square = _square(q)
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     if text is not None:
         said = text.k
@@ -115,13 +116,29 @@ def _span(
             said = _ahead(said, cos[there], sin[there])
         k, v = torch.cat([said[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
     words = 0 if text is None else text.k.shape[3]
-    return _attend(q, k, v, plan, span.joint_bias, words, span.places_bias).unflatten(2, (f, -1))
+    mixed = _attend(q, k, v, plan, span.joint_bias, words, span.places_bias, square)
+    return mixed.unflatten(2, (f, -1))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None) -> Tensor:
+def _square(q: Tensor) -> bool:
+    """Whether a frame of (b, heads, f, s, head_dim) has as many places as a head has features, in half precision on a CPU.
+
+    Then the gradients of compiled code are wrong, in torch 2.13: it reads memory that was never written.
+    """
+    return q.shape[3] == q.shape[4] and q.dtype == torch.bfloat16 and not q.is_cuda
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None, square: bool = False
+) -> Tensor:
     if plan.context is None:
-        return attend(q, k, v, bias)
+        return _attend_eagerly(q, k, v, bias) if square else attend(q, k, v, bias)
     return plan.context.attend(q, k, v, bias, words, places_bias)
+
+
+@torch.compiler.disable
+def _attend_eagerly(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
+    return attend(q, k, v, bias)
 
 
 def _ahead(words: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
 
 
 def still_counts(latents: Tensor, floor: float) -> Tensor:
-    """(b, f), how much each frame of latents (b, c, f, h, w) counts, 1 on average: see `ModeConfig.still_frames`. The first one, with
+    """(b, f), how much each frame of latents (b, c, f, h, w) counts, 1 on average: `ModeConfig.still_frames`. The first one, with
     none before it, as if it were all new."""
     change = torch.cat([latents[:, :, :1], latents.diff(dim=2)], dim=2).square().mean(dim=(1, 3, 4))
     counts = 1 / (change + floor)
