@@ -25,7 +25,7 @@ CLIPS, HELD_OUT = 512, 32
 FOOTAGE = {"num_frames": FRAMES, "fps": 8, "height": 128, "width": 128, "stride": 4}
 """Clips of footage; trained on in squares of `CROP`."""
 CROP = 64
-HELD_OUT_FOOTAGE = 48
+HELD_OUT_FOOTAGE = 24
 """Clips, spread over the files."""
 OURS = "Video Gen"
 KL, WARM_UP, LAST_RATE = 1e-5, 20, 0.02

@@ -238,7 +238,7 @@ class DiffusionRun(Config):
         own = isinstance(self.transformer, TransformerConfig)
         if own and self.transformer.previous and self.diffusion.prediction != "denoised":
             raise ValueError(
-                f"transformer.previous copies frames, and diffusion.prediction {self.diffusion.prediction} makes none to copy into; "
+                f"transformer.previous copies frames, and diffusion.prediction {self.diffusion.prediction} makes none; "
                 "set it to denoised"
             )
         return self
