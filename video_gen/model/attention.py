@@ -6,6 +6,7 @@ and size, see `attend`; all give what one plain softmax gives.
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -136,11 +137,6 @@ def _attend(
     return plan.context.attend(q, k, v, bias, words, places_bias)
 
 
-@torch.compiler.disable
-def _attend_eagerly(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
-    return attend(q, k, v, bias)
-
-
 def _ahead(words: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Keys of the text, of which the last are those of a frame that lies ahead and are rotated: `(1, s, head_dim / 2)`."""
     text, frame = words.split([words.shape[3] - cos.shape[-2], cos.shape[-2]], dim=3)
@@ -162,6 +158,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return (scores if bias is None else scores + bias).softmax(dim=-1).to(v.dtype) @ v
+
+
+_attend_eagerly = cast(Callable[..., Tensor], torch.compiler.disable(attend))
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
