@@ -40,6 +40,11 @@ from video_gen.model.spans import Kind, Masks, Plan, count, kept_frames, plan_te
 from video_gen.model.transformer_config import Checkpointing, TransformerConfig
 
 TEXT, CLEAN, NOISY = range(3)
+COPIED = 2.0
+"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
+STRETCH = 1.1
+"""The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
+copied exactly, however often."""
 
 
 @dataclass(frozen=True)
@@ -364,10 +369,9 @@ class VideoTransformer(nn.Module, Pretrained):
         x = modulate(layer_norm(x), shift, scale)
         patches = self.unembed(x)
         if self.copied is not None and held is not None:
-            share = (
-                (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1).repeat(1, 1, 1, self.config.latent_channels)
-            )
+            share = (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1)
             share = share * self._has_previous(blocks, first, history_visible, x.device)
+            share = share.repeat(1, 1, 1, self.config.latent_channels)
             patches = torch.lerp(patches.float(), held.float(), share)
         if context is not None:
             patches = context.gather(patches, 2)
@@ -477,13 +481,6 @@ class VideoTransformer(nn.Module, Pretrained):
         options["masks"] = masks_for(x, self.config.head_dim, context)
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
-
-
-COPIED = 2.0
-"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
-STRETCH = 1.1
-"""The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
-copied exactly, however often."""
 
 
 def previous_frames(clean: Tensor, blocks: tuple[int, ...]) -> Tensor:
