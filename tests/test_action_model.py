@@ -20,14 +20,15 @@ WORDS = Vocabulary(keys=("forward", "left", "right"), fps=12)
 F = 5
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["", "previous"])
+@pytest.fixture(scope="module", params=["", "previous", "warp"])
 def model(request):
     torch.manual_seed(0)
     sizes = dict(latent_channels=4, patch_size=1, width=32, depth=3, head_dim=16, text_width=8, window=2)
-    config = TransformerConfig(**sizes, actions=WORDS, action_frames=2, previous=request.param)
+    moves = dict(warp=True, strides=(2, 4)) if request.param == "warp" else {}
+    config = TransformerConfig(**sizes, **moves, actions=WORDS, action_frames=2, previous=bool(request.param))
     made = VideoTransformer(config).eval()
-    for parameter in made.parameters():  # last layers start at zero, and would hide everything
-        torch.nn.init.normal_(parameter, std=0.15)
+    for weights in (*made.parameters(), *made.buffers()):  # last layers start at zero, and would hide everything
+        torch.nn.init.normal_(weights, std=0.15)
     return made
 
 

@@ -20,6 +20,7 @@ from video_gen.model.video_vae import VideoVAE
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion, train_distill, train_vae
+from video_gen.training.caches import encode_latents
 from video_gen.training.config import LoopConfig
 from video_gen.training.loop import TrainingInterrupted
 from video_gen.training.recipes import DiffusionRun, DistillConfig, DistillRun, ModeConfig, VAERun
@@ -67,9 +68,13 @@ def test_the_model_knows_the_actions_of_its_data_and_can_be_played(made):
     assert all("shuffle_ratio" in row for row in rows if row["kind"] == "validation")
 
 
-def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch):
+@pytest.mark.parametrize("warp", [False, True])
+def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch, warp):
     folder, data = made
     run = run_of(folder, data, loop=LOOP.replace(train_steps=4, keep="last"))
+    if warp:
+        moves = run.transformer.replace(previous=True, warp=True)
+        run = run.replace(transformer=moves, diffusion=run.diffusion.replace(prediction="denoised"))
     train_diffusion(run, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(TrainingInterrupted):
         stop_after(patch, 3)
@@ -78,6 +83,22 @@ def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch):
     first, second = (VideoPipeline.from_pretrained(tmp_path / name / "model").transformer for name in ("whole", "cut"))
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
         assert torch.equal(a, b), name
+
+
+def test_a_warp_is_fitted_to_the_latents_that_it_is_trained_on(made, tmp_path):
+    folder, data = made
+    run = run_of(folder, data)
+    moves = run.transformer.replace(previous=True, warp=True)
+    train_diffusion(run.replace(transformer=moves, diffusion=run.diffusion.replace(prediction="denoised")), tmp_path)
+    pipe = VideoPipeline.from_pretrained(tmp_path / "model")
+    assert pipe.transformer.config.strides == (2, 4)
+    clips, _ = encode_latents(run)
+    latents = torch.stack([clips[index] for index in range(4)]).float()
+    with torch.no_grad():
+        moved = pipe.transformer.warp(latents, [True, False, False, False, False], torch.zeros(4, 5, 4, 4, 4))
+        shown = pipe.vae.decode(latents)[:, :, 0::2].repeat_interleave(2, dim=2)
+        found = pipe.vae.decode(torch.cat([latents[:, :, :1], moved], dim=2))[:, :, 1:]
+    assert (found - shown).square().mean() < 0.1 * shown.var()
 
 
 @pytest.mark.parametrize("method", ["consistency", "matching"])

@@ -133,15 +133,19 @@ def job_cut(folder: Path, name: str, **changes) -> None:
 def job_gradients(folder: Path) -> None:
     """A context's processes together: output, and mean gradient, of one process. 4 heads are dealt out, 3 cannot be."""
     count = int(os.environ["WORLD_SIZE"])
-    cases = (("joint", None, (1, 2, 2)), ("factorised", 1, (1, 2, 2)), ("joint", 1, (5,)))
+    moves = {"previous": True, "warp": True, "strides": (2, 4)}
+    cases = (("joint", None, (1, 2, 2), {}), ("factorised", 1, (1, 2, 2), {}), ("joint", 1, (5,), {}))
+    cases += (("joint", None, (1, 1, 1, 2), moves),)
     with processes(ParallelConfig(context=-1, shard=1), LoopConfig(batch_size=1)) as mesh:
-        for (attention, window, blocks), heads in itertools.product(cases, (4, 3)):
-            run, expected = diffusion_run(), Ring if heads == 3 else Ulysses
-            sizes = {"attention": attention, "window": window, "width": 8 * heads}
+        for (attention, window, blocks, more), heads in itertools.product(cases, (4, 3)):
+            run, expected = diffusion_run(diffusion={"prediction": "denoised"}), Ring if heads == 3 else Ulysses
+            sizes = {"attention": attention, "window": window, "width": 8 * heads, **more}
             run = run.replace(transformer=run.transformer.replace(**sizes))
             model, shared = task(run, Mesh()).transformer, mesh.context.context(heads)
             assert isinstance(shared, expected)
             generator = torch.Generator().manual_seed(1)
+            for buffer in model.buffers():  # of a warp, which is zero
+                torch.nn.init.normal_(buffer, std=0.3, generator=generator)
             noisy, clean, target = torch.randn(3, 2, CHANNELS, FRAMES, *SIZE, generator=generator)
             text = torch.randn(2, 4, 16, generator=generator)
             visible = torch.tensor([[True] * 4, [True, True, False, False]])

@@ -47,6 +47,7 @@ from video_gen.training.public import is_public, new_transformer, with_init
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.task import Task
 from video_gen.training.vae_task import VAETask
+from video_gen.training.warp_fit import warp_sizes
 from video_gen.training.watch import group_of
 
 Run = VAERun | DiffusionRun | DistillRun
@@ -230,7 +231,7 @@ def random_task(run: Run, bucket: tuple[int, int, int], vae_config: VAEConfig, c
         return distill_task(run, vae, RandomLatents(vae.latent_shape(*bucket), caption))
     text = build_text_encoder(run.text)
     sizes = {"latent_channels": vae_config.latent_channels, "text_width": text.width}
-    transformer = new_transformer(run.transformer.replace(**sizes))
+    transformer = new_transformer(run.transformer.replace(**sizes, **warp_sizes(run, vae_config)))
     latents: Any = RandomLatents(vae.latent_shape(*bucket), caption)
     return (LoraTask if run.lora.rank else DiffusionTask)(run, transformer, text, vae, latents, latents)
 

@@ -59,6 +59,7 @@ from video_gen.training.public import (
 )
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
 from video_gen.training.vae_task import VAETask
+from video_gen.training.warp_fit import fit_warp, warp_sizes
 
 Resume = Literal["auto", "never"]
 KEPT_BYTES = 1 << 30
@@ -181,9 +182,12 @@ def _train_stage(
         transformer = public_transformer(run, start)
     else:
         sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
-        transformer = new_transformer(run.transformer.replace(**sizes, **action_sizes(run, train_set, vae)))
+        known = action_sizes(run, train_set, vae) | warp_sizes(run, vae.config)
+        transformer = new_transformer(run.transformer.replace(**sizes, **known))
         if start is not None and isinstance(transformer, VideoTransformer):
             load_weights(run, local_folder(start), transformer, text)
+        elif isinstance(transformer, VideoTransformer) and transformer.warp is not None:
+            fit_warp(transformer.warp, vae.to(mesh.device), train_set)
     kind = LoraTask if run.lora.rank else DiffusionTask
     clips = [entry.clip_id for entry in (*train_set.entries, *validation_set.entries)]
     with mesh.main_first():

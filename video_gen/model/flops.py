@@ -102,7 +102,17 @@ def _noisy_pass(
     layers = sum(_layer(config, frames * places, pairs[kind]) for kind in layer_kinds(config))
     last = frames * 2 * d * 2 * d + frames * places * 2 * d * _patch(config) * (1 + config.previous)
     last += config.previous * frames * places * 2 * d * config.patch_size**2
+    last += frames * places * _warp(config)
     return _embed(config, batch, frames, places) + batch * (_times(config, frames) + layers + last)
+
+
+def _warp(config: TransformerConfig) -> int:
+    """Of a place: its flow, and the linear maps to pixels and back; how the flow goes on between places is not counted."""
+    if config.strides is None:
+        return 0
+    frames, side = config.strides
+    maps = config.latent_channels * 3 * side**2 * (1 + frames)
+    return 2 * config.patch_size**2 * (config.width * (1 + 2 * frames) + maps)
 
 
 def _memories(config: TransformerConfig, tokens: int, pairs: dict[str, int]) -> int:

@@ -38,10 +38,12 @@ from video_gen.model.routing import Route
 from video_gen.model.runs import fused_kernel
 from video_gen.model.spans import Kind, Masks, Plan, count, kept_frames, plan_text, plan_video
 from video_gen.model.transformer_config import Checkpointing, TransformerConfig
+from video_gen.model.warp import Warp
 
 TEXT, CLEAN, NOISY = range(3)
 COPIED = 2.0
-"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
+"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt. With a warp, which
+repeats that frame until it is told of motion, 0: more of what stays would hide the motion."""
 STRETCH = 1.1
 """The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
 copied exactly, however often."""
@@ -180,6 +182,8 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_patch = nn.Linear(patch, d)
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
         self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
+        self.warp = Warp(config.latent_channels, config.strides) if config.strides else None
+        self.flow = nn.Linear(d, (1 + 2 * config.strides[0]) * config.patch_size**2) if config.strides else None
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
@@ -204,11 +208,11 @@ class VideoTransformer(nn.Module, Pretrained):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.stream, std=0.02)
-        for layer in (self.modulation, self.final_modulation, self.copied):
+        for layer in (self.modulation, self.final_modulation, self.copied, self.flow):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
         if self.copied is not None:
-            nn.init.constant_(self.copied.bias, COPIED)
+            nn.init.constant_(self.copied.bias, COPIED if self.warp is None else 0.0)
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)
@@ -368,11 +372,12 @@ class VideoTransformer(nn.Module, Pretrained):
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         x = modulate(layer_norm(x), shift, scale)
         patches = self.unembed(x)
-        if self.copied is not None and held is not None:
-            share = (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1)
-            share = share * self._has_previous(blocks, first, history_visible, x.device)
-            share = share.repeat(1, 1, 1, self.config.latent_channels)
-            patches = torch.lerp(patches.float(), held.float(), share)
+        if self.copied is not None and previous is not None and held is not None:
+            patches, there = patches.float(), self._has_previous(blocks, first, history_visible, x.device)
+            if self.warp is not None:
+                patches = patches + there * self._moved(x, previous.expand_as(noisy), blocks, first, height, context)
+            share = there * (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1)
+            patches = torch.lerp(patches, held.float(), share.repeat(1, 1, 1, self.config.latent_channels))
         if context is not None:
             patches = context.gather(patches, 2)
         return unpatchify(patches, self.config.patch_size, height)
@@ -445,6 +450,19 @@ class VideoTransformer(nn.Module, Pretrained):
             patches = context.part(patches, 2)
         return patches if visible is None else patches * visible[:, None, None, None]
 
+    def _moved(
+        self, x: Tensor, previous: Tensor, blocks: tuple[int, ...], first: int, height: int, context: Context | None
+    ) -> Tensor:
+        """The frames before as the tokens say that they move, and as much of each place as they say: patches (b, f, s, n)."""
+        assert self.warp is not None and self.flow is not None
+        told = self.flow(x).float()
+        told = told if context is None else context.gather(told, 2)
+        with torch.autocast(x.device.type, enabled=False):  # pictures, and places to less than a pixel
+            told = unpatchify(told, self.config.patch_size, height).movedim(1, -1)
+            moved = self.warp(previous, [first + start == 1 for start in starts(blocks)], told[..., 1:])
+            patches = patchify(moved * (1 + told[..., 0])[:, None], self.config.patch_size)
+        return patches if context is None else context.part(patches, 2)
+
     @staticmethod
     def _has_previous(blocks: tuple[int, ...], first: int, visible: Tensor | None, device: torch.device) -> Tensor:
         """(1 or b, f, 1, 1): 1 where there is a frame before the block, else 0."""
@@ -485,8 +503,12 @@ class VideoTransformer(nn.Module, Pretrained):
 
 def previous_frames(clean: Tensor, blocks: tuple[int, ...]) -> Tensor:
     """For each frame of clips (b, c, f, h, w) the clean one before its block; zeros for the first block."""
-    starts = [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
-    return F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, starts]
+    return F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, starts(blocks)]
+
+
+def starts(blocks: tuple[int, ...]) -> list[int]:
+    """For each frame where its block begins."""
+    return [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
 
 
 def masks_for(x: Tensor, head_dim: int, context: Context | None) -> Masks:

@@ -86,6 +86,10 @@ class TransformerConfig(Config):
     previous: bool = False
     """Tokens of a frame that is made hold the last frame of its history, too, place by place, and say how much of each place is
     copied: what does not move stays as it was. For blocks of one frame and `diffusion.prediction` `denoised`."""
+    warp: bool = False
+    """With `previous`: places also say how the frame before moves (model/warp.py), so that what moves stays as sharp as it is."""
+    strides: Annotated[tuple[int, int] | None, HIDDEN] = None
+    """With `warp`: pixel frames of a latent frame, and pixels of a latent pixel's side; the VAE's strides."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None
     """What can be done in the world that it shows, at each frame; that of the data. None = it knows of no actions."""
     action_frames: Annotated[int | None, HIDDEN] = Field(default=None, ge=1)
@@ -99,6 +103,16 @@ class TransformerConfig(Config):
     def _actions(self):
         if (self.actions is None) != (self.action_frames is None):
             raise ValueError("actions and action_frames belong together; give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _moves(self):
+        if self.warp and not self.previous:
+            raise ValueError(
+                "warp moves the frame before, and the model has none without previous; set previous to true"
+            )
+        if self.warp and not self.sink:
+            raise ValueError("warp tells a video's first frame by its being the only one, and sink is 0; set sink to 1")
         return self
 
     @model_validator(mode="after")
