@@ -156,7 +156,8 @@ def check_shapes(have: Mapping[str, tuple[int, ...]], model: nn.Module, weights:
         why = f"{missing[0]} is missing" if missing else f"it holds {other[0]}, which such a model has not"
     count = len(different) + len(missing) + len(other)
     more = f" (and {count - 1} more)" if count > 1 else ""
-    raise ConfigError(
+    remedy = "copy both from the same model, or train it anew if an earlier version made it"
+    raise ConfigError(f"{weights}: does not fit {config}: {why}{more}; {remedy}")
         f"{weights}: does not fit {config}: {why}{more}; copy both from the same model, or train it anew if an earlier version made it"
     )
 

@@ -42,8 +42,7 @@ from video_gen.model.warp import Warp
 
 TEXT, CLEAN, NOISY = range(3)
 COPIED = 2.0
-"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt. With a warp, which
-repeats that frame until it is told of motion, 0: more of what stays would hide the motion."""
+"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
 STRETCH = 1.1
 """The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
 copied exactly, however often."""
@@ -212,6 +211,7 @@ class VideoTransformer(nn.Module, Pretrained):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
         if self.copied is not None:
+            # with a warp less: it stays without a flow, too, and more that is copied would hide the motion
             nn.init.constant_(self.copied.bias, COPIED if self.warp is None else 0.0)
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:

@@ -6,6 +6,7 @@ import torch
 
 from video_gen.data.latents import LatentSet
 from video_gen.errors import ConfigError
+from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.wan.vae_config import WanVAEConfig
 from video_gen.model.warp import Warp
@@ -17,7 +18,8 @@ CLIPS = 64
 
 def warp_sizes(run: DiffusionRun, vae: VAEConfig | WanVAEConfig) -> dict[str, Any]:
     """Fields of the transformer's config."""
-    return {"strides": (vae.temporal_stride, vae.spatial_stride)} if run.transformer.warp else {}
+    moves = isinstance(run.transformer, TransformerConfig) and run.transformer.warp
+    return {"strides": (vae.temporal_stride, vae.spatial_stride)} if moves else {}
 
 
 @torch.no_grad()
