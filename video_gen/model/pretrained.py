@@ -158,8 +158,6 @@ def check_shapes(have: Mapping[str, tuple[int, ...]], model: nn.Module, weights:
     more = f" (and {count - 1} more)" if count > 1 else ""
     remedy = "copy both from the same model, or train it anew if an earlier version made it"
     raise ConfigError(f"{weights}: does not fit {config}: {why}{more}; {remedy}")
-        f"{weights}: does not fit {config}: {why}{more}; copy both from the same model, or train it anew if an earlier version made it"
-    )
 
 
 def check_finite(state: dict[str, Tensor], name: str, source: object) -> None:
