@@ -100,7 +100,7 @@ def _noisy_pass(
     frames, d = sum(blocks), config.width
     pairs = _video_pairs(places, blocks, past, text_tokens)
     layers = sum(_layer(config, frames * places, pairs[kind]) for kind in layer_kinds(config))
-    last = frames * 2 * d * 2 * d + frames * places * 2 * d * _patch(config) * (1 + config.previous)
+    last = frames * 2 * d * 2 * d + frames * places * 2 * d * _patch(config) * (1 + config.previous + config.change)
     last += config.previous * frames * places * 2 * d * config.patch_size**2
     last += frames * places * _warp(config)
     return _embed(config, batch, frames, places) + batch * (_times(config, frames) + layers + last)

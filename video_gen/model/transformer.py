@@ -12,7 +12,7 @@ runs over one finished block at a time and appends to a cache. Both are the same
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +105,8 @@ class History:
     layers: tuple[KeyValue, ...]
     frames: int
     latest: Tensor | None = None
-    """(b, c, 1, h, w) its last frame, without noise that was put on it, of a model whose tokens hold that."""
+    """(b, c, 1, h, w) its last frame, without noise that was put on it, of a model whose tokens hold that; (b, c, 2, h, w) with the
+    one before it, where they hold the change, too."""
 
     def last(self, sink: int, window: int | None) -> "History":
         """Its first `sink` and last `window` frames. Cloned, or the slices would keep the forgotten ones in memory."""
@@ -114,6 +115,14 @@ class History:
             return self
         layers = tuple(KeyValue(*(x.clone() for x in layer.frames(pieces))) for layer in self.layers)
         return History(layers, count(pieces), self.latest)
+
+
+class Before(NamedTuple):
+    """What tokens hold of history: for each frame that is made the last one before its block, (b, c, f, h, w), and how that differs
+    from the one before it, zeros where there is none."""
+
+    frames: Tensor
+    change: Tensor
 
 
 class TransformerBlock(nn.Module):
@@ -180,6 +189,7 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_text = nn.Linear(config.text_width, d)
         self.embed_patch = nn.Linear(patch, d)
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
+        self.embed_change = nn.Linear(patch, d, bias=False) if config.change else None
         self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
         self.warp = Warp(config.latent_channels, config.strides) if config.strides else None
         self.flow = nn.Linear(d, (1 + 2 * config.strides[0]) * config.patch_size**2) if config.strides else None
@@ -264,7 +274,7 @@ class VideoTransformer(nn.Module, Pretrained):
         t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
         new = self._memories(x, t, plans, history, actions=actions)
         layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
-        latest = latents[:, :, -1:] if self.config.previous else None
+        latest = self._latest(history, latents) if self.config.previous else None
         return History(layers, kept + f, latest).last(self.config.sink, self.config.window)
 
     def denoise(
@@ -281,9 +291,12 @@ class VideoTransformer(nn.Module, Pretrained):
         `history_visible` (b,) is False where a sample is to see no history, as some did not in training; `actions` are those
         that lead to the block's frames.
         """
-        kept, latest = (history.frames, history.latest) if history else (0, None)
-        blocks = (noisy.shape[2],)
-        return self._denoise(noisy, t, text, history, blocks, kept, history_visible, actions=actions, previous=latest)
+        kept, blocks, before = history.frames if history else 0, (noisy.shape[2],), None
+        if history is not None and history.latest is not None:
+            latest = history.latest
+            change = latest.diff(dim=2) if latest.shape[2] > 1 else torch.zeros_like(latest)
+            before = Before(latest[:, :, -1:].expand_as(noisy), change.expand_as(noisy))
+        return self._denoise(noisy, t, text, history, blocks, kept, history_visible, actions=actions, before=before)
 
     def forward(
         self,
@@ -340,8 +353,10 @@ class VideoTransformer(nn.Module, Pretrained):
         plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plans, None, route, of_frames(clean_actions, 0, past)), past)
-        held = previous_frames(clean if before is None else before, blocks) if self.config.previous else None
-        return self._denoise(noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, held)
+        past_frames = frames_before(clean if before is None else before, blocks) if self.config.previous else None
+        return self._denoise(
+            noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, past_frames
+        )
 
     # -------------------- parts
 
@@ -357,12 +372,14 @@ class VideoTransformer(nn.Module, Pretrained):
         route: Route | None = None,
         context: Context | None = None,
         actions: Actions | None = None,
-        previous: Tensor | None = None,
+        before: Before | None = None,
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY, context)
-        held = self._held(previous.expand_as(noisy), history_visible, context) if previous is not None else None
+        held = self._held(before.frames, history_visible, context) if before is not None else None
         if self.embed_previous is not None and held is not None:
             x = x + self.embed_previous(held)
+        if self.embed_change is not None and before is not None:
+            x = x + self.embed_change(self._held(before.change, history_visible, context))
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
@@ -372,10 +389,10 @@ class VideoTransformer(nn.Module, Pretrained):
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         x = modulate(layer_norm(x), shift, scale)
         patches = self.unembed(x)
-        if self.copied is not None and previous is not None and held is not None:
+        if self.copied is not None and before is not None and held is not None:
             patches, there = patches.float(), self._has_previous(blocks, first, history_visible, x.device)
             if self.warp is not None:
-                patches = patches + there * self._moved(x, previous.expand_as(noisy), blocks, first, height, context)
+                patches = patches + there * self._moved(x, before.frames, blocks, first, height, context)
             share = there * (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1)
             patches = torch.lerp(patches, held.float(), share.repeat(1, 1, 1, self.config.latent_channels))
         if context is not None:
@@ -443,6 +460,12 @@ class VideoTransformer(nn.Module, Pretrained):
         x = self.embed_patch(patches)
         return x + (places + self.stream[stream]).to(x.dtype), h, w
 
+    def _latest(self, history: History | None, latents: Tensor) -> Tensor:
+        if not self.config.change:
+            return latents[:, :, -1:]
+        older = [history.latest] if history is not None and history.latest is not None else []
+        return torch.cat([*older, latents], dim=2)[:, :, -2:]
+
     def _held(self, frames: Tensor, visible: Tensor | None, context: Context | None) -> Tensor:
         """The frames before those that are made as patches, (b, f, s, n); zeros where history is not `visible`."""
         patches = patchify(frames, self.config.patch_size)
@@ -501,9 +524,11 @@ class VideoTransformer(nn.Module, Pretrained):
         return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
 
 
-def previous_frames(clean: Tensor, blocks: tuple[int, ...]) -> Tensor:
-    """For each frame of clips (b, c, f, h, w) the clean one before its block; zeros for the first block."""
-    return F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, starts(blocks)]
+def frames_before(clean: Tensor, blocks: tuple[int, ...]) -> Before:
+    """Of clips (b, c, f, h, w); zeros for the first block."""
+    last = F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, :-1]  # before each frame
+    change = torch.cat([torch.zeros_like(clean[:, :, :2]), clean[:, :, 1:-1] - clean[:, :, :-2]], dim=2)
+    return Before(last[:, :, starts(blocks)], change[:, :, starts(blocks)])
 
 
 def starts(blocks: tuple[int, ...]) -> list[int]:

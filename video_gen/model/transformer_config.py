@@ -88,6 +88,8 @@ class TransformerConfig(Config):
     copied: what does not move stays as it was. For blocks of one frame and `diffusion.prediction` `denoised`."""
     warp: bool = False
     """With `previous`: places also say how the frame before moves (model/warp.py), so that what moves stays as sharp as it is."""
+    change: bool = False
+    """With `previous`: tokens also hold how the frame before differs from the one before it: what moves, where no action tells."""
     strides: Annotated[tuple[int, int] | None, HIDDEN] = None
     """With `warp`: pixel frames of a latent frame, and pixels of a latent pixel's side; the VAE's strides."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None
@@ -110,6 +112,10 @@ class TransformerConfig(Config):
         if self.warp and not self.previous:
             raise ValueError(
                 "warp moves the frame before, and the model has none without previous; set previous to true"
+            )
+        if self.change and not self.previous:
+            raise ValueError(
+                "change is that of the frame before, which the model has not without previous; set previous to true"
             )
         if self.warp and not self.sink:
             raise ValueError("warp tells a video's first frame by its being the only one, and sink is 0; set sink to 1")
