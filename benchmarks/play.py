@@ -64,7 +64,7 @@ def in_browser(model: Path, seconds: float, extra: list[str]) -> dict[str, float
             page = browser.new_page()
             page.goto(address[0])
             page.wait_for_function("() => window.shown !== undefined")
-            keys = page.evaluate("() => Object.keys(byCode)")
+            keys = page.evaluate("() => window.shown.codes")
             page.wait_for_timeout(1000)
             began, first = time.perf_counter(), page.evaluate("() => window.shown.number")
             latencies: list[float] = []
@@ -74,7 +74,7 @@ def in_browser(model: Path, seconds: float, extra: list[str]) -> dict[str, float
                 page.wait_for_timeout(rng.uniform(100, 1200))
                 page.keyboard.up(key)
                 page.wait_for_timeout(rng.uniform(100, 600))
-                latencies += page.evaluate("() => latencies.splice(0)")
+                latencies += page.evaluate("() => window.shown.latencies.splice(0)")
             frames = page.evaluate("() => window.shown.number") - first
             taken = time.perf_counter() - began
             made = float(page.locator("#made").inner_text())

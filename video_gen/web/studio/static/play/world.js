@@ -151,7 +151,7 @@ export function mountWorld(place, address, signal) {
       pressedAt.delete(which);
     }
     latencies = latencies.slice(-500);
-    window.shown = { number, answers, latencies };  // for whoever measures
+    window.shown = { number, answers, latencies, codes: Object.keys(byCode) };  // for whoever measures
     if (made) $("made").textContent = made.toFixed(0);
     if (rate) $("rate").textContent = rate.toFixed(1);
     if (latencies.length) $("latency").textContent = median(latencies.slice(-30)).toFixed(0);
