@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from video_gen.config import validate
-from video_gen.errors import ConfigError
+from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.vae_config import VAEConfig
@@ -111,5 +111,9 @@ def test_gradients_reach_the_flow_and_no_map():
 def test_a_model_that_moves_frames_needs_those_before():
     with pytest.raises(ConfigError, match="set previous to true"):
         validate(TransformerConfig, {"warp": True}, "transformer")
+    with pytest.raises(ConfigError, match="set previous to true"):
+        validate(TransformerConfig, {"change": True}, "transformer")
+    with pytest.raises(ShapeError, match="those of the VAE"):
+        VideoTransformer(TransformerConfig(previous=True, warp=True))
     with pytest.raises(ConfigError, match="set sink to 1"):
         validate(TransformerConfig, {"warp": True, "previous": True, "sink": 0}, "transformer")

@@ -108,7 +108,7 @@ def _noisy_pass(
 
 def _warp(config: TransformerConfig) -> int:
     """Of a place: its flow, and the linear maps to pixels and back; how the flow goes on between places is not counted."""
-    if config.strides is None:
+    if not config.warp or config.strides is None:
         return 0
     frames, side = config.strides
     maps = config.latent_channels * 3 * side**2 * (1 + frames)

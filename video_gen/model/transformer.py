@@ -191,8 +191,12 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
         self.embed_change = nn.Linear(patch, d, bias=False) if config.change else None
         self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
-        self.warp = Warp(config.latent_channels, config.strides) if config.strides else None
-        self.flow = nn.Linear(d, (1 + 2 * config.strides[0]) * config.patch_size**2) if config.strides else None
+        self.warp, self.flow = None, None
+        if config.warp:
+            if config.strides is None:
+                raise ShapeError("transformer.warp moves pixels, and strides is None; give those of the VAE")
+            self.warp = Warp(config.latent_channels, config.strides)
+            self.flow = nn.Linear(d, (1 + 2 * config.strides[0]) * config.patch_size**2)
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None

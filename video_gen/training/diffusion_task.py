@@ -10,6 +10,7 @@ from torch import Tensor
 from video_gen.model.actions import Actions
 from video_gen.model.diffusion import EPSILON
 from video_gen.model.routing import Route, draw_places
+from video_gen.model.transformer import starts
 from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.latent_task import VALIDATION_CLIPS, LatentTask, block_sizes
 from video_gen.training.pictures import TOLD, begun_at, made
@@ -36,8 +37,7 @@ def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
     shown = batch.get("shown")
     if shown is None:
         return None
-    starts = [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
-    return shown & shown[:, starts]
+    return shown & shown[:, starts(blocks)]
 
 
 def still_counts(latents: Tensor, floor: float) -> Tensor:
