@@ -29,6 +29,7 @@ from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import CONFIGS
 from video_gen.training.latent_task import block_sizes
 from video_gen.training.recipes import DiffusionRun, DistillRun, VAERun
+from video_gen.training.warp_fit import warp_sizes
 
 SIZE = ["--data.num-frames", "9", "--data.height", "16", "--data.width", "16", "--data.validation-fraction", "0.3"]
 LOOP = [
@@ -228,7 +229,7 @@ def test_every_config_loads_and_names_its_command(path):
         if isinstance(run, VAERun):
             VideoVAE(run.vae)
         elif isinstance(run, DiffusionRun):
-            VideoTransformer(run.transformer)
+            VideoTransformer(run.transformer.replace(**warp_sizes(run, VAEConfig())))
 
 
 def test_configs_name_unknown_and_mistyped_keys(tmp_path):
