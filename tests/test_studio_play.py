@@ -38,8 +38,17 @@ def client(studio, monkeypatch):
 def until(socket, kind):
     while True:
         message = socket.receive()
+        if data := message.get("bytes"):
+            see(socket, data)
         if message.get("text") and (said := json.loads(message["text"]))["kind"] == kind:
             return said
+
+
+def see(socket, data):
+    """As a page does, for no more than a few frames go out that nobody has seen. Returns: the frame's number, and what it answers."""
+    number, answers = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
+    socket.send_text(json.dumps({"kind": "seen", "number": number}))
+    return number, answers
 
 
 def waited(true):
@@ -72,8 +81,7 @@ def test_keys_go_in_and_frames_come_out_and_a_recording_is_a_data_set(client, st
         while number < 12:
             message = page.receive()
             if data := message.get("bytes"):
-                number, answers = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
-                page.send_text(json.dumps({"kind": "seen", "number": number}))
+                number, answers = see(page, data)
         assert answers == 7
         page.send_text(json.dumps({"kind": "hold", "action": {"keys": ["fly"]}, "pressed": 8}))
         assert "fly" in until(page, "error")["text"]
