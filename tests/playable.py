@@ -24,7 +24,7 @@ def playable(seed: int = 0, words: Vocabulary | None = WORDS) -> VideoPipeline:
     vae.fit_linear_path(torch.rand(4, 3, 9, 16, 16) * 2 - 1)
     text = ByteTextEncoder(TextConfig(width=16)).eval()
     sizes = dict(latent_channels=4, width=32, depth=2, head_dim=16, text_width=16, sink=1, window=3)
-    sizes |= dict(previous=True, warp=True, change=True, strides=(2, 4))
+    sizes |= dict(previous=True, warp=True, change=True, inertia=True, strides=(2, 4))
     acts = {} if words is None else dict(actions=words, action_frames=2)
     model = VideoTransformer(TransformerConfig(**sizes, **acts)).eval()
     for parameter in (*model.parameters(), *model.buffers(), *vae.decoder.parameters()):

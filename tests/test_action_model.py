@@ -20,11 +20,12 @@ WORDS = Vocabulary(keys=("forward", "left", "right"), fps=12)
 F = 5
 
 
-@pytest.fixture(scope="module", params=["", "previous", "warp", "change"])
+@pytest.fixture(scope="module", params=["", "previous", "warp", "change", "inertia"])
 def model(request):
     torch.manual_seed(0)
     sizes = dict(latent_channels=4, patch_size=1, width=32, depth=3, head_dim=16, text_width=8, window=2)
-    moves = dict(warp=True, strides=(2, 4)) if request.param == "warp" else dict(change=request.param == "change")
+    moves = {"change": request.param in ("change", "inertia"), "inertia": request.param == "inertia"}
+    moves |= dict(warp=True, strides=(2, 4)) if request.param in ("warp", "inertia") else {}
     config = TransformerConfig(**sizes, **moves, actions=WORDS, action_frames=2, previous=bool(request.param))
     made = VideoTransformer(config).eval()
     for weights in (*made.parameters(), *made.buffers()):  # last layers start at zero, and would hide everything

@@ -103,6 +103,7 @@ def test_a_table_shows_a_missing_value_as_an_empty_cell():
     assert "| 1,234 |  |" in table.markdown()
 
 
+@pytest.mark.slow
 def test_without_diffusers_there_is_one_clear_line():
     code = "import sys; sys.modules['diffusers'] = None; from video_gen.cli import main; sys.exit(main(['bench']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

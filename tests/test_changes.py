@@ -62,6 +62,7 @@ def test_what_becomes_of_objects_uses_each_once():
 # -------------------- the world
 
 
+@pytest.mark.slow
 def test_after_a_change_the_caption_is_what_is_seen():
     seen = 0
     for index in range(WORLD.num_clips):

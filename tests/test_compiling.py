@@ -42,6 +42,7 @@ def test_auto_compiles_where_it_pays(choice, device, steps, want):
     assert wants_compilation(LoopConfig(compile=choice, train_steps=steps), torch.device(device)) is want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("masks", "checkpointing"), [("bias", "full"), ("runs", "off"), ("runs", "selective"), ("runs", "full")]
 )

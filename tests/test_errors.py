@@ -31,6 +31,7 @@ def test_what_is_no_user_error_is_not_hidden():
         exit_code("prog", lambda: raises(ZeroDivisionError()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["drift", "steering"])
 def test_a_benchmark_says_what_is_wrong_in_one_line(name):
     words = [sys.executable, f"benchmarks/{name}.py", "--variants", "nope"]

@@ -58,6 +58,7 @@ def test_the_video_is_the_same(variant, folders):
     assert np.abs(freed.astype(float) - made).mean() < 2
 
 
+@pytest.mark.slow
 def test_experts_fit_in_eight_bits_each_block_on_its_own(folders):
     model = VideoPipeline.from_pretrained(folders("a14b-t2v"), fit=Fit(weights="int8", offload="blocks"))
     assert len(model.offloads) == 2 and in_eight_bits(model.transformer)

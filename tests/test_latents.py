@@ -195,6 +195,7 @@ def test_two_processes_share_the_work_and_encode_everything_once(tmp_path):
     assert_whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_claimed_is_done_by_the_other(tmp_path):
     killed = worker(tmp_path, "log-one", hang="9")
     wait_for_lines(tmp_path / "log-one", 10)  # two shards are written

@@ -304,6 +304,7 @@ def test_dropout_leaves_out_inner_features_and_is_drawn_once_for_a_step():
     assert not torch.equal(layer.eval()(x), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["off", pytest.param("full", marks=pytest.mark.slow)])
 def test_blocks_with_adapters_are_traced_whole_and_give_the_same(checkpointing):
     """`fullgraph` fails at the first thing that the compiler cannot follow."""

@@ -112,6 +112,7 @@ def test_a_door_opens_stays_and_closes_again():
     assert np.abs(pictures[0] - pictures[1]).mean() > 5
 
 
+@pytest.mark.slow
 def test_the_picture_tells_the_pose():
     poses = known_poses(0, 4, 0, *SIZE, room=1)
     chosen = np.random.default_rng(0).permutation(len(poses.places))[:40]

@@ -11,6 +11,7 @@ from video_gen.evaluation.steering import draw_switches, measure_staying, measur
 FEW = {"num_steps": 4, "first_steps": 20}
 
 
+@pytest.mark.slow
 def test_streams_follow_their_new_caption():
     wanted = draw_switches(12, 77)
     pipeline = VideoPipeline.from_pretrained("bounce")

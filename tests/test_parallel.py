@@ -133,7 +133,7 @@ def job_cut(folder: Path, name: str, **changes) -> None:
 def job_gradients(folder: Path) -> None:
     """A context's processes together: output, and mean gradient, of one process. 4 heads are dealt out, 3 cannot be."""
     count = int(os.environ["WORLD_SIZE"])
-    moves = {"previous": True, "warp": True, "change": True, "strides": (2, 4)}
+    moves = {"previous": True, "warp": True, "change": True, "inertia": True, "strides": (2, 4)}
     cases = (("joint", None, (1, 2, 2), {}), ("factorised", 1, (1, 2, 2), {}), ("joint", 1, (5,), {}))
     cases += (("joint", None, (1, 1, 1, 2), moves),)
     with processes(ParallelConfig(context=-1, shard=1), LoopConfig(batch_size=1)) as mesh:

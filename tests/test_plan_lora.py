@@ -121,6 +121,7 @@ def test_planned_memory_is_within_15_per_cent_of_what_tensors_take(family, monke
         assert choice.memory.total == pytest.approx(found, rel=0.15), choice.options()
 
 
+@pytest.mark.slow
 def test_each_choice_takes_less_for_what_it_costs():
     plan = planned("wan")
     by = {(c.base, c.checkpointing, c.offload): c for c in plan.choices}

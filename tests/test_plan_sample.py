@@ -81,6 +81,7 @@ def tensors_of(model: VideoPipeline, work) -> int:
         return tracker.peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["joint", "factorised", "wan"])
 @pytest.mark.parametrize(
     "fit",
@@ -101,6 +102,7 @@ def test_planned_memory_is_within_15_per_cent_of_what_tensors_take(family, fit):
     assert same[0].bytes == pytest.approx(weights + taken, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [17, 41])
 def test_so_are_videos_in_blocks(frames):
     model = pipeline("joint", Fit(weights="bf16"))

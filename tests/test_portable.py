@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
 TEXT = {"read_text", "write_text", "open", "fdopen", "NamedTemporaryFile", "TemporaryFile"}
 OTHERS = {"av", "os", "Image"}
@@ -57,6 +59,7 @@ for module in ("cli", "sample", "stream", "train", "evaluate", "demo", "plan", "
 """
 
 
+@pytest.mark.slow
 def test_every_command_can_be_imported_without_what_only_unix_has():
     done = subprocess.run([sys.executable, "-c", HIDE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]

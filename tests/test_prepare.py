@@ -276,6 +276,7 @@ def test_one_process_several_and_an_interrupted_one_make_the_same(pile, tmp_path
     assert made(pile, tmp_path / "c").rows == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"short_side": 48, "fps": 10}])
 def test_a_draft_is_what_would_be_written_afterwards(tmp_path, monkeypatch, settings):
     own = tmp_path / "own"

@@ -125,6 +125,7 @@ def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
             with_init(run_of(made, **changes), print)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["i2v", "a14b-i2v"])
 def test_image_to_video_is_told_in_training_what_it_is_told_in_sampling(made, tmp_path, variant, monkeypatch):
     base = save_diffusers(build(variant), tmp_path / "base")

@@ -55,6 +55,7 @@ def test_switches_are_of_all_kinds_in_turn_and_the_same_for_a_seed():
     assert len({switch.seed for switch in found}) == 24 and found != draw_switches(24, 8)
 
 
+@pytest.mark.slow
 def test_the_worlds_own_switches_are_followed():
     wanted = draw_switches(18, 1)
     found = measure_switches(wanted, true_switches(wanted, 16, *SIZE), 16)

@@ -387,6 +387,7 @@ def test_a_full_disk_ends_a_stream_with_one_line_and_a_file_that_plays(model, tm
     assert 0 < probe(out).num_frames == len(list(all_frames(out)))
 
 
+@pytest.mark.slow
 def test_the_command_streams_to_standard_output_until_the_reader_has_enough(pipe, model, tmp_path):
     given = tmp_path / "x.png"
     from PIL import Image
@@ -408,6 +409,7 @@ def test_the_command_streams_to_standard_output_until_the_reader_has_enough(pipe
     assert abs(got.astype(int) - want).max() <= 2  # another number of threads
 
 
+@pytest.mark.slow
 def test_ctrl_c_closes_the_file(model, tmp_path):
     out = tmp_path / "x.mp4"
     streaming = subprocess.Popen(command(model, "--output", str(out)), stderr=subprocess.PIPE, text=True)

@@ -52,6 +52,7 @@ with Stream.load(sys.argv[2], VideoPipeline.from_pretrained(sys.argv[1])) as str
 """
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_in_another_process(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model")
     file = tmp_path / "state.safetensors"

@@ -160,6 +160,7 @@ def test_a_check_is_the_one_of_the_command_line_and_is_kept(client, studio, data
     assert clips(client, trouble="too short") == ["0.mp4"]
 
 
+@pytest.mark.slow
 def test_a_check_that_is_stopped_changes_nothing(client, studio, data):
     for number in range(60):
         clip(data / "sets" / "one" / f"more{number}.mp4", number, frames=40)

@@ -210,6 +210,7 @@ def talk(client, nonsense: Nonsense) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_nonsense_at_every_address_is_answered_and_does_nothing(studio, tmp_path):
     fuzz(studio, tmp_path, 0, QUICK)
 
@@ -220,6 +221,7 @@ def test_much_more_nonsense(studio, tmp_path, seed):
     fuzz(studio, tmp_path, seed, LONG)
 
 
+@pytest.mark.slow
 def test_what_is_no_http_harms_nobody(studio):
     """Bytes on the wire."""
     draw = random.Random(0)

@@ -201,6 +201,7 @@ def test_a_page_opens_starts_watches_and_records(client, model):
     assert facts.json()["facts"]["prompt"] == "a red circle"
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_and_begun_anew(client, model):
     live = client.studio.live
     client.post("/api/live/open", json={"model": str(model)})

@@ -97,6 +97,7 @@ def test_public_models_that_lie_among_runs_can_be_picked(studio, place):
         assert one["facts"]["family"] == "WanPipeline" and one["clip"] is None
 
 
+@pytest.mark.slow
 def test_a_grid_finds_what_was_made_of_each_cell(studio):
     cells = [{"prompt": "a red circle", "seed": 3, "num_steps": steps} for steps in (1, 2)]
     with client_of(studio) as client:

@@ -45,7 +45,7 @@ def until(socket, kind):
 
 
 def see(socket, data):
-    """As a page does, for no more than a few frames go out that nobody has seen. Returns: the frame's number, and what it answers."""
+    """As a page does: no more than a few frames go out that nobody saw. Returns: the frame's number, and what it answers."""
     number, answers = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
     socket.send_text(json.dumps({"kind": "seen", "number": number}))
     return number, answers
@@ -93,6 +93,7 @@ def test_keys_go_in_and_frames_come_out_and_a_recording_is_a_data_set(client, st
     assert {"clip_0000.mp4", "clip_0000.actions.jsonl", "actions.json"} <= {path.name for path in recorded.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_world_that_dies_is_told_and_opened_again(client, studio, model):
     client.post("/api/play/open", json={"model": str(model)})
     waited(lambda: studio.world.status == "ready")

@@ -168,6 +168,7 @@ def test_progress_is_told_with_a_draft_and_a_job_is_cancelled_in_its_middle(clie
     assert not list(studio.queue.store.work.iterdir())
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_or_crashes_takes_no_other_down(client, studio):
     before = len(results(client))
     bad = post(client, "jobs", prompt=" ".join(["word"] * 500), num_steps=1)["id"]

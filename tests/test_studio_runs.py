@@ -498,6 +498,7 @@ def test_what_was_started_outlives_the_studio_and_is_found_again(runs):
     assert ended.state == "stopped" and ended.note.startswith("stopped: ")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_begin_shows_its_last_line(client, clips, runs):
     text = SETTINGS.replace("num_frames: 5", "num_frames: 4")
     assert client.post("/api/runs/start", json={"text": text, "root": "runs", "name": "new"}).status_code == 200

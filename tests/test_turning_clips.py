@@ -130,6 +130,7 @@ def test_led_clips_need_endings_and_endings_need_whole_frames(tmp_path, capsys):
         validate(DistillRun, {"modes": {"endings": 0.1}, "distill": {"method": "matching"}}, source="here")
 
 
+@pytest.mark.slow
 def test_a_run_with_changes_and_endings_from_the_command_line(tmp_path, capsys):
     size = ["--height", "16", "--width", "16"]
     world = [

@@ -35,6 +35,7 @@ def test_checkpointing_gives_the_same_gradients_from_less_memory(monkeypatch):
         torch.testing.assert_close(gradients[kind], gradients["off"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("masks", "checkpointing"), [("bias", "off"), ("runs", "full")])
 def test_blocks_are_traced_whole_and_give_the_same(masks, checkpointing, monkeypatch):
     """`fullgraph` fails at the first thing that the compiler cannot follow."""

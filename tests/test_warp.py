@@ -44,7 +44,7 @@ def test_a_flow_of_whole_pixels_moves_the_frame_before_by_so_many(coded, down, r
     warp, latents, video, show = coded
     flow = torch.zeros(3, 5, 3, 5, 4)
     flow[..., 0::2], flow[..., 1::2] = down / 2, right / 2  # a latent pixel is two
-    made = show(warp(latents, [True, False, False, False, False], flow))
+    made = show(warp(warp.shown(latents, [True, False, False, False, False]), flow))
     shown = video[:, :, 0::2].repeat_interleave(2, dim=2)  # the last pixel frame of each latent frame, twice
     height, width = shown.shape[-2:]
     rows = (torch.arange(height) + down).clamp(0, height - 1)
@@ -56,7 +56,7 @@ def test_both_pixel_frames_move_by_their_own_flow_and_what_lies_between_pixels_i
     warp, latents, video, show = coded
     flow = torch.zeros(3, 1, 3, 5, 4)
     flow[..., 3] = 0.25  # half a pixel to the right in the second frame
-    made = show(warp(latents[:, :, 2:3], [False], flow))
+    made = show(warp(warp.shown(latents[:, :, 2:3], [False]), flow))
     last = video[:, :, 4]
     torch.testing.assert_close(made[:, :, 0], last, atol=5e-3, rtol=0)
     between = (last[..., :-1] + last[..., 1:]) / 2
@@ -76,7 +76,7 @@ def test_what_a_vae_makes_is_moved_nearly_as_its_pixels_are():
         warp.fit([(latents[:3], video[:3])])
         flow = torch.zeros(1, 4, 12, 16, 4)
         flow[..., 1::2] = 0.5  # two pixels to the right
-        made = warp(latents[3:, :, :4], [True, False, False, False], flow)
+        made = warp(warp.shown(latents[3:, :, :4], [True, False, False, False]), flow)
         moved = vae.decode(torch.cat([latents[3:, :, :1], made], dim=2))[:, :, 1:]
     last = video[3:, :, 0:7:2].repeat_interleave(2, dim=2)
     wrong, change = ((x[..., :-2] - last[..., 2:]).square().mean() for x in (moved, last))
@@ -113,6 +113,11 @@ def test_a_model_that_moves_frames_needs_those_before():
         validate(TransformerConfig, {"warp": True}, "transformer")
     with pytest.raises(ConfigError, match="set previous to true"):
         validate(TransformerConfig, {"change": True}, "transformer")
+    with pytest.raises(ConfigError, match="set both to true"):
+        validate(TransformerConfig, {"previous": True, "warp": True, "inertia": True}, "transformer")
+    with pytest.raises(ConfigError, match="set it to 2"):
+        moves = {"previous": True, "warp": True, "change": True, "inertia": True}
+        validate(TransformerConfig, {**moves, "window": 1}, "transformer")
     with pytest.raises(ShapeError, match="those of the VAE"):
         VideoTransformer(TransformerConfig(previous=True, warp=True))
     with pytest.raises(ConfigError, match="set sink to 1"):

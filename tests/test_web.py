@@ -315,6 +315,7 @@ def test_another_model_can_be_picked_and_one_that_cannot_be_played_is_refused(pi
         until(socket, lambda head: head[0] > 2)
 
 
+@pytest.mark.slow
 def test_each_world_is_made_to_fit(pipe, tmp_path, capsys):
     pipe.save_pretrained(tmp_path / "model")
     load = opener(torch.device("cpu"), Fit(weights="bf16"))

@@ -255,6 +255,7 @@ def test_a_caption_that_a_kill_tore_is_written_again(tmp_path):
     assert (tmp_path / "metadata.jsonl").read_text(encoding="utf-8") == lines
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_stop_ends_all_processes_at_once(tmp_path, sent):

@@ -111,8 +111,9 @@ def _warp(config: TransformerConfig) -> int:
     if not config.warp or config.strides is None:
         return 0
     frames, side = config.strides
-    maps = config.latent_channels * 3 * side**2 * (1 + frames)
-    return 2 * config.patch_size**2 * (config.width * (1 + 2 * frames) + maps)
+    maps = config.latent_channels * 3 * side**2 * (1 + frames) * (3 if config.inertia else 1)
+    seen = 2 * config.width * 3 * config.patch_size**2 if config.inertia else 0
+    return seen + 2 * config.patch_size**2 * (config.width * (1 + 2 * frames + config.inertia) + maps)
 
 
 def _memories(config: TransformerConfig, tokens: int, pairs: dict[str, int]) -> int:

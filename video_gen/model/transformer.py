@@ -43,6 +43,8 @@ from video_gen.model.warp import Warp
 TEXT, CLEAN, NOISY = range(3)
 COPIED = 2.0
 """Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
+INERTIA = 0.8
+"""Of what moved goes on when training begins."""
 STRETCH = 1.1
 """The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
 copied exactly, however often."""
@@ -191,12 +193,13 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
         self.embed_change = nn.Linear(patch, d, bias=False) if config.change else None
         self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
+        self.embed_motion = nn.Linear(3 * config.patch_size**2, d, bias=False) if config.inertia else None
         self.warp, self.flow = None, None
         if config.warp:
             if config.strides is None:
                 raise ShapeError("transformer.warp moves pixels, and strides is None; give those of the VAE")
             self.warp = Warp(config.latent_channels, config.strides)
-            self.flow = nn.Linear(d, (1 + 2 * config.strides[0]) * config.patch_size**2)
+            self.flow = nn.Linear(d, (1 + 2 * config.strides[0] + config.inertia) * config.patch_size**2)
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
@@ -227,6 +230,8 @@ class VideoTransformer(nn.Module, Pretrained):
         if self.copied is not None:
             # with a warp less: it stays without a flow, too, and more that is copied would hide the motion
             nn.init.constant_(self.copied.bias, COPIED if self.warp is None else 0.0)
+        if self.flow is not None and self.config.inertia:
+            nn.init.constant_(self.flow.bias[-(self.config.patch_size**2) :], INERTIA)
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)
@@ -384,6 +389,10 @@ class VideoTransformer(nn.Module, Pretrained):
             x = x + self.embed_previous(held)
         if self.embed_change is not None and before is not None:
             x = x + self.embed_change(self._held(before.change, history_visible, context))
+        seen = None
+        if self.embed_motion is not None and before is not None:
+            seen, told = self._seen(before, blocks, first)
+            x = x + self.embed_motion(self._held(told, history_visible, context))
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
@@ -395,10 +404,13 @@ class VideoTransformer(nn.Module, Pretrained):
         patches = self.unembed(x)
         if self.copied is not None and before is not None and held is not None:
             patches, there = patches.float(), self._has_previous(blocks, first, history_visible, x.device)
+            stays = held.float()
             if self.warp is not None:
-                patches = patches + there * self._moved(x, before.frames, blocks, first, height, context)
+                moved, onward = self._moved(x, before.frames, seen, blocks, first, height, context)
+                patches = patches + there * moved
+                stays = stays if onward is None else stays + there * onward
             share = there * (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1)
-            patches = torch.lerp(patches, held.float(), share.repeat(1, 1, 1, self.config.latent_channels))
+            patches = torch.lerp(patches, stays, share.repeat(1, 1, 1, self.config.latent_channels))
         if context is not None:
             patches = context.gather(patches, 2)
         return unpatchify(patches, self.config.patch_size, height)
@@ -477,18 +489,42 @@ class VideoTransformer(nn.Module, Pretrained):
             patches = context.part(patches, 2)
         return patches if visible is None else patches * visible[:, None, None, None]
 
+    def _seen(self, before: Before, blocks: tuple[int, ...], first: int) -> tuple[Tensor, Tensor]:
+        """How the frames before came from those before them, and what tokens hold of it: `Warp.seen`."""
+        assert self.warp is not None
+        with torch.autocast(before.frames.device.type, enabled=False):
+            at = [first + start for start in starts(blocks)]
+            now = self.warp.shown(before.frames, [n == 1 for n in at])
+            then = self.warp.shown(before.frames.float() - before.change.float(), [n in (1, 2) for n in at])
+            seen, told = self.warp.seen(now, then)
+        return seen, told.to(before.frames.dtype)
+
     def _moved(
-        self, x: Tensor, previous: Tensor, blocks: tuple[int, ...], first: int, height: int, context: Context | None
-    ) -> Tensor:
-        """The frames before as the tokens say that they move, and as much of each place as they say: patches (b, f, s, n)."""
+        self,
+        x: Tensor,
+        previous: Tensor,
+        seen: Tensor | None,
+        blocks: tuple[int, ...],
+        first: int,
+        height: int,
+        context: Context | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The frames before as the tokens say that they move, and as much of each place as they say; and by what they change if
+        they go on as they were `seen` to move: patches (b, f, s, n)."""
         assert self.warp is not None and self.flow is not None
         told = self.flow(x).float()
         told = told if context is None else context.gather(told, 2)
         with torch.autocast(x.device.type, enabled=False):  # pictures, and places to less than a pixel
             told = unpatchify(told, self.config.patch_size, height).movedim(1, -1)
-            moved = self.warp(previous, [first + start == 1 for start in starts(blocks)], told[..., 1:])
-            patches = patchify(moved * (1 + told[..., 0])[:, None], self.config.patch_size)
-        return patches if context is None else context.part(patches, 2)
+            much, flow, share = told.split([1, 2 * self.warp.frames, told.shape[-1] - 1 - 2 * self.warp.frames], dim=-1)
+            pixels = self.warp.shown(previous, [first + start == 1 for start in starts(blocks)])
+            frames = [self.warp(pixels, flow, seen, share) * (1 + much).movedim(-1, 1)]
+            if seen is not None:
+                still = torch.zeros_like(flow)
+                frames.append(self.warp(pixels, still, seen, share) - self.warp(pixels, still))
+            patches = [patchify(each, self.config.patch_size) for each in frames]
+        patches = [each if context is None else context.part(each, 2) for each in patches]
+        return patches[0], patches[1] if seen is not None else None
 
     @staticmethod
     def _has_previous(blocks: tuple[int, ...], first: int, visible: Tensor | None, device: torch.device) -> Tensor:

@@ -90,6 +90,8 @@ class TransformerConfig(Config):
     """With `previous`: places also say how the frame before moves (model/warp.py), so that what moves stays as sharp as it is."""
     change: bool = False
     """With `previous`: tokens also hold how the frame before differs from the one before it: what moves, where no action tells."""
+    inertia: bool = False
+    """With `warp` and `change`: what moved goes on moving, as much of it as places say (model/motion.py sees how)."""
     strides: Annotated[tuple[int, int] | None, HIDDEN] = None
     """With `warp`: pixel frames of a latent frame, and pixels of a latent pixel's side; the VAE's strides."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None
@@ -116,6 +118,12 @@ class TransformerConfig(Config):
         if self.change and not self.previous:
             raise ValueError(
                 "change is that of the frame before, which the model has not without previous; set previous to true"
+            )
+        if self.inertia and not (self.warp and self.change):
+            raise ValueError("inertia goes on with what moved, which warp and change are for; set both to true")
+        if self.inertia and self.window == 1:
+            raise ValueError(
+                "inertia tells a video's first two frames by their being alone, and window is 1; set it to 2"
             )
         if self.warp and not self.sink:
             raise ValueError("warp tells a video's first frame by its being the only one, and sink is 0; set sink to 1")

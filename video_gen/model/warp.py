@@ -7,8 +7,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from video_gen.model.motion import motion, moved
+
 RIDGE = 1e-4
 """Of the mean square of what is fitted from: directions that hardly occur get no weight."""
+LEAST_CHANGE = 1e-2
+"""Of pixels in [-1, 1], beside which less is none."""
 
 
 class Warp(nn.Module):
@@ -49,26 +53,49 @@ class Warp(nn.Module):
             ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
             self.get_buffer(name).copy_(torch.linalg.solve(square + ridge, product))
 
-    def forward(self, frames: Tensor, begins: Sequence[bool], flow: Tensor) -> Tensor:
+    def shown(self, frames: Tensor, begins: Sequence[bool]) -> Tensor:
+        """Pixels of latents (b, c, f, h, w), those of the last of each one's pixel frames: (b, 3, f, height, width); `begins`: for
+        each latent frame whether it is its video's first."""
+        maps = torch.stack([self.get_buffer("begin" if first else "show") for first in begins]).float()
+        b, _, _, h, _ = frames.shape
+        patches = rearrange(frames.float(), "b c f h w -> f (b h w) c") @ maps[:, 1:] + maps[:, :1]
+        return rearrange(patches, "f (b h w) (c p q) -> b c f (h p) (w q)", b=b, h=h, p=self.side, q=self.side)
+
+    @torch.no_grad()
+    def seen(self, now: Tensor, then: Tensor) -> tuple[Tensor, Tensor]:
+        """How pixels (b, 3, f, height, width) came from those of one latent frame before.
+
+        Returns: where they were, (b, f, height, width, 2), see `motion`; and of each latent pixel, (b, 3, f, h, w), its mean and
+            what share of the change it leaves unexplained.
+        """
+        now, then = (x.transpose(1, 2) for x in (now, then))
+        b = len(now)
+        now, then = now.flatten(0, 1), then.flatten(0, 1)
+        flow = motion(now, then)
+        left, change = ((now - x).abs().mean(1, keepdim=True) for x in (moved(then, flow), then))
+        means = F.avg_pool2d(torch.cat([flow.movedim(-1, 1), left, change], dim=1), self.side)
+        told = torch.cat([means[:, :2], means[:, 2:3] / (means[:, 3:] + LEAST_CHANGE)], dim=1)
+        return flow.unflatten(0, (b, -1)), told.unflatten(0, (b, -1)).transpose(1, 2)
+
+    def forward(self, pixels: Tensor, flow: Tensor, seen: Tensor | None = None, share: Tensor | None = None) -> Tensor:
         """
         Args:
-            frames: (b, c, f, h, w) latents of the frame before each.
-            begins: for each of them whether it is its video's first.
+            pixels: (b, 3, f, height, width) those of the frame before each, `shown`.
             flow: (b, f, h, w, 2 * temporal stride), for each pixel frame that follows how far down and to the right lies what it
-                shows, in latent pixels; bilinear between their centres. Beyond the border is its nearest pixel.
+                shows, in latent pixels; linear between their centres.
+            seen: (b, f, height, width, 2) how far down and to the right it lay one latent frame before, in pixels; `share`:
+                (b, f, h, w, 1), how much of that goes on.
         Returns: (b, c, f, h, w).
         """
-        b, _, f, h, w = frames.shape
+        b, f, h, w, _ = flow.shape
         t, p = self.frames, self.side
-        maps = torch.stack([self.get_buffer("begin" if first else "show") for first in begins]).float()
-        patches = rearrange(frames.float(), "b c f h w -> f (b h w) c") @ maps[:, 1:] + maps[:, :1]
-        pixels = rearrange(patches, "f (b h w) (c p q) -> (b f) c (h p) (w q)", b=b, h=h, p=p, q=p)
-        grid = rearrange(flow.float(), "b f h w (t n) -> (b f t) h w n", n=2).flip(-1)  # right, down
-        grid = between(w, p, grid) @ grid  # (b f t, h, w p, 2)
-        grid = between(h, p, grid) @ grid.flatten(2)
-        grid = grid.view(b * f, t * h * p, w * p, 2) * grid.new_tensor([2 / w, 2 / h])
-        moved = F.grid_sample(pixels, grid + centres(t, h * p, w * p, grid), padding_mode="border", align_corners=False)
-        patches = rearrange(moved, "(b f) c (t h p) (w q) -> b f h w (t c p q)", b=b, t=t, p=p, q=p)
+        told = p * finer(rearrange(flow.float(), "b f h w (t n) -> (b f t) h w n", n=2), p)
+        if seen is not None and share is not None:
+            onward = (finer(share.float().flatten(0, 1), p) * seen.flatten(0, 1))[:, None]
+            ahead = (torch.arange(t, device=flow.device) + 1.0) / t
+            told = told + (onward * ahead[:, None, None, None]).flatten(0, 1)
+        made = moved(pixels.transpose(1, 2).flatten(0, 1), told.view(b * f, t * h * p, w * p, 2))
+        patches = rearrange(made, "(b f) c (t h p) (w q) -> b f h w (t c p q)", b=b, t=t, p=p, q=p)
         make = self.get_buffer("make").float()
         return (patches @ make[1:] + make[0]).movedim(-1, 1)
 
@@ -77,14 +104,16 @@ class Warp(nn.Module):
         return rearrange(video, "b c (f t) (h p) (w q) -> b f h w (t c p q)", t=stride, p=p, q=p)
 
 
+def finer(values: Tensor, times: int) -> Tensor:
+    """(n, h, w, k) to `times` as many rows and columns."""
+    h, w = values.shape[1:3]
+    return (between(h, times, values) @ (between(w, times, values) @ values).flatten(2)).view(
+        len(values), h * times, w * times, -1
+    )
+
+
 def between(count: int, times: int, like: Tensor) -> Tensor:
     """(count * times, count): linear interpolation between the centres of `count` cells, beyond the outer ones their own value."""
     cells = torch.arange(count, device=like.device, dtype=like.dtype)
     at = ((torch.arange(count * times, device=like.device, dtype=like.dtype) + 0.5) / times - 0.5).clamp(0, count - 1)
     return (1 - (at[:, None] - cells).abs()).clamp(min=0)
-
-
-def centres(times: int, height: int, width: int, like: Tensor) -> Tensor:
-    """(times * height, width, 2): where each pixel lies, right and down, of a picture that reaches from -1 to 1; `times` over."""
-    y, x = ((2 * torch.arange(n, device=like.device, dtype=like.dtype) + 1) / n - 1 for n in (height, width))
-    return torch.stack(torch.broadcast_tensors(x, y.repeat(times)[:, None]), dim=-1)
