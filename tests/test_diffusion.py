@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from video_gen.config import load_yaml
+from video_gen.config import load_yaml, validate
 from video_gen.errors import ConfigError
 from video_gen.model.diffusion import Diffusion, shift_time
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.training.diffusion_task import still_counts
+from video_gen.training.recipes import ModeConfig
 
 PATHS = ["straight", "cosine", "ddpm"]
 QUANTITIES = ["velocity", "v", "denoised", "noise"]
@@ -132,8 +133,9 @@ def test_frames_that_stand_still_count_more_and_all_together_the_same():
     torch.manual_seed(0)
     latents = torch.randn(2, 3, 4, 5, 6)
     latents[0, :, 2] = latents[0, :, 1] + 0.1
-    counts = still_counts(latents, 0.01)
-    assert counts.mean() == pytest.approx(1) and counts[0, 2] == counts.max()
+    counts = still_counts(latents, ModeConfig(still_frames=0.01))
+    assert still_counts(latents, ModeConfig()) is None
+    assert counts is not None and counts.mean() == pytest.approx(1) and counts[0, 2] == counts.max()
     change = (latents[1, :, 3] - latents[1, :, 2]).square().mean()
     assert counts[0, 2] / counts[1, 3] == pytest.approx(float((change + 0.01) / 0.02), rel=1e-4)
     diffusion, t = Diffusion(DiffusionConfig()), torch.full((2, 4), 0.5)
@@ -145,3 +147,19 @@ def test_frames_that_stand_still_count_more_and_all_together_the_same():
     ]
     weighted = diffusion.loss(output, latents, noise, noisy, t, counts=counts)
     torch.testing.assert_close(weighted, (torch.stack(frames, dim=1) * counts).mean(1))
+
+
+def test_clips_that_stand_still_count_more_and_their_frames_alike():
+    torch.manual_seed(0)
+    latents = torch.randn(2, 3, 4, 5, 6)
+    latents[0] = latents[0, :, :1] + 0.1 * latents[0]
+    counts = still_counts(latents, ModeConfig(still_clips=0.01))
+    assert counts is not None and counts.mean() == pytest.approx(1)
+    assert (counts[:, 1:] == counts[:, 1:2]).all()
+    change = latents.diff(dim=2).square().mean(dim=(1, 2, 3, 4)) + 0.01
+    torch.testing.assert_close(counts[0, 1] / counts[1, 1], change[1] / change[0])
+    torch.testing.assert_close(counts[0, 0] / counts[1, 1], change[1] / (latents[0, :, 0].square().mean() + 0.01))
+    one = still_counts(latents[:, :, :1], ModeConfig(still_clips=0.01))
+    assert one is not None and one.shape == (2, 1) and one.isfinite().all()
+    with pytest.raises(ConfigError, match="set one of them to 0"):
+        validate(ModeConfig, {"still_clips": 0.1, "still_frames": 0.1}, "modes")

@@ -14,6 +14,7 @@ from video_gen.model.transformer import starts
 from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.latent_task import VALIDATION_CLIPS, LatentTask, block_sizes
 from video_gen.training.pictures import TOLD, begun_at, made
+from video_gen.training.recipes import ModeConfig
 from video_gen.training.task import normal, sample_generators, uniform
 
 BANDS = 4
@@ -40,11 +41,16 @@ def counted(batch: Mapping[str, Any], blocks: tuple[int, ...]) -> Tensor | None:
     return shown & shown[:, starts(blocks)]
 
 
-def still_counts(latents: Tensor, floor: float) -> Tensor:
-    """(b, f), how much each frame of latents (b, c, f, h, w) counts, 1 on average: `ModeConfig.still_frames`. The first one, with
-    none before it, as if it were all new."""
-    change = torch.cat([latents[:, :, :1], latents.diff(dim=2)], dim=2).square().mean(dim=(1, 3, 4))
-    counts = 1 / (change + floor)
+def still_counts(latents: Tensor, modes: ModeConfig) -> Tensor | None:
+    """(b, f), how much each frame of latents (b, c, f, h, w) counts, 1 on average: `ModeConfig.still_frames`, `still_clips`. The
+    first one, with none before it, as if it were all new. None = all count alike."""
+    floor = modes.still_frames or modes.still_clips
+    if not floor:
+        return None
+    new, change = (x.square().mean(dim=(1, 3, 4)) for x in (latents[:, :, :1], latents.diff(dim=2)))
+    if modes.still_clips:
+        change = change.mean(1, keepdim=True).expand_as(change)
+    counts = 1 / (torch.cat([new, change], dim=1) + floor)
     return counts / counts.mean()
 
 
@@ -107,8 +113,7 @@ class DiffusionTask(LatentTask):
         extra |= self._history(batch, blocks, generators, rounds) if history else {}
         output = self.transformer(noisy, t, text, visible, **extra)
         keep = made(counted(batch, blocks), begun, latents.shape[2])
-        floor = self.run.modes.still_frames
-        counts = still_counts(latents, floor) if floor and history else None
+        counts = still_counts(latents, self.run.modes) if history else None
         return self.diffusion.loss(output, latents, noise, noisy, t, keep, counts)
 
     def _history(

@@ -143,13 +143,22 @@ class ModeConfig(Config):
     drawn uniformly per step from 1. Each costs two more passes."""
     still_frames: float = Field(default=0.0, ge=0)
     """Above 0, frames count the more the less they differ from the one before: by 1 / (mean square of the difference + this), of
-    latents, whose own is about 1. What stands still is easy, and a mean over all hardly asks for it. 0 = all count alike."""
+    latents, whose own is about 1. What stands still is easy, and a mean over all hardly asks for it. 0 = all count alike. Where
+    nothing tells beforehand that a frame will be still, it asks to guess so: then `still_clips`."""
+    still_clips: float = Field(default=0.0, ge=0)
+    """Above 0, frames count the more the less those of their clip differ from each other, likewise: as a mean of clips in dB asks."""
     pictures: float = Field(default=0.5, ge=0, le=1)
     """Of a public model that can begin with a picture or without (Wan 2.2's 5B): share of samples that begin with their clip's
     first frame. Image to video always does, and other models never."""
     endings: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that are shown the clip's last frame, as a picture that lies ahead, and learn to lead there: for
     `last_image` and `loop`. Clips that are `led` are always shown it. 0 = none; such clips are refused then."""
+
+    @model_validator(mode="after")
+    def _still(self):
+        if self.still_frames and self.still_clips:
+            raise ValueError("still_frames and still_clips both say how much frames count; set one of them to 0")
+        return self
 
 
 class Stage(Config):
