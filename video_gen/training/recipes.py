@@ -146,7 +146,7 @@ class ModeConfig(Config):
     latents, whose own is about 1. What stands still is easy, and a mean over all hardly asks for it. 0 = all count alike. Where
     nothing tells beforehand that a frame will be still, it asks to guess so: then `still_clips`."""
     still_clips: float = Field(default=0.0, ge=0)
-    """Above 0, frames count the more the less those of their clip differ from each other, likewise: as a mean of clips in dB asks."""
+    """Above 0, frames count likewise by how little those of their clip differ from each other: as a mean of clips in dB asks."""
     pictures: float = Field(default=0.5, ge=0, le=1)
     """Of a public model that can begin with a picture or without (Wan 2.2's 5B): share of samples that begin with their clip's
     first frame. Image to video always does, and other models never."""
