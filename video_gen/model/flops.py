@@ -112,7 +112,7 @@ def _warp(config: TransformerConfig) -> int:
         return 0
     frames, side = config.strides
     maps = config.latent_channels * 3 * side**2 * (1 + frames) * (3 if config.inertia else 1)
-    seen = 2 * config.width * 3 * config.patch_size**2 if config.inertia else 0
+    seen = 2 * config.patch_size**2 * (4 * config.width + config.patch_size**2) if config.inertia else 0
     return seen + 2 * config.patch_size**2 * (config.width * (1 + 2 * frames + config.inertia) + maps)
 
 

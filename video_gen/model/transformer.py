@@ -45,6 +45,8 @@ COPIED = 2.0
 """Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
 INERTIA = 0.8
 """Of what moved goes on when training begins."""
+CALM = 2.0
+"""By how much less change, as a logarithm, makes more stay, as a logit, when training begins."""
 STRETCH = 1.1
 """The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
 copied exactly, however often."""
@@ -193,7 +195,8 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
         self.embed_change = nn.Linear(patch, d, bias=False) if config.change else None
         self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
-        self.embed_motion = nn.Linear(3 * config.patch_size**2, d, bias=False) if config.inertia else None
+        self.embed_motion = nn.Linear(4 * config.patch_size**2, d, bias=False) if config.inertia else None
+        self.calm = nn.Linear(config.patch_size**2, config.patch_size**2, bias=False) if config.inertia else None
         self.warp, self.flow = None, None
         if config.warp:
             if config.strides is None:
@@ -230,6 +233,9 @@ class VideoTransformer(nn.Module, Pretrained):
         if self.copied is not None:
             # with a warp less: it stays without a flow, too, and more that is copied would hide the motion
             nn.init.constant_(self.copied.bias, COPIED if self.warp is None else 0.0)
+        if self.calm is not None:
+            with torch.no_grad():
+                nn.init.eye_(self.calm.weight).mul_(-CALM)
         if self.flow is not None and self.config.inertia:
             nn.init.constant_(self.flow.bias[-(self.config.patch_size**2) :], INERTIA)
         nn.init.zeros_(self.unembed.weight)
@@ -389,10 +395,11 @@ class VideoTransformer(nn.Module, Pretrained):
             x = x + self.embed_previous(held)
         if self.embed_change is not None and before is not None:
             x = x + self.embed_change(self._held(before.change, history_visible, context))
-        seen = None
-        if self.embed_motion is not None and before is not None:
+        seen, calm = None, 0.0
+        if self.embed_motion is not None and self.calm is not None and before is not None:
             seen, told = self._seen(before, blocks, first)
             x = x + self.embed_motion(self._held(told, history_visible, context))
+            calm = self.calm(self._held(told[:, 3:], history_visible, context)).float()
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
@@ -409,7 +416,7 @@ class VideoTransformer(nn.Module, Pretrained):
                 moved, onward = self._moved(x, before.frames, seen, blocks, first, height, context)
                 patches = patches + there * moved
                 stays = stays if onward is None else stays + there * onward
-            share = there * (STRETCH * self.copied(x).float().sigmoid()).clamp(max=1)
+            share = there * (STRETCH * (self.copied(x).float() + calm).sigmoid()).clamp(max=1)
             patches = torch.lerp(patches, stays, share.repeat(1, 1, 1, self.config.latent_channels))
         if context is not None:
             patches = context.gather(patches, 2)
@@ -497,6 +504,7 @@ class VideoTransformer(nn.Module, Pretrained):
             now = self.warp.shown(before.frames, [n == 1 for n in at])
             then = self.warp.shown(before.frames.float() - before.change.float(), [n in (1, 2) for n in at])
             seen, told = self.warp.seen(now, then)
+            told[:, 3] *= told.new_tensor([n > 1 for n in at])[:, None, None]  # of one frame nobody can tell
         return seen, told.to(before.frames.dtype)
 
     def _moved(

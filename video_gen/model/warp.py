@@ -11,8 +11,8 @@ from video_gen.model.motion import motion, moved
 
 RIDGE = 1e-4
 """Of the mean square of what is fitted from: directions that hardly occur get no weight."""
-LEAST_CHANGE = 1e-2
-"""Of pixels in [-1, 1], beside which less is none."""
+LEAST_CHANGE, NO_CHANGE = 1e-2, 1e-3
+"""Of pixels in [-1, 1]: what a camera's noise makes in what stands still, and what cannot be told from none."""
 
 
 class Warp(nn.Module):
@@ -65,8 +65,8 @@ class Warp(nn.Module):
     def seen(self, now: Tensor, then: Tensor) -> tuple[Tensor, Tensor]:
         """How pixels (b, 3, f, height, width) came from those of one latent frame before.
 
-        Returns: where they were, (b, f, height, width, 2), see `motion`; and of each latent pixel, (b, 3, f, h, w), its mean and
-            what share of the change it leaves unexplained.
+        Returns: where they were, (b, f, height, width, 2), see `motion`; and of each latent pixel, (b, 4, f, h, w), its mean, what
+            share of the change it leaves unexplained, and the logarithm of the most that changes there or beside it.
         """
         now, then = (x.transpose(1, 2) for x in (now, then))
         b = len(now)
@@ -74,7 +74,9 @@ class Warp(nn.Module):
         flow = motion(now, then)
         left, change = ((now - x).abs().mean(1, keepdim=True) for x in (moved(then, flow), then))
         means = F.avg_pool2d(torch.cat([flow.movedim(-1, 1), left, change], dim=1), self.side)
-        told = torch.cat([means[:, :2], means[:, 2:3] / (means[:, 3:] + LEAST_CHANGE)], dim=1)
+        change = means[:, 3:]
+        near = F.max_pool2d(change, 3, 1, padding=1).clamp(min=NO_CHANGE) / LEAST_CHANGE
+        told = torch.cat([means[:, :2], means[:, 2:3] / (change + LEAST_CHANGE), near.log()], dim=1)
         return flow.unflatten(0, (b, -1)), told.unflatten(0, (b, -1)).transpose(1, 2)
 
     def forward(self, pixels: Tensor, flow: Tensor, seen: Tensor | None = None, share: Tensor | None = None) -> Tensor:
