@@ -45,8 +45,9 @@ COPIED = 2.0
 """Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
 INERTIA = 0.8
 """Of what moved goes on when training begins."""
-CALM = 2.0
-"""By how much less change, as a logarithm, makes more stay, as a logit, when training begins."""
+CALM, CARRIED = 1.0, 4.0
+"""With inertia, when training begins: by how much less change, as a logarithm, makes more of a place stay, as a logit; and that of
+a place in which hardly anything changed."""
 STRETCH = 1.1
 """The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
 copied exactly, however often."""
@@ -232,7 +233,9 @@ class VideoTransformer(nn.Module, Pretrained):
                 nn.init.zeros_(layer.weight)
         if self.copied is not None:
             # with a warp less: it stays without a flow, too, and more that is copied would hide the motion
-            nn.init.constant_(self.copied.bias, COPIED if self.warp is None else 0.0)
+            nn.init.constant_(
+                self.copied.bias, COPIED if self.warp is None else CARRIED if self.config.inertia else 0.0
+            )
         if self.calm is not None:
             with torch.no_grad():
                 nn.init.eye_(self.calm.weight).mul_(-CALM)
