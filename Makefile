@@ -6,15 +6,15 @@ BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
-# a process a core, each with a thread of its own, and the tests of a file in one
-TOGETHER ?= -n logical --maxprocesses 4 --dist loadfile
+# three processes keep two cores busy while tests wait for processes of their own; the tests of a file in one
+TOGETHER ?= -n 3 --dist loadfile
 
 .PHONY: help setup studio play test-web demo demo-short test test-slow test-gpu bench lint clean
 help:
 	@echo "make studio      create, steer, watch and look through videos, runs, data and models, in the browser"
 	@echo "make play        walk through the shipped world, which a network makes, in the browser"
 	@echo "make demo        train a small video model from nothing, and write runs/demo/report.html"
-	@echo "make test        the tests;   make test-slow: the ones that take minutes;   make test-gpu: those for a CUDA device"
+	@echo "make test        the tests;   make test-slow: the ones that take long;   make test-gpu: those for a CUDA device"
 	@echo "make test-web    the tests of the pages, in a Chromium that is installed if there is none"
 	@echo "make bench       speed and memory beside diffusers' models, into benchmarks/results/"
 	@echo "make lint        linter and type check"

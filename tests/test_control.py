@@ -77,6 +77,7 @@ def test_choices_are_told_apart_by_true_videos_and_not_by_others(monkeypatch):
     assert control.choices(None, WORLD, 4, 9, 0)["told_apart"] < 0.5  # actions ignored
 
 
+@pytest.mark.slow
 def test_a_full_turn_leads_to_the_same_room_and_one_elsewhere_does_not(monkeypatch, coarse):
     poses = {n: maze_pose.known_poses(0, 4, n, 24, 32, None) for n in range(2)}
     world = Maze(layouts=4, height=24, width=32)

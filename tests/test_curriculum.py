@@ -83,6 +83,7 @@ def losses(run: Path) -> list[float]:
 # -------------------- stages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 6, pytest.param(9, marks=pytest.mark.slow)])
 def test_one_command_runs_all_stages_and_goes_on_in_any_of_them(made, tmp_path, monkeypatch, stop):
     config = recipe(tmp_path, made, STAGES)

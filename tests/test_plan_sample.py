@@ -126,6 +126,7 @@ def test_what_stays_on_the_device_is_known(kind):
         assert planned == stays + offload.places.nbytes
 
 
+@pytest.mark.slow
 def test_the_cheapest_that_fits():
     plan = planned("tiny")
     costs = [choice.cost for choice in plan.choices]
@@ -186,6 +187,7 @@ def test_room_is_a_size_or_what_is_free():
         room_of("12", GPU)
 
 
+@pytest.mark.slow
 def test_the_command_says_it(capsys, tmp_path):
     words = [
         "plan",

@@ -58,6 +58,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["files", "shards"])
 def test_what_was_killed_at_any_moment_goes_on_as_if_it_had_not_been(pile, tmp_path, form):
     whole = made(pile, tmp_path / "whole", format=form)

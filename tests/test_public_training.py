@@ -58,6 +58,7 @@ def run_of(made, **changes):
     return DiffusionRun(**values | changes)
 
 
+@pytest.mark.slow
 def test_a_lora_of_a_public_model(made, tmp_path, monkeypatch, capsys):
     base = made[1]
     loop = LOOP.replace(sample_every=2, train_steps=4)

@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 
 import numpy as np
+import pytest
 import torch
 
 from video_gen import VideoPipeline
@@ -62,6 +63,7 @@ def test_what_ships_is_in_the_package():
     assert packed == there and {MODELS / "bounce/vae/model.safetensors", CONFIGS / "demo-vae.yaml"} <= packed
 
 
+@pytest.mark.slow
 def test_a_wheel_brings_it_and_stays_small(tmp_path):
     root = MODELS.parents[2]
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -77,6 +77,7 @@ def test_folders_are_found_and_clips_found_by_what_they_are(client):
     assert clips(client, start=4, count=1) == ["broken.mp4"] and clips(client, start=10**9) == []
 
 
+@pytest.mark.slow
 def test_what_was_found_out_is_kept_and_a_changed_file_is_looked_at_again(client, studio, data):
     known(client)
     again = Studio(studio.output, "bounce", Roots(()), Roots((data,)))
@@ -143,6 +144,7 @@ def test_captions_and_quarantine_are_written_and_taken_back(client, data):
     assert (folder / "metadata.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_check_is_the_one_of_the_command_line_and_is_kept(client, studio, data):
     folder = data / "sets" / "one"
     shape = {"num_frames": 9, "fps": 8, "height": 32, "width": 32}

@@ -219,6 +219,7 @@ def test_kill_9_then_the_same_command_equals_an_uninterrupted_run(tmp_path):
     assert_same_run(whole, cut, step=40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_saves_and_says_how_to_go_on(tmp_path, number):
     process = launch(tmp_path, tmp_path / "run", 0.1)
