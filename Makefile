@@ -6,8 +6,8 @@ BIN = .venv/bin
 export HF_HUB_OFFLINE ?= 1
 PIP = $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
-# three processes keep two cores busy while tests wait for processes of their own; the tests of a file in one
-TOGETHER ?= -n 3 --dist loadfile
+# a process a core, each with a thread of its own, and the tests of a file in one
+TOGETHER ?= -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup studio play test-web demo demo-short test test-slow test-gpu bench lint clean
 help:

@@ -109,6 +109,7 @@ def test_one_command_runs_all_stages_and_goes_on_in_any_of_them(made, tmp_path, 
     assert json.loads((cut / "model" / "model.json").read_text())["clip"]["height"] == 24
 
 
+@pytest.mark.slow
 def test_a_last_stage_that_is_prolonged_renews_the_model(made, tmp_path):
     config, run = recipe(tmp_path, made, STAGES), tmp_path / "run"
     assert train(config, run) == 0

@@ -186,6 +186,7 @@ def assert_whole(tmp_path: Path) -> None:
     assert len(store.shards()) == 10 and all(float(store.read(str(i))[3]) == i for i in range(40))
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_encode_everything_once(tmp_path):
     both = [worker(tmp_path, name, together=2) for name in ("log-one", "log-two")]
     assert [process.wait(timeout=60) for process in both] == [0, 0]

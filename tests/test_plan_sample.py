@@ -213,6 +213,7 @@ def test_the_command_says_it(capsys, tmp_path):
         sizes_of("tiny").at(60, 64)
 
 
+@pytest.mark.slow
 def test_a_video_is_made_as_it_fits(tmp_path, capsys):
     words = ["sample", "a red circle", "--model", "bounce", "--fit", "2GiB", "--weights", "int8", "--num-steps", "1"]
     words += ["--num-frames", "5", "--output", str(tmp_path)]

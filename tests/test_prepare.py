@@ -298,6 +298,7 @@ def test_a_draft_is_what_would_be_written_afterwards(tmp_path, monkeypatch, sett
     assert not (tmp_path / "a" / ".drafts").exists()
 
 
+@pytest.mark.slow
 def test_pieces_of_one_file_are_on_one_side_of_the_split(tmp_path):
     own = tmp_path / "own"
     own.mkdir()
@@ -340,6 +341,7 @@ def test_shards_hold_the_same_clips_as_files(pile, tmp_path):
     assert json.loads(members[f"{key}.json"])["source"] == row.source
 
 
+@pytest.mark.slow
 def test_shards_grow_by_what_is_new_and_keep_the_rest(pile, tmp_path):
     before = made(pile, tmp_path / "set", format="shards")
     content = (tmp_path / "set" / before.kept[0].shard).read_bytes()

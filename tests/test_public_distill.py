@@ -28,6 +28,7 @@ def run_of(made, **changes):  # noqa: F811
     return DistillRun(**values | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["consistency", "matching"])
 @pytest.mark.parametrize("forced", [None, 1.0])
 def test_a_public_teacher(made, tmp_path, method, forced, capsys):  # noqa: F811

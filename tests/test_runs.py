@@ -291,6 +291,7 @@ def test_checkpoints_and_models_follow_the_umask(tmp_path):
 # -------------------- which clips are held out
 
 
+@pytest.mark.slow
 def test_the_split_of_the_vae_goes_along(made, tmp_path, capsys):
     data = ["--data.folder", str(made / "data"), "--data.num-frames", "9", "--data.height", "16", "--data.width", "16"]
     few = ["--loop.train-steps", "1", "--loop.batch-size", "1", "--loop.no-tensorboard"]

@@ -198,6 +198,7 @@ def hoard():
     return len(b"x" * (2 << 30))
 
 
+@pytest.mark.slow
 def test_calls_apart_answer_raise_crash_and_hang_without_harm():
     async def calls():
         apart = Apart(seconds=20, memory=1 << 30)

@@ -433,6 +433,7 @@ def clips(runs):
     render_world(WorldConfig(num_clips=12, num_frames=5, height=16, width=16), Path("data/clips"))
 
 
+@pytest.mark.slow
 def test_a_run_is_started_stopped_and_gone_on_with(client, clips, runs, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     wanted = {"text": SETTINGS, "root": "runs", "name": "deep/new"}

@@ -172,6 +172,7 @@ def same_whether_stopped(train, run, folder, monkeypatch):
     return folder / "whole" / "model"
 
 
+@pytest.mark.slow
 def test_vae_and_transformer_train_on_films_and_pictures_of_two_forms_and_go_on_bit_for_bit(
     footage, tmp_path, monkeypatch
 ):

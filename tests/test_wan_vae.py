@@ -282,6 +282,7 @@ def test_in_pairs_chunked_equals_whole(monkeypatch):
     torch.testing.assert_close(torch.cat([first, second], 2), plain, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [pytest.param(9, marks=pytest.mark.slow), 32])
 def test_the_rest_of_a_video_is_that_of_the_whole(tile):
     vae = small("tiny-2.1")
