@@ -66,19 +66,8 @@ def test_pictures_of_any_size(height, width):
 @pytest.fixture(scope="module")
 def carrying():
     """A model that says nothing of its own: all that it makes is the frame before, as it goes on. Latents are patches of 2x2."""
-    config = TransformerConfig(
-        latent_channels=12,
-        patch_size=2,
-        width=32,
-        depth=1,
-        head_dim=16,
-        text_width=8,
-        previous=True,
-        warp=True,
-        change=True,
-        inertia=True,
-        strides=(1, 2),
-    )
+    sizes = dict(latent_channels=12, patch_size=2, width=32, depth=1, head_dim=16, text_width=8, strides=(1, 2))
+    config = TransformerConfig(**sizes, previous=True, warp=True, change=True, inertia=True)
     torch.manual_seed(0)
     model = VideoTransformer(config).eval()
     films = torch.stack([picture(seed) for seed in range(5, 9)], dim=2)
