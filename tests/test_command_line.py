@@ -163,6 +163,22 @@ def test_a_mistake_is_one_line_and_code_2(line, message, capsys, tmp_path, monke
     assert message in error and error.count("\n") == 1 and "pydantic" not in error
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("{widht: 3}", "unknown key 'transformer.widht'; perhaps you meant 'width'"),
+        ("{dim: 96, num_haeds: 3}", "unknown key 'transformer.num_haeds'; perhaps you meant 'num_heads'"),
+        ("{depth: x}", "'transformer.depth' is 'x': Input should be a valid integer"),
+        ("{warp: true}", "transformer: warp moves the frame before"),
+    ],
+)
+def test_a_mistake_in_a_part_of_several_kinds_is_told_once(part, message, capsys, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"transformer: {part}")
+    assert main(["train", "diffusion", str(tmp_path / "a.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert f"a.yaml: {message}" in error and error.count("transformer") == 1
+
+
 # -------------------- help
 
 

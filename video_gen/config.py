@@ -8,10 +8,10 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 from video_gen.errors import ConfigError
 from video_gen.plain_yaml import read_yaml
@@ -103,14 +103,30 @@ def mistakes(
     inner = {e["loc"][:-1] for e in errors}  # a list is also called too short because of the items that do not fit
     for e in errors:
         if not (e["type"] == "too_short" and e["loc"] in inner):
-            yield e["loc"], _explain(kind, e, spell)
+            loc, part = _place(kind, e["loc"])
+            yield loc, _explain(part, e | {"loc": loc}, spell)
 
 
-def _explain(kind: type[BaseModel], error: Any, spell: Callable[[Loc], str]) -> str:
+def _place(kind: Any, loc: Loc) -> tuple[Loc, Any]:
+    """A place without the tags by which pydantic tells the kinds of a part that has several; and the class of its last key."""
+    plain, part, tagged = [], None, dict[Any, Any]()
+    for name in loc:
+        if name in tagged:
+            kind, tagged = tagged[name], {}
+            continue
+        plain.append(name)
+        field = getattr(kind, "model_fields", {}).get(name)
+        part, kind = kind, field.annotation if field else None
+        notes = [(each, note) for each in get_args(kind) for note in getattr(each, "__metadata__", ())]
+        tagged = {note.tag: each.__origin__ for each, note in notes if isinstance(note, Tag)}
+    return tuple(plain), part
+
+
+def _explain(part: Any, error: Any, spell: Callable[[Loc], str]) -> str:
     loc, value = error["loc"], error["input"]
     where = spell(loc)
     if error["type"] == "extra_forbidden":
-        known = _known_keys(kind, loc[:-1])
+        known = list(getattr(part, "model_fields", {}))
         close = difflib.get_close_matches(str(loc[-1]), known, n=1)
         hint = f"perhaps you meant '{close[0]}'" if close else f"known keys are {', '.join(known)}"
         return f"unknown key '{where}'; {hint}"
@@ -131,15 +147,6 @@ def _explain(kind: type[BaseModel], error: Any, spell: Callable[[Loc], str]) -> 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _known_keys(kind: Any, path: Loc) -> list[str]:
-    for part in path:
-        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
-        if field is None:
-            return []
-        kind = field.annotation
-    return list(getattr(kind, "model_fields", {}))
 
 
 def differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:

@@ -6,7 +6,6 @@ and size, see `attend`; all give what one plain softmax gives.
 
 from collections.abc import Callable
 from functools import cache
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +75,7 @@ class SpatiotemporalAttention(nn.Module):
             k = torch.cat([said.expand(frames), k], dim=3)
             v = torch.cat([text.v.expand(frames), v], dim=3)
         words = 0 if text is None else text.k.shape[3]
-        return _attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words, square=_square(q))
+        return _attend(rotate(q, cos, sin), k, v, plan, plan.space_bias, words)
 
 
 def attend_frames(
@@ -108,7 +107,6 @@ def _span(
     if kind == "time":
         q, k, v = (x.transpose(2, 3) for x in (q, k, v))
         return attend(q, k, v, span.time_bias).transpose(2, 3)
-    square = _square(q)
     q, k, v = (x.flatten(2, 3) for x in (q, k, v))
     if text is not None:
         said = text.k
@@ -117,23 +115,13 @@ def _span(
             said = _ahead(said, cos[there], sin[there])
         k, v = torch.cat([said[:, :, 0], k], dim=2), torch.cat([text.v[:, :, 0], v], dim=2)
     words = 0 if text is None else text.k.shape[3]
-    mixed = _attend(q, k, v, plan, span.joint_bias, words, span.places_bias, square)
+    mixed = _attend(q, k, v, plan, span.joint_bias, words, span.places_bias)
     return mixed.unflatten(2, (f, -1))
 
 
-def _square(q: Tensor) -> bool:
-    """Whether a frame of (b, heads, f, s, head_dim) has as many places as a head has features, in half precision on a CPU.
-
-    Then the gradients of compiled code are wrong, in torch 2.13: it reads memory that was never written.
-    """
-    return q.shape[3] == q.shape[4] and q.dtype == torch.bfloat16 and not q.is_cuda
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None, square: bool = False
-) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, bias: Bias, words: int, places_bias: Bias = None) -> Tensor:
     if plan.context is None:
-        return _attend_eagerly(q, k, v, bias) if square else attend(q, k, v, bias)
+        return attend(q, k, v, bias)
     return plan.context.attend(q, k, v, bias, words, places_bias)
 
 
@@ -158,9 +146,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return (scores if bias is None else scores + bias).softmax(dim=-1).to(v.dtype) @ v
-
-
-_attend_eagerly = cast(Callable[..., Tensor], torch.compiler.disable(attend))
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

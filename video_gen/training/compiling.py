@@ -18,6 +18,9 @@ Result = TypeVar("Result")
 LONG_RUN = {"cpu": 2000, "cuda": 200}
 """Steps from which `auto` compiles. The demo's model pays 78 s of compiling for .06 s less of .27 a step on two cores; on an
 H200 a step of 619 M parameters is .08 s shorter by it (docs/speed.md). How long it compiles there sets the 200, by guess."""
+VECTORS: dict[str, str | int | bool] = {"cpp.simdlen": 256}
+"""For CPUs that have vectors of 512 bits: with those, code of torch 2.13 transposes some tiles of bfloat16 wrongly, and gradients
+are NaN, or made of whatever lies in memory. Shorter vectors take no longer (docs/speed.md)."""
 VARIANTS = 128
 """Compiled variants of one block: kinds of attention x streams x divisions into blocks x buckets. torch's own limit of 8
 would have later ones run eagerly without a word."""
@@ -84,8 +87,9 @@ def or_eagerly(step: Callable[[], Result], modules: Mapping[str, nn.Module]) -> 
 
 def _compile(blocks: Sequence[nn.Module]) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+    options = VECTORS if torch.backends.cpu.get_cpu_capability() == "AVX512" else None
     for block in blocks:
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, options=options)
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
 """The whole configuration of a training run: what `configs/*.yaml` hold and the command line overrides. No torch here."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from video_gen.config import HIDDEN, Config, validate
 from video_gen.data.config import ClipConfig
@@ -189,6 +190,18 @@ class RoutingConfig(Config):
     """Share of the steps, at the end of training, in which no place skips: the model is used like that."""
 
 
+def _family(value: Any) -> str:
+    told = set(value) if isinstance(value, Mapping) else set()
+    its_own = set(WanTransformerConfig.model_fields) - set(TransformerConfig.model_fields)
+    return "Wan" if isinstance(value, WanTransformerConfig) or told & its_own else "own"
+
+
+Transformers = Annotated[
+    Annotated[TransformerConfig, Tag("own")] | Annotated[WanTransformerConfig, Tag("Wan")], Discriminator(_family)
+]
+"""Told apart by the keys that only one of them has, so that a mistake is told once."""
+
+
 class DiffusionRun(Config):
     """Train a VideoTransformer on the latents of a VAE."""
 
@@ -197,7 +210,7 @@ class DiffusionRun(Config):
     """The VAE's folder: vae/ of a model folder."""
     latents: Path = Path("runs/latents")
     """Where latents are kept; what is missing is encoded first."""
-    transformer: TransformerConfig | WanTransformerConfig = TransformerConfig()
+    transformer: Transformers = TransformerConfig()
     """latent_channels, text_width and actions are taken from the VAE, the text encoder and the data."""
     text: TextConfig = TextConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
