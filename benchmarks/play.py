@@ -1,11 +1,11 @@
 """A world that is played, as a person meets it: frames a second and milliseconds from key to picture, in a real Chromium.
 
     python -m benchmarks.play --model maze --seconds 60
-    python -m benchmarks.play --model maze --soak 21600
+    python -m benchmarks.play --model maze --soak 43200
 
 The first starts `video-gen play`, opens its page, and holds keys for random times; a key's time is from the page's `keydown` to the
 picture that answers it, drawn. The second steps the world without a page, as fast as it goes: does memory grow, does a step take
-longer? 21,600 steps of two frames are an hour of play at 12 frames a second.
+longer? 43,200 steps of one frame are an hour of play at 12 frames a second.
 """
 
 import argparse
