@@ -112,7 +112,7 @@ def _place(kind: Any, loc: Loc) -> tuple[Loc, Any]:
     plain, part, tagged = [], None, dict[Any, Any]()
     for name in loc:
         if name in tagged:
-            kind, tagged = tagged[name], {}
+            kind, tagged = tagged[str(name)], {}
             continue
         plain.append(name)
         field = getattr(kind, "model_fields", {}).get(name)

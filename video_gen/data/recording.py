@@ -216,7 +216,7 @@ def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path
         with written(state) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **kept)  # type: ignore[arg-type]
     write_video(video, np.stack(frames), fps, crf=8, metadata={"env": config.env, "seed": str(seed)})
-    write_actions(video, rows, controls.vocabulary)  # last: coding takes long, and what is killed in it leaves no actions of no video
+    write_actions(video, rows, controls.vocabulary)  # last: killed while it codes, it leaves no actions of no video
 
 
 def _has_gone(env: Any) -> bool:
