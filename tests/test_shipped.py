@@ -52,7 +52,7 @@ def test_the_world_that_ships_answers_to_keys():
         (1, 2, 3)
     )
     assert (own < other).mean() > 0.8
-    assert sum(f.stat().st_size for f in (MODELS / "maze").rglob("*")) < 16 * 2**20
+    assert sum(f.stat().st_size for f in (MODELS / "maze").rglob("*")) < 12 * 2**20
 
 
 def test_what_ships_is_in_the_package():
