@@ -71,7 +71,8 @@ def test_every_container_gives_its_frames_in_the_order_shown(tmp_path, name, cod
     info, rate = probe(path), options.get("rate", 20)
     assert (info.num_frames, frames_at(info, rate)) == (40, 40) and info.duration == pytest.approx(40 / rate, abs=0.002)
     assert numbers(path) == list(range(40))
-    assert at(path, [i / rate for i in range(23, 40)]) == list(range(23, 40))  # after seeking
+    for first in (23, 30, 39):  # after seeking
+        assert at(path, [i / rate for i in range(first, 40)]) == list(range(first, 40))
 
 
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:scenecut=0"}

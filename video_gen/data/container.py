@@ -170,8 +170,9 @@ def decoded(video: Opened, packets: Iterator[Any] | None = None) -> Iterator[Sho
 
 
 def decoded_from(video: Opened, time: float) -> Iterator[Shown]:
-    """Frames from the last key frame at or before `time`; from the start if the container cannot seek there."""
-    if time > 0 and not video.counted:
+    """Frames from the last key frame at or before `time`; from the start if the container cannot seek there, and in MPEG program
+    streams, whose stamps are those of packs of many frames: after seeking they may be given to the wrong ones."""
+    if time > 0 and not video.counted and video.container.format.name != "mpeg":
         target = video.origin + int((time + video.slack) / video.stream.time_base)
         frames: Iterator[Shown] = iter(())
         try:
