@@ -96,6 +96,20 @@ def test_lossless_trims(tmp_path, suffix):
     assert shown == list(range(shown[0], 40)) and shown[0] in (0, 10, 12) and probe(earlier).num_frames == len(shown)
 
 
+def test_coarse_decoding_is_not_seen_at_half_the_size(tmp_path):
+    rng = np.random.default_rng(0)
+    ground = np.kron(rng.integers(0, 255, (40, 60)), np.ones((8, 8)))
+    video = np.stack([np.roll(ground, (i, 3 * i), (0, 1))[:160, :240] for i in range(17)])
+    video = (video[..., None] + rng.integers(-9, 9, (17, 160, 240, 3))).clip(0, 255).astype(np.uint8)
+    path = write_video(tmp_path / "a.mp4", video, 16, crf=35, preset="medium")
+    fine, coarse = (list(every_frame(path, probe(path), coarse)) for coarse in (False, True))
+    whole, half = (
+        np.stack([[f.scaled(*size).rgb() for f in frames] for frames in (fine, coarse)]).astype(float)
+        for size in ((240, 160), (120, 80))
+    )
+    assert np.square(half[0] - half[1]).mean() < 4 and (whole[0] != whole[1]).any()
+
+
 def test_a_last_frame_that_is_held_counts(tmp_path):
     frames = [Image.fromarray(frame) for frame in VIDEO[:4]]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[100, 100, 100, 1700], loop=0)

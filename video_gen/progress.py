@@ -39,6 +39,8 @@ def bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
         now: dict[str, Callable[[int, int], None]] = {}
 
         def update(what: str, done: int, total: int) -> None:
+            if not total:
+                return
             if what not in now:
                 stack.close()
                 now.clear()

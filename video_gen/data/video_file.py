@@ -7,9 +7,10 @@ videos go through PyAV, which brings its own FFmpeg (`container.py`, `picture.py
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from video_gen.data.container import MAX_PIXELS as MAX_PIXELS
-from video_gen.data.container import Opened, decoded, decoded_from, opened, timeline
+from video_gen.data.container import Opened, decoded, decoded_from, opened, remembered, timeline
 from video_gen.data.image_file import count_of, opened_image, rgb_of, shown_images, tick_of
 from video_gen.data.packed import File, Loaded, Packed
 from video_gen.data.picture import (
@@ -103,11 +104,11 @@ def _probe_image(path: Path | Loaded) -> VideoInfo:
 
 def _probe_video(path: Path | Loaded) -> VideoInfo:
     with opened(path) as video:
-        first = next(decoded(video), None)
+        seen: list[Any] = []
+        first = next(decoded(video, remembered(video.packets, seen)), None)
         if first is None:
             raise DataError(f"{path}: holds no frame that can be decoded; remove it or encode it again")
-    with opened(path) as video:
-        count, duration = timeline(video)
+        count, duration = timeline(replace(video, packets=chain(seen, video.packets)))
         stream, orientation = video.stream, orientation_of(first.frame, path)
         rate, declared = count / duration, float(stream.average_rate or 0)
         size = _sizes(video)[1]
@@ -190,14 +191,19 @@ def all_frames(path: str | File) -> Iterator[tuple[float, np.ndarray]]:
         yield timed.start, timed.read()
 
 
-def every_frame(path: str | File, info: VideoInfo) -> Iterator[Timed]:
-    """The same, none of them made into a picture yet; `info`: what `probe` found."""
+def every_frame(path: str | File, info: VideoInfo, coarse: bool = False) -> Iterator[Timed]:
+    """The same, none of them made into a picture yet.
+
+    Args:
+        info: what `probe` found.
+        coarse: they will be seen at half their size or less, and may be decoded a little faster.
+    """
     path = _readable(path)
     if _is_image(path):
         yield from _timed_images(path)
         return
     count = 0
-    with opened(path) as video:
+    with opened(path, coarse) as video:
         for timed in _timed(video, 0.0):
             count += 1
             yield timed
@@ -205,13 +211,13 @@ def every_frame(path: str | File, info: VideoInfo) -> Iterator[Timed]:
         raise DataError(f"{path}: corrupt: {count} of {info.num_frames} frames can be decoded; encode it again")
 
 
-def frames_from(path: str | File, info: VideoInfo, time: float) -> Iterator[Timed]:
-    """Frames from the one that is shown at `time` (seconds) to the last, none of them made into a picture yet."""
+def frames_from(path: str | File, info: VideoInfo, time: float, coarse: bool = False) -> Iterator[Timed]:
+    """As `every_frame`, from the one that is shown at `time` (seconds) to the last."""
     path = _readable(path)
     if _is_image(path):
         yield from (timed for timed in _timed_images(path) if timed.end > time or not info.duration)
         return
-    with opened(path) as video:
+    with opened(path, coarse) as video:
         yield from (timed for timed in _timed(video, time) if timed.end > time + video.slack)
 
 

@@ -105,6 +105,11 @@ def rate_of(info: VideoInfo, config: PrepareConfig) -> float:
     return min(info.fps, config.fps) if config.fps else info.fps
 
 
+def shrinks(info: VideoInfo, side: int | None) -> bool:
+    """Whether pictures with a short side of `side` pixels (None = all) are of half the size or less."""
+    return side is not None and 2 * side <= min(info.width, info.height)
+
+
 def smaller(width: int, height: int, side: float) -> tuple[int, int]:
     """(width, height) with the short side of `side` pixels, both even; as they are if that is less."""
     scale = side / min(width, height)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from video_gen.data.duplicates import SIDE
-from video_gen.data.flow import SMALLEST, fastest, flow
+from video_gen.data.flow import SMALLEST, fastest, flow, opencv
 from video_gen.data.folder import content_hash
 from video_gen.data.picture import Scaled
-from video_gen.data.prepare.coding import smaller
+from video_gen.data.prepare.coding import shrinks, smaller
 from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.facts import SPANS, THUMB, Facts
 from video_gen.data.prepare.pieces import Box, shared_bars
@@ -58,7 +58,7 @@ def look_at(path: Path, name: str, stamp: str, side: int | None = None, drafts: 
         reading = _Reading(info, min(side or SHORT_SIDE, SHORT_SIDE))
         if drafts is not None:
             drafts.begin(info, digest)
-        for timed in every_frame(path, info):
+        for timed in every_frame(path, info, shrinks(info, side)):
             picture = reading.add(timed)
             if drafts is not None:
                 drafts.add(timed, picture, reading)
@@ -139,8 +139,8 @@ class _Curves:
         """Is this frame what was there just before the one before it? And is it what a frame of a moment ago cut away from?"""
         index, most = len(self.back) - 1, min(self.flash + 1, len(self.near) - 2)
         if step > 0 and most >= 2:
-            older = np.stack([self.near[-1 - ago] for ago in range(2, most + 1)])
-            for ago, near in enumerate(np.abs(older - self.near[-1]).mean(1).tolist(), 2):
+            for ago in range(2, most + 1):
+                near = _apart(self.near[-1 - ago], self.near[-1])
                 self.back[index] = min(self.back[index], near / step)  # the end of a flash
                 before = self.rows["step"][index - ago + 1]  # that the flash began with
                 if before > 0:
@@ -153,7 +153,7 @@ class _Curves:
                 return
             before, middle, after = self.near[-1 - 2 * span], self.near[-1 - span], self.near[-1]
             index, difference = len(self.back) - 1 - span, after - before
-            change = float(np.abs(difference).mean())
+            change = _apart(after, before)
             if change < 4 or max(self.rows["step"][-2 * span :]) > SUDDEN * change:
                 continue
             share = float((middle - before) @ difference / (difference @ difference))
@@ -179,13 +179,15 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).mean())
+    """Mean difference; in one call, since it is asked for ten times a frame."""
+    cv2 = opencv()
+    return cv2.norm(a, b, cv2.NORM_L1) / a.size
 
 
 def _histogram(picture: np.ndarray) -> np.ndarray:
-    """Shares of the colours, (BINS ** 3,)."""
-    part = picture.reshape(-1, 3).astype(np.int16) * BINS // 256
-    return np.bincount(part @ np.array([BINS * BINS, BINS, 1], np.int16), minlength=BINS**3) / len(part)
+    """Shares of the colours, (BINS, BINS, BINS)."""
+    counts = opencv().calcHist([picture], [0, 1, 2], None, [BINS] * 3, [0, 256] * 3)
+    return counts / (picture.size // 3)
 
 
 # -------------------- now and then
@@ -240,7 +242,8 @@ def _moved(before: np.ndarray, after: np.ndarray) -> float:
     """How far the fastest twentieth of the picture moves, in percent of its diagonal: a small thing that moves counts."""
     if min(before.shape[:2]) < SMALLEST:
         return 0.0
-    return float(fastest(flow(before, after)[None])[0] / np.hypot(*before.shape[:2])) * 100
+    finest = 1 if min(before.shape[:2]) >= MOTION_SIDE else 0
+    return float(fastest(flow(before, after, finest)[None])[0] / np.hypot(*before.shape[:2])) * 100
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:

@@ -175,6 +175,7 @@ def _look_at_all(
     """The pieces of all files in their order, rows of those that cannot be read, seconds in all, and how many were read now."""
     of: dict[str, tuple[list[Piece], Row | None, float]] = {}
     read = 0
+    tell("looking", 0, len(sources))
     large_first = sorted(sources, key=lambda source: -length_of(path_of(source)))  # so that all processes end together
     for source, (pieces, row, seconds, new) in workers.each(partial(_look, output=output, config=config), large_first):
         of[source.name], read = (pieces, row, seconds), read + new
@@ -255,6 +256,7 @@ def _write_all(
     items = [_Work(sources[name], tuple(own)) for name, own in wanted.items()]
     make = partial(_write, output=output, config=config, vocabulary=vocabulary)
     clips: dict[str, dict[str, Any]] = {}
+    tell("writing", 0, len(items))
     for done, (_, made) in enumerate(workers.each(make, items), 1):
         clips |= made
         tell("writing", done, len(items))
@@ -306,6 +308,7 @@ def _captioned(rows: list[Row], output: Path, caption: Caption, tell: Progress) 
     store = output / "captions.jsonl"
     said = _said_before(store)
     wanted = [row for row in rows if not row.refused and not row.caption]
+    tell("captioning", 0, len(wanted))
     with explained(store), store.open("a", encoding="utf-8") as file:
         for done, row in enumerate(wanted, 1):
             if row.digest not in said:

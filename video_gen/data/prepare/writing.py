@@ -8,7 +8,7 @@ from PIL import Image
 
 from video_gen.data.action_files import beside
 from video_gen.data.actions import actions_of, write_actions
-from video_gen.data.prepare.coding import Clip, size_of
+from video_gen.data.prepare.coding import Clip, shrinks, size_of
 from video_gen.data.prepare.pieces import Piece
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.video_file import Timed, every_frame, frames_from
@@ -52,7 +52,7 @@ def write_pieces(
         missing = [piece for piece in missing if not _taken(drafts / file_name(piece, info), output)]
     # one pass through the file serves all its pieces, unless there are long stretches between them
     for run in _runs(missing):
-        frames = frames_from(path, info, run[0].start_time)
+        frames = frames_from(path, info, run[0].start_time, shrinks(info, config.short_side))
         for piece in run:
             _write_video(path, frames, info, piece, output / file_name(piece, info), config)
 
