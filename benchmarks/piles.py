@@ -11,7 +11,6 @@ that of the clock and, beside it, of the CPUs, since others may use the machine;
 
 import argparse
 import ctypes
-import multiprocessing
 import os
 import resource
 import shutil
@@ -20,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,7 @@ def draw_films(folder: Path) -> None:
 
 def draw_many(folder: Path, count: int) -> None:
     places = [(folder, number) for number in range(count)]
-    with multiprocessing.Pool() as pool:
+    with Pool() as pool:
         for done, _ in enumerate(pool.imap_unordered(draw_small, places, chunksize=100), 1):
             if done % 10_000 == 0:
                 print(f"drawn: {done:,}", flush=True)
@@ -205,8 +205,7 @@ def film_table(pile: Path, work: Path) -> Table:
 
 def decode_all(infos: dict[Path, VideoInfo], processes: int) -> float:
     """Seconds that it takes to decode all files, and no more: what preparing cannot be faster than."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes) as pool:
+    with Pool(processes) as pool:
         pool.map(decode, list(infos.items())[:processes], chunksize=1)  # all have started
         start = time.perf_counter()
         pool.map(decode, infos.items(), chunksize=1)

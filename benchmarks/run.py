@@ -16,7 +16,7 @@ from benchmarks.transformer import transformer_table
 from benchmarks.vae import vae_table
 from benchmarks.vae_quality import vae_quality_table
 from benchmarks.wan import wan_table
-from benchmarks.wan_vae import wan_vae_table
+from benchmarks.wan_vae import wan_decode_table, wan_encode_table
 from video_gen.training.loop import keep_freed_memory
 
 TABLES: dict[str, Callable[[Setting, float], Table]] = {
@@ -30,7 +30,8 @@ TABLES: dict[str, Callable[[Setting, float], Table]] = {
     "mfu": mfu_table,
     "fit": fit_table,
     "wan": wan_table,
-    "wan_vae": wan_vae_table,
+    "wan_decode": wan_decode_table,
+    "wan_encode": wan_encode_table,
 }
 MEMORY = ("vae", "decode_memory")
 """Measured first, before freed memory is kept: a process that keeps it hides what a table needs."""

@@ -719,7 +719,8 @@ BenchTable = Literal[
     "mfu",
     "fit",
     "wan",
-    "wan_vae",
+    "wan_decode",
+    "wan_encode",
 ]
 
 
