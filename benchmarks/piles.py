@@ -41,7 +41,7 @@ from video_gen.data.video_info import VideoInfo
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError, exit_code
 
-FILMS = 4
+FILMS = 6
 FPS, HEIGHT, WIDTH = 24, 720, 1280
 SHOTS, SHOT_SECONDS = 6, 5
 SIDES = (128, 256, None)
@@ -107,9 +107,9 @@ def draw_small(place: tuple[Path, int]) -> None:
 
 
 def draw_films(folder: Path) -> None:
-    for number in range(FILMS):
-        if not (folder / f"{number}.mp4").exists():
-            draw_film(folder / f"{number}.mp4", number)
+    missing = [n for n in range(FILMS) if not (folder / f"{n}.mp4").exists()]
+    with Pool() as pool:
+        pool.starmap(draw_film, [(folder / f"{number}.mp4", number) for number in missing], chunksize=1)
 
 
 def draw_many(folder: Path, count: int) -> None:

@@ -111,11 +111,11 @@ class Scaled:
         content = self.content
         return content.shape[1::-1] if isinstance(content, np.ndarray) else (content.width, content.height)
 
-    def rgb(self) -> np.ndarray:
-        """(h, w, 3) uint8."""
+    def rgb(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """(h, w, 3) uint8; `size`: (width, height) to which it is scaled on the way."""
         if isinstance(self.content, np.ndarray):
-            return self.content
-        return reformatted(self.content, "rgb24", self.path).to_ndarray()
+            return self.content if size is None else self.scaled(*size).rgb()
+        return reformatted(self.content, "rgb24", self.path, size).to_ndarray()
 
     def scaled(self, width: int, height: int) -> "Scaled":
         if isinstance(self.content, np.ndarray):

@@ -83,7 +83,7 @@ class _Reading:
     def add(self, timed: Timed) -> Scaled:
         """Returns: the picture that was looked at."""
         picture = timed.scaled(*self.size)  # once: cells are made of it, and clips of that size
-        self.curves.add(timed.start, picture.scaled(*CELLS).rgb())
+        self.curves.add(timed.start, picture.rgb(CELLS))
         self.samples.add(self.count, timed)
         self.count += 1
         return picture
@@ -221,16 +221,16 @@ class _Samples:
         grey = _grey(picture.rgb())
         self.rows["frame"].append(index)
         self.rows["sharpness"].append(sharpness(grey))
-        self.rows["grey"].append(_grey(picture.scaled(*self.thumb).rgb()).round().astype(np.uint8))
-        self.rows["small"].append(_grey(picture.scaled(SIDE, SIDE).rgb()).round().astype(np.uint8))
+        self.rows["grey"].append(_grey(picture.rgb(self.thumb)).round().astype(np.uint8))
+        self.rows["small"].append(_grey(picture.rgb((SIDE, SIDE))).round().astype(np.uint8))
         self.rows["lit"].append(bars(grey))
         self.rows["motion"].append(np.nan)
-        self.waiting.append((timed.start, picture.scaled(*self.motion_size).rgb()))
+        self.waiting.append((timed.start, picture.rgb(self.motion_size)))
 
     def _measure(self, timed: Timed) -> None:
         then, before = self.waiting.popleft()
         number = len(self.rows["motion"]) - 1 - len(self.waiting)
-        after = timed.scaled(*self.size).scaled(*self.motion_size).rgb()
+        after = timed.scaled(*self.size).rgb(self.motion_size)
         self.rows["motion"][number] = _moved(before, after) / (timed.start - then)
 
     def finished(self) -> dict[str, np.ndarray]:
