@@ -1,6 +1,9 @@
 """Work on many files: in this process, in several, and on a Ray cluster, where a process that is lost costs nothing."""
 
+import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -84,3 +87,17 @@ def killed_at_three(number):
     if number == 3:
         os._exit(9)
     return number
+
+
+@pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="processes start from nothing there"
+)
+def test_processes_have_what_was_imported_already():
+    code = (
+        "import video_gen.data.prepare.preparing\n"
+        "from video_gen.data.processes import in_processes\n"
+        "asked = [\"'video_gen.data.prepare.preparing' in __import__('sys').modules\"] * 2\n"
+        "print([answer for _, answer in in_processes(eval, asked, 2)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[True, True]"

@@ -27,9 +27,7 @@ def in_processes(
     if workers <= 1:
         yield from ((item, make(item)) for item in items)
         return
-    context: Any = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
-    )
+    context = _context()
     started: dict[Any, Any] = {}
     at: dict[Any, Any] = {}
     left = iter(items)
@@ -65,6 +63,16 @@ def in_processes(
             process.terminate()
         for process in started.values():
             process.join()
+
+
+def _context() -> Any:
+    """Of processes forked from one that has this project's modules and no threads; elsewhere of such as start from nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context()
+    context = multiprocessing.get_context("forkserver")
+    if "torch" not in sys.modules:  # a second of imports, once, and not for each process
+        context.set_forkserver_preload([name for name in sys.modules if name.startswith("video_gen.")])
+    return context
 
 
 _END = object()
