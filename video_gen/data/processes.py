@@ -21,7 +21,7 @@ def in_processes(
 
     Args:
         make: a function of a module, or a `functools.partial` of one.
-        workers: processes; 1 = this one. They are started afresh: threads, such as torch has, do not survive a fork.
+        workers: processes; 1 = this one. None is forked from this one: threads, such as torch has, do not survive that.
     Raises: VideoGenError if `make` does; DataError if a process was killed, with the item that it was at.
     """
     if workers <= 1:
