@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from video_gen.arguments import DataCheck
+from video_gen.arguments.data import DataCheck
 from video_gen.command_line import read
 from video_gen.data.batches import WORK_SLACK, BatchSampler, balanced_batch_sizes, volume
 from video_gen.data.check import check, render

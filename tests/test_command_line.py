@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from video_gen import __version__, progress
-from video_gen.arguments import Sample, TrainVAE
+from video_gen.arguments.generate import Sample
+from video_gen.arguments.train import TrainVAE
 from video_gen.cli import COMMANDS, main, of_what
 from video_gen.command_line import find, handed_over, parse, read
 from video_gen.config import load_yaml

@@ -62,7 +62,7 @@ def results(client):
 
 
 def test_what_a_page_says_can_be_said_as_a_command_line_and_as_python():
-    from video_gen.arguments import Sample
+    from video_gen.arguments.generate import Sample
     from video_gen.command_line import read
 
     values = {

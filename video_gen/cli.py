@@ -9,15 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from video_gen.arguments import (
-    Bench,
-    DataCheck,
-    DataEncode,
-    DataImport,
-    DataPrepare,
-    DataRecord,
-    Demo,
-    Device,
+from video_gen.arguments.data import DataCheck, DataEncode, DataImport, DataPrepare, DataRecord, Worlds
+from video_gen.arguments.demo import Bench, Demo
+from video_gen.arguments.evaluate import (
     EvaluateControl,
     EvaluateDrift,
     EvaluateEndings,
@@ -26,23 +20,19 @@ from video_gen.arguments import (
     EvaluateSteering,
     EvaluateSteps,
     EvaluateVAE,
-    ModelCard,
-    ModelExport,
-    ModelMerge,
-    ModelPush,
+)
+from video_gen.arguments.generate import PlayWorld, Sample, StreamVideo, Studio
+from video_gen.arguments.groups import Device
+from video_gen.arguments.models import ModelCard, ModelExport, ModelMerge, ModelPush
+from video_gen.arguments.train import (
     PlanDiffusion,
     PlanDistill,
     PlanLora,
     PlanSample,
     PlanVAE,
-    PlayWorld,
-    Sample,
-    StreamVideo,
-    Studio,
     TrainDiffusion,
     TrainDistill,
     TrainVAE,
-    Worlds,
 )
 from video_gen.command_line import PROGRAM, RUN, Command, Commands, is_config, run_command
 from video_gen.config import load_yaml, validate

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from video_gen.arguments import TrainDiffusion, TrainDistill, TrainVAE
+from video_gen.arguments.train import TrainDiffusion, TrainDistill, TrainVAE
 from video_gen.command_line import PROGRAM, Command, run_command
 from video_gen.data.batches import BatchSampler
 from video_gen.data.clips import Clips, spread, to_video

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from video_gen.arguments import Sample
+from video_gen.arguments.generate import Sample
 from video_gen.command_line import handed_over
 from video_gen.config import explain
 from video_gen.errors import ConfigError
