@@ -5,9 +5,10 @@ import torch
 
 from video_gen.errors import ShapeError
 from video_gen.model.actions import Actions, latent_actions
+from video_gen.model.carry import COPIED, STRETCH
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
-from video_gen.model.transformer import COPIED, STRETCH, VideoTransformer
+from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig
@@ -133,7 +134,8 @@ def test_a_new_model_repeats_most_of_the_frame_before_where_there_is_one(given):
     share = STRETCH * torch.sigmoid(torch.tensor(COPIED))
     torch.testing.assert_close(made[0, :, 1:], share * given["clean"][0, :, :-1])
     assert not made[:, :, 0].any() and not made[1].any()
-    torch.nn.init.constant_(fresh.copied.bias, 100.0)  # all of it, whatever is made
+    assert fresh.carry is not None
+    torch.nn.init.constant_(fresh.carry.copied.bias, 100.0)  # all of it, whatever is made
     torch.nn.init.normal_(fresh.unembed.weight)
     made = fresh(given["noisy"], given["t"], given["text"], visible, **rest)
     assert torch.equal(made[0, :, 1:], given["clean"][0, :, :-1])
@@ -146,7 +148,8 @@ def test_what_is_copied_has_no_noise_of_history_on_it(given):
     torch.manual_seed(0)
     sizes = dict(latent_channels=4, patch_size=1, width=32, depth=2, head_dim=16, text_width=8)
     model = VideoTransformer(TransformerConfig(**sizes, previous=True)).eval()
-    torch.nn.init.constant_(model.copied.bias, 100.0)
+    assert model.carry is not None
+    torch.nn.init.constant_(model.carry.copied.bias, 100.0)
     clean, visible = given["clean"], torch.ones(2, 3, dtype=torch.bool)
     noisy = clean + torch.randn(clean.shape)
     rest = dict(clean=noisy, clean_t=torch.full((2, F), 0.3), blocks=(1,) * F, before=clean)

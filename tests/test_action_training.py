@@ -94,7 +94,7 @@ def test_a_warp_is_fitted_to_the_latents_that_it_is_trained_on(made, tmp_path):
     assert pipe.transformer.config.strides == (2, 4)
     clips, _ = encode_latents(run)
     latents = torch.stack([clips[index] for index in range(4)]).float()
-    warp = pipe.transformer.warp
+    warp = pipe.transformer.carry.warp
     with torch.no_grad():
         moved = warp(warp.shown(latents, [True, False, False, False, False]), torch.zeros(4, 5, 4, 4, 4))
         shown = pipe.vae.decode(latents)[:, :, 0::2].repeat_interleave(2, dim=2)

@@ -71,11 +71,12 @@ def carrying():
     torch.manual_seed(0)
     model = VideoTransformer(config).eval()
     films = torch.stack([picture(seed) for seed in range(5, 9)], dim=2)
-    model.warp.fit([(coded(films), films)])
-    assert model.flow is not None and model.copied is not None
+    carry = model.carry
+    assert carry is not None and carry.warp is not None and carry.flow is not None
+    carry.warp.fit([(coded(films), films)])
     with torch.no_grad():
-        model.copied.bias.fill_(10.0)
-        model.flow.bias[-4:] = 1.0
+        carry.copied.bias.fill_(10.0)
+        carry.flow.bias[-4:] = 1.0
     return model
 
 

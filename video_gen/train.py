@@ -186,8 +186,8 @@ def _train_stage(
         transformer = new_transformer(run.transformer.replace(**sizes, **known))
         if start is not None and isinstance(transformer, VideoTransformer):
             load_weights(run, local_folder(start), transformer, text)
-        elif isinstance(transformer, VideoTransformer) and transformer.warp is not None:
-            fit_warp(transformer.warp, vae.to(mesh.device), train_set)
+        elif isinstance(transformer, VideoTransformer) and transformer.carry and transformer.carry.warp:
+            fit_warp(transformer.carry.warp, vae.to(mesh.device), train_set)
     kind = LoraTask if run.lora.rank else DiffusionTask
     clips = [entry.clip_id for entry in (*train_set.entries, *validation_set.entries)]
     with mesh.main_first():

@@ -264,3 +264,8 @@ def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """(b, queries, keys), True where allowed, to an additive (b, 1, queries, keys)."""
     bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return bias.masked_fill(~visible, float("-inf"))[:, None]
+
+
+def starts(blocks: tuple[int, ...]) -> list[int]:
+    """For each frame where its block begins."""
+    return [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]

@@ -12,7 +12,7 @@ runs over one finished block at a time and appends to a cache. Both are the same
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from video_gen.errors import ShapeError
 from video_gen.model import checkpointing
 from video_gen.model.actions import ActionEmbedding, Actions, of_frames
 from video_gen.model.attention import SpatiotemporalAttention
+from video_gen.model.carry import Before, Carry, Places
 from video_gen.model.keys import Context, KeyValue
 from video_gen.model.layers import (
     FeedForward,
@@ -38,19 +39,8 @@ from video_gen.model.routing import Route
 from video_gen.model.runs import fused_kernel
 from video_gen.model.spans import Kind, Masks, Plan, count, kept_frames, plan_text, plan_video
 from video_gen.model.transformer_config import Checkpointing, TransformerConfig
-from video_gen.model.warp import Warp
 
 TEXT, CLEAN, NOISY = range(3)
-COPIED = 2.0
-"""Of a place of the frame before, as a logit: when training begins most of it stays, and what is made can be felt."""
-INERTIA = 0.8
-"""Of what moved goes on when training begins."""
-CALM, CARRIED = 1.0, 4.0
-"""With inertia, when training begins: by how much less change, as a logarithm, makes more of a place stay, as a logit; and that of
-a place in which hardly anything changed."""
-STRETCH = 1.1
-"""The share that is copied reaches 1 at a finite logit (as gates of Louizos et al. 2018 do, arXiv:1712.01312): what stands still is
-copied exactly, however often."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +112,6 @@ class History:
         return History(layers, count(pieces), self.latest)
 
 
-class Before(NamedTuple):
-    """What tokens hold of history: for each frame that is made the last one before its block, (b, c, f, h, w), and how that differs
-    from the one before it, zeros where there is none."""
-
-    frames: Tensor
-    change: Tensor
-
-
 class TransformerBlock(nn.Module):
     """Attention and feed-forward, modulated: shift, scale and gate of both come from the diffusion time, shared by all
     blocks, plus a table of the block's own (PixArt, arXiv:2310.00426, section 2.3)."""
@@ -193,17 +175,7 @@ class VideoTransformer(nn.Module, Pretrained):
         d, patch = config.width, config.latent_channels * config.patch_size**2
         self.embed_text = nn.Linear(config.text_width, d)
         self.embed_patch = nn.Linear(patch, d)
-        self.embed_previous = nn.Linear(patch, d, bias=False) if config.previous else None
-        self.embed_change = nn.Linear(patch, d, bias=False) if config.change else None
-        self.copied = nn.Linear(d, config.patch_size**2) if config.previous else None
-        self.embed_motion = nn.Linear(4 * config.patch_size**2, d, bias=False) if config.inertia else None
-        self.calm = nn.Linear(config.patch_size**2, config.patch_size**2, bias=False) if config.inertia else None
-        self.warp, self.flow = None, None
-        if config.warp:
-            if config.strides is None:
-                raise ShapeError("transformer.warp moves pixels, and strides is None; give those of the VAE")
-            self.warp = Warp(config.latent_channels, config.strides)
-            self.flow = nn.Linear(d, (1 + 2 * config.strides[0] + config.inertia) * config.patch_size**2)
+        self.carry = Carry(config) if config.previous else None
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
@@ -228,19 +200,10 @@ class VideoTransformer(nn.Module, Pretrained):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.stream, std=0.02)
-        for layer in (self.modulation, self.final_modulation, self.copied, self.flow):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-        if self.copied is not None:
-            # with a warp less: it stays without a flow, too, and more that is copied would hide the motion
-            nn.init.constant_(
-                self.copied.bias, COPIED if self.warp is None else CARRIED if self.config.inertia else 0.0
-            )
-        if self.calm is not None:
-            with torch.no_grad():
-                nn.init.eye_(self.calm.weight).mul_(-CALM)
-        if self.flow is not None and self.config.inertia:
-            nn.init.constant_(self.flow.bias[-(self.config.patch_size**2) :], INERTIA)
+        for layer in (self.modulation, self.final_modulation):
+            nn.init.zeros_(layer.weight)
+        if self.carry is not None:
+            self.carry.initialise()
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)
@@ -292,7 +255,10 @@ class VideoTransformer(nn.Module, Pretrained):
         t = torch.zeros(x.shape[0], f, device=x.device) if t is None else t
         new = self._memories(x, t, plans, history, actions=actions)
         layers = tuple(old.append(own) for old, own in zip(history.layers, new)) if history else new
-        latest = self._latest(history, latents) if self.config.previous else None
+        latest = None
+        if self.config.previous:
+            older = [history.latest] if history is not None and history.latest is not None else []
+            latest = torch.cat([*older, latents], dim=2)[:, :, -2 if self.config.change else -1 :]
         return History(layers, kept + f, latest).last(self.config.sink, self.config.window)
 
     def denoise(
@@ -311,9 +277,7 @@ class VideoTransformer(nn.Module, Pretrained):
         """
         kept, blocks, before = history.frames if history else 0, (noisy.shape[2],), None
         if history is not None and history.latest is not None:
-            latest = history.latest
-            change = latest.diff(dim=2) if latest.shape[2] > 1 else torch.zeros_like(latest)
-            before = Before(latest[:, :, -1:].expand_as(noisy), change.expand_as(noisy))
+            before = Before.of_history(history.latest, noisy)
         return self._denoise(noisy, t, text, history, blocks, kept, history_visible, actions=actions, before=before)
 
     def forward(
@@ -371,7 +335,7 @@ class VideoTransformer(nn.Module, Pretrained):
         plans = self._plans(x, (height, width), blocks[:-1], 0, 0, route, self_history=True, context=context)
         clean_t = torch.zeros(x.shape[0], past, device=x.device) if clean_t is None else clean_t[:, :past]
         history = History(self._memories(x, clean_t, plans, None, route, of_frames(clean_actions, 0, past)), past)
-        past_frames = frames_before(clean if before is None else before, blocks) if self.config.previous else None
+        past_frames = Before.of_clip(clean if before is None else before, blocks) if self.config.previous else None
         return self._denoise(
             noisy, t, text_memory, history, blocks, 0, history_visible, route, context, actions, past_frames
         )
@@ -393,16 +357,9 @@ class VideoTransformer(nn.Module, Pretrained):
         before: Before | None = None,
     ) -> Tensor:
         x, height, width = self._embed(noisy, NOISY, context)
-        held = self._held(before.frames, history_visible, context) if before is not None else None
-        if self.embed_previous is not None and held is not None:
-            x = x + self.embed_previous(held)
-        if self.embed_change is not None and before is not None:
-            x = x + self.embed_change(self._held(before.change, history_visible, context))
-        seen, calm = None, 0.0
-        if self.embed_motion is not None and self.calm is not None and before is not None:
-            seen, told = self._seen(before, blocks, first)
-            x = x + self.embed_motion(self._held(told, history_visible, context))
-            calm = self.calm(self._held(told[:, 3:], history_visible, context)).float()
+        carried = None
+        if self.carry is not None and before is not None:
+            x, carried = self.carry.embed(x, before, Places(blocks, first, height, history_visible, context))
         kept = history.frames if history else 0
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
@@ -412,15 +369,8 @@ class VideoTransformer(nn.Module, Pretrained):
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         x = modulate(layer_norm(x), shift, scale)
         patches = self.unembed(x)
-        if self.copied is not None and before is not None and held is not None:
-            patches, there = patches.float(), self._has_previous(blocks, first, history_visible, x.device)
-            stays = held.float()
-            if self.warp is not None:
-                moved, onward = self._moved(x, before.frames, seen, blocks, first, height, context)
-                patches = patches + there * moved
-                stays = stays if onward is None else stays + there * onward
-            share = there * (STRETCH * (self.copied(x).float() + calm).sigmoid()).clamp(max=1)
-            patches = torch.lerp(patches, stays, share.repeat(1, 1, 1, self.config.latent_channels))
+        if self.carry is not None and carried is not None:
+            patches = self.carry(patches, x, carried)
         if context is not None:
             patches = context.gather(patches, 2)
         return unpatchify(patches, self.config.patch_size, height)
@@ -486,65 +436,6 @@ class VideoTransformer(nn.Module, Pretrained):
         x = self.embed_patch(patches)
         return x + (places + self.stream[stream]).to(x.dtype), h, w
 
-    def _latest(self, history: History | None, latents: Tensor) -> Tensor:
-        if not self.config.change:
-            return latents[:, :, -1:]
-        older = [history.latest] if history is not None and history.latest is not None else []
-        return torch.cat([*older, latents], dim=2)[:, :, -2:]
-
-    def _held(self, frames: Tensor, visible: Tensor | None, context: Context | None) -> Tensor:
-        """The frames before those that are made as patches, (b, f, s, n); zeros where history is not `visible`."""
-        patches = patchify(frames, self.config.patch_size)
-        if context is not None:
-            patches = context.part(patches, 2)
-        return patches if visible is None else patches * visible[:, None, None, None]
-
-    def _seen(self, before: Before, blocks: tuple[int, ...], first: int) -> tuple[Tensor, Tensor]:
-        """How the frames before came from those before them, and what tokens hold of it: `Warp.seen`."""
-        assert self.warp is not None
-        with torch.autocast(before.frames.device.type, enabled=False):
-            at = [first + start for start in starts(blocks)]
-            now = self.warp.shown(before.frames, [n == 1 for n in at])
-            then = self.warp.shown(before.frames.float() - before.change.float(), [n in (1, 2) for n in at])
-            seen, told = self.warp.seen(now, then)
-            told[:, 3] *= told.new_tensor([n > 1 for n in at])[:, None, None]  # of one frame nobody can tell
-        return seen, told.to(before.frames.dtype)
-
-    def _moved(
-        self,
-        x: Tensor,
-        previous: Tensor,
-        seen: Tensor | None,
-        blocks: tuple[int, ...],
-        first: int,
-        height: int,
-        context: Context | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The frames before as the tokens say that they move, and as much of each place as they say; and by what they change if
-        they go on as they were `seen` to move: patches (b, f, s, n)."""
-        assert self.warp is not None and self.flow is not None
-        told = self.flow(x).float()
-        told = told if context is None else context.gather(told, 2)
-        with torch.autocast(x.device.type, enabled=False):  # pictures, and places to less than a pixel
-            told = unpatchify(told, self.config.patch_size, height).movedim(1, -1)
-            much, flow, share = told.split([1, 2 * self.warp.frames, told.shape[-1] - 1 - 2 * self.warp.frames], dim=-1)
-            pixels = self.warp.shown(previous, [first + start == 1 for start in starts(blocks)])
-            frames = [self.warp(pixels, flow, seen, share) * (1 + much).movedim(-1, 1)]
-            if seen is not None:
-                still = torch.zeros_like(flow)
-                frames.append(self.warp(pixels, still, seen, share) - self.warp(pixels, still))
-            patches = [patchify(each, self.config.patch_size) for each in frames]
-        patches = [each if context is None else context.part(each, 2) for each in patches]
-        return patches[0], patches[1] if seen is not None else None
-
-    @staticmethod
-    def _has_previous(blocks: tuple[int, ...], first: int, visible: Tensor | None, device: torch.device) -> Tensor:
-        """(1 or b, f, 1, 1): 1 where there is a frame before the block, else 0."""
-        seen = torch.ones(1, sum(blocks), 1, 1, device=device)
-        if not first:
-            seen[:, : blocks[0]] = 0
-        return seen if visible is None else seen * visible[:, None, None, None]
-
     def _times(self, t: Tensor, actions: Actions | None) -> tuple[Tensor, Tensor]:
         """`t` (b,) or (b, f), and what was done, to their embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
         embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
@@ -573,18 +464,6 @@ class VideoTransformer(nn.Module, Pretrained):
         options["masks"] = masks_for(x, self.config.head_dim, context)
         chosen = [tables] if route is None else [tables, tuple(route.table(table) for table in tables)]
         return [plan_video(blocks, first, kept, cast(Any, each), **options) for each in chosen]
-
-
-def frames_before(clean: Tensor, blocks: tuple[int, ...]) -> Before:
-    """Of clips (b, c, f, h, w); zeros for the first block."""
-    last = F.pad(clean, (0, 0, 0, 0, 1, 0))[:, :, :-1]  # before each frame
-    change = torch.cat([torch.zeros_like(clean[:, :, :2]), clean[:, :, 1:-1] - clean[:, :, :-2]], dim=2)
-    return Before(last[:, :, starts(blocks)], change[:, :, starts(blocks)])
-
-
-def starts(blocks: tuple[int, ...]) -> list[int]:
-    """For each frame where its block begins."""
-    return [sum(blocks[:index]) for index, size in enumerate(blocks) for _ in range(size)]
 
 
 def masks_for(x: Tensor, head_dim: int, context: Context | None) -> Masks:

@@ -10,7 +10,7 @@ from torch import Tensor
 from video_gen.model.actions import Actions
 from video_gen.model.diffusion import EPSILON
 from video_gen.model.routing import Route, draw_places
-from video_gen.model.transformer import starts
+from video_gen.model.spans import starts
 from video_gen.training.judge import JUDGES, Judge
 from video_gen.training.latent_task import VALIDATION_CLIPS, LatentTask, block_sizes
 from video_gen.training.pictures import TOLD, begun_at, made
