@@ -31,11 +31,11 @@ class Stub:
         self.held.setdefault(repo_id, {})
         self.private[repo_id] = private
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns, ignore_patterns):
+    def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns):
         from huggingface_hub.utils import filter_repo_objects
 
         names = [str(p.relative_to(folder_path)) for p in Path(folder_path).rglob("*") if p.is_file()]
-        for name in filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
             self.held[repo_id][name] = (folder_path / name).read_bytes()
 
     def upload_file(self, *, path_or_fileobj, path_in_repo, repo_id, commit_message):
@@ -51,7 +51,9 @@ def front(text: str) -> dict:
 def model(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "run/model")
     (tmp_path / "run/model/vae/data.json").write_text('{"folder": "somewhere"}')
-    (tmp_path / "run/model/notes.pt").write_bytes(b"a pickle")
+    for name in ("notes.pt", "private.json", "holiday.mp4", "other.safetensors", "merged/model.json"):
+        (tmp_path / "run/model" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run/model" / name).write_bytes(b"of somebody")
     return tmp_path / "run/model"
 
 
@@ -61,6 +63,9 @@ def lora(tmp_path):
     told["modelspec.architecture"] = "WanTransformer/lora"
     changes = {"blocks.0.ffn.0.weight": Change(torch.ones(4, 2), torch.ones(2, 3))}
     write_lora(tmp_path / "style/lora.safetensors", changes, told)
+    for name in ("private.json", "holiday.mp4", "merged/text/config.json"):
+        (tmp_path / "style" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "style" / name).write_text("{}")
     return tmp_path / "style"
 
 
@@ -75,8 +80,9 @@ def test_a_model_is_shared_whole_with_a_card_and_loads_from_what_was_sent(model,
     stub = Stub()
     assert push_to_hub(model, "me/tiny", private=True, hub=stub) == "https://huggingface.co/me/tiny"
     held = stub.held["me/tiny"]
-    assert stub.private == {"me/tiny": True} and "README.md" in held
-    assert not {"notes.pt", "vae/data.json"} & held.keys()
+    assert stub.private == {"me/tiny": True}
+    own = {f"{part}/{name}" for part in ("vae", "transformer", "text") for name in ("config.json", "model.safetensors")}
+    assert held.keys() == own | {"model.json", "README.md"}
     for name, content in held.items():
         file = tmp_path / "got" / name
         file.parent.mkdir(parents=True, exist_ok=True)

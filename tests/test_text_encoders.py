@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from video_gen.errors import ConfigError, DataError
 from video_gen.model.frozen_text import encoder_fingerprint, mended
@@ -142,7 +143,6 @@ def test_captions_are_mended_as_wans(text):
 
 @pytest.mark.parametrize("layout", ["original", "comfy"])
 def test_umt5_from_one_file(layout, tmp_path):
-    from safetensors.torch import save_file
 
     save("UMT5", tmp_path / "whole")
     model = make("UMT5").from_pretrained(tmp_path / "whole")
@@ -211,14 +211,47 @@ def test_what_is_wrong_with_an_encoder_is_one_line(tmp_path):
     broken.save_pretrained(tmp_path / "e")
     for damage, message in (
         (None, "the weights of this text encoder are broken"),
-        (before[:-20], "cannot be loaded"),
-        (b"", "load"),
+        (before[:-20], r"model\.safetensors: is cut short, .* download it again"),
+        (b"", r"model\.safetensors: is no whole safetensors file \(0 bytes\)"),
+        (b"version https://git-lfs.github.com/spec/v1", r"model\.safetensors: is a git-lfs pointer"),
     ):
         if damage is not None:
             weights.write_bytes(damage)
         with pytest.raises((ConfigError, DataError), match=message) as error:
             build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e")))
         assert "\n" not in str(error.value) and str(tmp_path / "e") in str(error.value)
+    weights.unlink()
+    with pytest.raises(DataError, match=r"e: holds no \.safetensors"):
+        build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e")))
+    (tmp_path / "e" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(DataError, match=r"pytorch_model\.bin: is a pickle"):
+        build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e")))
+    weights.write_bytes(before)
     (tmp_path / "e" / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         build_text_encoder(TextConfig(kind="transformers", name=str(tmp_path / "e")))
+
+
+@pytest.mark.parametrize("fault", ["is missing", "has another shape", "is there, which such a model has not"])
+def test_an_encoder_is_loaded_whole_or_not_at_all(tmp_path, capfd, fault):
+    """The library fills in what is missing with chance, and says so in a table."""
+    save("UMT5", tmp_path / "text_encoder")
+    (tmp_path / "tokenizer").mkdir()
+    for file in list((tmp_path / "text_encoder").glob("*token*")):
+        file.rename(tmp_path / "tokenizer" / file.name)
+    file = tmp_path / "text_encoder/model.safetensors"
+    state = load_file(file)
+    name = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
+    if fault == "is missing":
+        state.pop(name)
+    elif fault == "has another shape":
+        state[name] = torch.zeros(3, 3)
+    else:
+        state[name.replace("block.0", "block.7")] = state[name].clone()
+    save_file(state, file, {"format": "pt"})
+    told = TextConfig(kind="transformers", name=str(tmp_path), subfolder="text_encoder", tokeniser="tokenizer")
+    with pytest.raises(
+        DataError, match=rf"text_encoder: of its text encoder encoder\.block\.\d\..*wi_0\.weight {fault}"
+    ):
+        build_text_encoder(told)
+    assert "REPORT" not in capfd.readouterr().err

@@ -7,16 +7,16 @@ from video_gen.card import CARD, card
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import write_text
 from video_gen.model.frozen_text import is_local
-from video_gen.model.lora_files import is_lora, lora_file
+from video_gen.model.lora_files import PEFT_CONFIG, is_lora, lora_file
 from video_gen.model.pretrained import read_config
 from video_gen.model.transformer_config import TextConfig
 from video_gen.model.wan.vision import VisionConfig
+from video_gen.sampling.parts import SECOND
 from video_gen.shipped import HUB_ID
 
-KEPT = ["*.safetensors", "*.json", "*.md", "*.png", "*.webp", "*.mp4"]
-"""What is sent of a folder."""
-LEFT = ["*data.json"]
-"""And what is not: where clips were."""
+PARTS = ("vae", "transformer", SECOND, "text", "vision")
+SHOWN = (".png", ".jpg", ".webp", ".gif", ".mp4")
+"""What a card can show."""
 
 
 class Hub(Protocol):
@@ -31,7 +31,6 @@ class Hub(Protocol):
         folder_path: Path,
         commit_message: str,
         allow_patterns: list[str],
-        ignore_patterns: list[str],
     ) -> Any: ...
 
     def upload_file(
@@ -78,12 +77,22 @@ def push_to_hub(
             about = (text or (place / CARD).read_text(encoding="utf-8")).encode()
             hub.upload_file(path_or_fileobj=about, path_in_repo=CARD, repo_id=repo, commit_message=message)
         else:
-            patterns = {"allow_patterns": KEPT, "ignore_patterns": LEFT}
-            hub.upload_folder(repo_id=repo, folder_path=place, commit_message=message, **patterns)
+            hub.upload_folder(repo_id=repo, folder_path=place, commit_message=message, allow_patterns=belonging(place))
     except (OSError, ValueError) as error:  # what huggingface_hub raises is one of them
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{repo}: the Hub did not take it: {reason}; `hf auth login` logs in") from None
     return f"https://huggingface.co/{repo}"
+
+
+def belonging(folder: Path) -> list[str]:
+    """The files that are sent of a model folder or a LoRA's: its own, its card, and the pictures that the card names."""
+    if is_lora(folder):
+        own = [lora_file(folder).name, PEFT_CONFIG]
+    else:
+        own = ["model.json", *(f"{part}/{name}" for part in PARTS for name in ("config.json", "model.safetensors"))]
+    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+    shown = [file.name for file in folder.iterdir() if file.suffix.lower() in SHOWN and file.name in text]
+    return [name for name in (*own, CARD, *sorted(shown)) if (folder / name).is_file()]
 
 
 def check_shareable(path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from video_gen.errors import ConfigError, DataError, VideoGenWarning
 from video_gen.files import write_text
+from video_gen.model.library import load_whole
 from video_gen.model.pretrained import check_finite, read_config
 from video_gen.model.transformer_config import TextConfig
 from video_gen.model.umt5 import load_umt5
@@ -31,7 +32,7 @@ class TransformersTextEncoder(nn.Module):
         name = check_there(config)
         try:
             self.tokeniser = tokeniser_of(config)
-            model = load_umt5(Path(name)) if name.endswith(SINGLE_FILE) else encoder_of(name, config.subfolder)
+            model = single_file(name) if name.endswith(SINGLE_FILE) else encoder_of(name, config.subfolder)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ConfigError | DataError):
                 raise
@@ -42,7 +43,6 @@ class TransformersTextEncoder(nn.Module):
             self.tokeniser.pad_token = self.tokeniser.eos_token
         self.config = config
         self.model = model.eval().requires_grad_(False)
-        check_finite(self.model.state_dict(), "text encoder", name)
         self.width = int(self.model.config.hidden_size)
 
     def train(self, mode: bool = True) -> "TransformersTextEncoder":
@@ -87,6 +87,12 @@ class TransformersTextEncoder(nn.Module):
 # -------------------- the library's models
 
 
+def single_file(name: str) -> Any:
+    model = load_umt5(Path(name))
+    check_finite(model.state_dict(), "text encoder", name)
+    return model
+
+
 def encoder_of(name: str, subfolder: str | None = None) -> Any:
     """The part of a `transformers` model that reads text: of T5 and its kin the encoder alone, of CLIP that of the text, and of
     a language model its layers without the head."""
@@ -94,11 +100,12 @@ def encoder_of(name: str, subfolder: str | None = None) -> Any:
 
     where = {"subfolder": subfolder} if subfolder else {}
     settings = transformers.AutoConfig.from_pretrained(name, **where)
+    told = (name, "text encoder", subfolder)
     alone = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel", "clip": "CLIPTextModel"}
     alone["clip_text_model"] = "CLIPTextModel"
     if kind := alone.get(settings.model_type):
-        return getattr(transformers, kind).from_pretrained(name, **where)
-    model = transformers.AutoModel.from_pretrained(name, **where)
+        return load_whole(getattr(transformers, kind), *told)
+    model = load_whole(transformers.AutoModel, *told)
     if settings.is_encoder_decoder:
         return model.get_encoder()
     return next((getattr(model, part) for part in ("text_model", "language_model") if hasattr(model, part)), model)
@@ -214,5 +221,5 @@ def _files_of(config: TextConfig) -> list[Path]:
     except (ImportError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"text.name '{name}': cannot be found: {reason}") from None
-    kept = (".json", ".safetensors", ".bin", ".txt", ".model")
+    kept = (".json", ".safetensors", ".txt", ".model")
     return sorted(path for path in Path(str(found)).parent.iterdir() if path.suffix in kept)

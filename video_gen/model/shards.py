@@ -32,6 +32,9 @@ INPUT_SCALES = (".scale_input", ".input_scale")
 """For inputs that are rounded, too, which they are not here."""
 FORMAT = ".comfy_quant"
 """In newer files, beside each weight in eight bits: bytes of JSON, such as {"format": "float8_e4m3fn"}."""
+COUNTS = "position_ids"
+"""The end of the names of tensors that are whole numbers, and no weights."""
+TAKE = "take the model's bf16, fp16 or fp8_scaled file"
 FORMATS = ("float8_e4m3fn", "float8_e5m2")
 EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
 SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
@@ -71,11 +74,20 @@ class Shards:
         stored, kept = self._places[name]
         tensor = stored.read(kept)
         if tensor.dtype not in EIGHT_BITS:
+            if name in self._scales or not (tensor.is_floating_point() or name.endswith(COUNTS)):
+                kind = str(tensor.dtype).removeprefix("torch.")
+                scaled = ", with a scale" if name in self._scales else ""
+                raise ConfigError(f"{stored.file}: {name} is kept as {kind}{scaled}, which is not read here; {TAKE}")
             return tensor
         if name not in self._scales:
             return tensor.bfloat16()
         place, scale_name = self._scales[name]
         scale = place.read(scale_name).float().flatten()  # one for all, or one for each output
+        if len(scale) not in (1, len(tensor)):
+            raise ConfigError(
+                f"{place.file}: {scale_name} has {len(scale)} scales for the {len(tensor)} outputs of {name}, which is "
+                f"not read here; {TAKE}"
+            )
         return (tensor.float() * scale.view(-1, *(1 for _ in tensor.shape[1:]))).bfloat16()
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
@@ -122,10 +134,7 @@ class Shards:
         except (ValueError, KeyError, TypeError):
             kind = "something that is not said"
         if kind not in FORMATS:
-            raise ConfigError(
-                f"{file}: {name.removesuffix(FORMAT)} is kept as {kind}, which is not read here; take the model's bf16, fp16 or "
-                "fp8_scaled file"
-            )
+            raise ConfigError(f"{file}: {name.removesuffix(FORMAT)} is kept as {kind}, which is not read here; {TAKE}")
 
 
 # -------------------- files

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from video_gen.config import Config
@@ -14,7 +13,7 @@ from video_gen.errors import ConfigError, DataError
 from video_gen.files import write_text
 from video_gen.model.foreign import Found, read_json
 from video_gen.model.frozen_text import whole_name
-from video_gen.model.pretrained import check_finite
+from video_gen.model.library import load_whole
 from video_gen.model.shards import Shards
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -97,13 +96,7 @@ def load_vision(config: VisionConfig) -> PictureEncoder:
         ) from None
     if config.name.endswith(".safetensors"):
         return PictureEncoder(config, _from_file(Path(config.name)))
-    where: dict[str, Any] = {"subfolder": config.subfolder} if config.subfolder else {}
-    try:
-        model = transformers.CLIPVisionModel.from_pretrained(config.name, **where)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{config.name}: its picture encoder cannot be loaded: {reason}") from None
-    check_finite(model.state_dict(), "picture encoder", config.name)
+    model = load_whole(transformers.CLIPVisionModel, config.name, "picture encoder", config.subfolder)
     return PictureEncoder(config, model)
 
 
