@@ -276,6 +276,15 @@ def test_another_import_does_not_mix_with_what_is_there(tmp_path):
         import_folder("lerobot", folder, tmp_path / "out", camera="wrist")
 
 
+def test_captions_that_somebody_changed_stay(tmp_path):
+    folder, path = version_2(tmp_path / "a"), tmp_path / "out" / "metadata.jsonl"
+    import_folder("lerobot", folder, tmp_path / "out")
+    changed = path.read_text().replace("Pick it up.", "Lift it.")
+    path.write_text(changed)
+    import_folder("lerobot", folder, tmp_path / "out")
+    assert path.read_text() == changed
+
+
 def test_names_however_they_are_nested():
     assert flat_names([["a", "b"]], 2, "action") == ["a", "b"]
     assert flat_names({"motors": ["a", "b"]}, 2, "action") == ["a", "b"]

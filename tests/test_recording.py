@@ -102,6 +102,18 @@ def test_a_recording_goes_on_and_is_the_same_whenever_it_is_made(tmp_path):
         record(config, tmp_path / "other")
 
 
+def test_captions_that_somebody_changed_stay_and_so_do_those_of_clips_beyond(tmp_path):
+    config = RecordConfig(env="Dot-v0", clips=2, frames=4)
+    record(config, tmp_path)
+    path = tmp_path / "metadata.jsonl"
+    kept = path.read_text().replace('"text": ""', '"text": "mine"').rstrip("\n")  # as some editors end a file
+    path.write_text(kept)
+    record(config.replace(clips=1), tmp_path)
+    assert path.read_text() == kept
+    record(config.replace(clips=3), tmp_path)
+    assert path.read_text().startswith(kept + "\n") and path.read_text().count("\n") == 3
+
+
 def test_an_episode_that_ends_makes_a_shorter_clip(tmp_path):
     record(RecordConfig(env="Dot-v0", options='{"ends": 7}', clips=1, frames=20), tmp_path / "a")
     assert len(list(all_frames(tmp_path / "a" / "clip_000000.mp4"))) == 8

@@ -214,6 +214,15 @@ def test_worlds_of_other_keys_are_recorded_apart_and_numbers_are_not_used_again(
     assert made(WORDS).name == "clip_0002.mp4"
 
 
+def test_captions_are_added_below_a_line_that_no_newline_ends(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "mine.mp4", "text": "mine"}')
+    recording = Recording(tmp_path, WORDS, 24, "a room")
+    recording.add(np.zeros((3, WORDS.size)), np.zeros((3, 16, 16, 3), np.uint8))
+    recording.write()
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == ["mine", "a room"]
+
+
 def test_an_error_in_a_step_is_told_and_the_world_can_begin_anew(server, monkeypatch):
     client, player = server
     with connect(client) as socket:

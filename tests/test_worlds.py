@@ -247,6 +247,15 @@ def test_every_file_has_its_caption_while_the_work_goes_on(tmp_path):
     render_world(small(num_images=2), tmp_path, look)
 
 
+def test_captions_that_somebody_changed_stay(tmp_path):
+    render_world(small(), tmp_path)
+    changed = (tmp_path / "metadata.jsonl").read_text().replace('"text": "', '"text": "my ')
+    (tmp_path / "metadata.jsonl").write_text(changed)
+    (tmp_path / "clip_000001.mp4").unlink()
+    assert render_world(small(), tmp_path) == 2
+    assert (tmp_path / "metadata.jsonl").read_text() == changed
+
+
 def test_a_caption_that_a_kill_tore_is_written_again(tmp_path):
     render_world(small(), tmp_path)
     lines = (tmp_path / "metadata.jsonl").read_text(encoding="utf-8")

@@ -14,13 +14,14 @@ import numpy as np
 from video_gen.data.action_files import beside, write_vocabulary
 from video_gen.data.actions import write_actions
 from video_gen.data.episodes import Episode
+from video_gen.data.metadata import add_rows
 from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_text, write_text, written
 from video_gen.vocabulary import Vocabulary
 
-IMPORT, CAPTIONS = "import.json", "metadata.jsonl"
+IMPORT = "import.json"
 
 
 def import_folder(
@@ -56,15 +57,15 @@ def import_folder(
         {"kind": kind, "folder": str(folder.resolve()), "camera": camera, "height": height, "width": width, "fps": fps},
     )
     write_vocabulary(output, found.vocabulary)
-    captions = []
+    rows = []
     for done, episode in enumerate(found.episodes, 1):
         video = output / f"{episode.name}.mp4"
         if not (video.exists() and beside(video).exists()):
             _write(video, episode, found.vocabulary, height, width)
-        captions.append(json.dumps({"file_name": video.name, "text": episode.caption}) + "\n")
+        rows.append({"file_name": video.name, "text": episode.caption})
         if progress:
             progress(done, len(found.episodes))
-    write_text(output / CAPTIONS, "".join(captions))
+    add_rows(output, rows)
     return len(found.episodes), found.notes
 
 

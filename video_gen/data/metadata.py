@@ -11,15 +11,17 @@ import difflib
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from video_gen.errors import DataError
-from video_gen.files import read_lines
+from video_gen.files import read_lines, read_text, write_text
 
 METADATA = ("metadata.jsonl", "metadata.csv")
+CAPTIONS = METADATA[0]
+"""Where programs write them."""
 Changes = tuple[tuple[float, str], ...]
 """(seconds from a file's start, caption that holds from there on), in order."""
 
@@ -136,6 +138,26 @@ def key_of(name: str) -> str:
     """The same for all ways in which a name is written: backslashes, ./ in front, blanks around it, composed letters or not."""
     parts = [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".")]
     return unicodedata.normalize("NFC", "/".join(parts))
+
+
+def add_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to the folder's metadata.jsonl, but for files of which its metadata say something: what stands there stays as it is.
+
+    Args: rows: as they are written, each with `file_name`.
+    Raises: DataError if the file cannot be read or written.
+    """
+    path, known = folder / CAPTIONS, named_in(folder)
+    new = [json.dumps(row) + "\n" for row in rows if key_of(row["file_name"]) not in known]
+    text = read_text(path) if path.is_file() else ""
+    gap = "\n" if text and not text.endswith("\n") else ""
+    if new or not path.is_file():
+        write_text(path, f"{text}{gap}{''.join(new)}")
+
+
+def named_in(folder: Path) -> set[str]:
+    """The files of which the folder's own metadata have a row, each as `key_of` has it."""
+    there = [folder / name for name in METADATA if (folder / name).is_file()]
+    return {key_of(str(row.get("file_name"))) for path in there for _, row in _rows(path, [])}
 
 
 # -------------------- rows

@@ -15,13 +15,14 @@ import numpy as np
 from video_gen.data.action_files import beside, write_vocabulary
 from video_gen.data.actions import write_actions
 from video_gen.data.config import RecordConfig
+from video_gen.data.metadata import add_rows
 from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import explained, write_text, written
 from video_gen.vocabulary import Axis, Vocabulary
 
-RECORDING, CAPTIONS = "recording.json", "metadata.jsonl"
+RECORDING = "recording.json"
 MOST_STATE = 256
 """Numbers of a part of an observation up to which it is kept as state."""
 SHORTEST = 2
@@ -90,19 +91,17 @@ def record(config: RecordConfig, folder: Path, progress: Callable[[int, int], No
         controls = controls_of(env, fps)
         _claim(config, folder)
         write_vocabulary(folder, controls.vocabulary)
-        captions: dict[str, dict[str, Any]] = {}
-        before = 0
+        rows, before = [], 0
         for index in range(config.clips):
             name = f"clip_{index:06d}.mp4"
-            row = {"file_name": name, "text": config.caption, "env": config.env, "seed": config.seed + index}
             if (folder / name).exists() and beside(folder / name).exists():
                 before += 1
             else:
                 _record_clip(env, config, controls, folder / name, config.seed + index, fps)
-            captions[name] = row
+            rows.append({"file_name": name, "text": config.caption, "env": config.env, "seed": config.seed + index})
             if progress:
                 progress(index + 1, config.clips)
-        write_text(folder / CAPTIONS, "".join(json.dumps(row) + "\n" for row in captions.values()))
+        add_rows(folder, rows)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped: the clips made so far are in {folder}; the same command goes on") from None
     finally:

@@ -20,18 +20,19 @@ from video_gen.data.actions import write_actions
 from video_gen.data.config import WorldConfig, WorldName
 from video_gen.data.drawing import draw, object_mask
 from video_gen.data.maze_view import draw_walk
+from video_gen.data.metadata import CAPTIONS, add_rows, named_in
 from video_gen.data.motion import is_led, simulate, simulate_change
 from video_gen.data.processes import in_processes
 from video_gen.data.state import PIXELS_PER_FRAME, World, collision_radius, object_radius
 from video_gen.data.video_writer import write_video
 from video_gen.errors import DataError
-from video_gen.files import explained, write_text, written
+from video_gen.files import explained, read_text, write_text, written
 
 CRF = 4
 FEW = 64
 """Files up to which starting further processes does not pay."""
 COUNTS = ("num_clips", "num_images")
-WORLD_FILE, CAPTIONS = "world.json", "metadata.jsonl"
+WORLD_FILE = "world.json"
 IMAGES = 10**9
 """Image `i` is the first frame of scene IMAGES + i: of none that is shown as a clip."""
 
@@ -123,22 +124,26 @@ def _render_all(
 ) -> None:
     """Render what is missing, and add its captions to those known and to the file, however this ends."""
     total = len(captions) + len(missing)
-    _write_captions(folder, captions)
+    _drop_torn_line(folder / CAPTIONS)
+    add_rows(folder, (_row(folder, i, said) for i, said in captions.items()))
+    known = named_in(folder)
     try:
         with (
             (folder / CAPTIONS).open("a", encoding="utf-8") as file,
             closing(in_processes(partial(_render, config, folder), missing, workers)) as rendered,
         ):
             for index, said in rendered:
-                captions[index] = said
-                file.write(_row(folder, index, said))
-                file.flush()  # whoever is killed now has a caption for every file
+                captions[index], row = said, _row(folder, index, said)
+                if row["file_name"] not in known:
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()  # whoever is killed now has a caption for every file
                 if progress:
                     progress(len(captions), total)
     finally:
         unread = (i for i in missing if i not in captions and _is_there(folder, i))  # made as the work was ended
-        captions |= {i: _caption(config, i) for i in unread}
-        _write_captions(folder, captions)
+        unread = {i: _caption(config, i) for i in unread}
+        captions |= unread
+        add_rows(folder, (_row(folder, i, said) for i, said in unread.items()))
 
 
 def _render(config: WorldConfig, folder: Path, index: int) -> dict[str, Any]:
@@ -227,12 +232,17 @@ def _said(config: WorldConfig, index: int, world: World) -> dict[str, Any]:
     return {"text": world.caption} | ({"changes": changes} if changes else {}) | ({"led": True} if led else {})
 
 
-def _row(folder: Path, index: int, said: dict[str, Any]) -> str:
-    return json.dumps({"file_name": _files(folder, index)[-1].name} | said) + "\n"
+def _row(folder: Path, index: int, said: dict[str, Any]) -> dict[str, Any]:
+    return {"file_name": _files(folder, index)[-1].name} | said
 
 
-def _write_captions(folder: Path, captions: dict[int, dict[str, Any]]) -> None:
-    write_text(folder / CAPTIONS, "".join(_row(folder, i, captions[i]) for i in sorted(captions)))
+def _drop_torn_line(path: Path) -> None:
+    """Of an end that no newline closes and that is no JSON a killed process wrote a part: its row is written again."""
+    whole, _, last = (read_text(path) if path.is_file() else "").rpartition("\n")
+    try:
+        json.loads(last or "{}")
+    except ValueError:
+        write_text(path, f"{whole}\n" if whole else "")
 
 
 def _files(folder: Path, index: int) -> tuple[Path, ...]:

@@ -1,6 +1,5 @@
 """What was played as a clip with its actions, in the format that training reads."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from video_gen.data.action_files import find_vocabulary, write_vocabulary
 from video_gen.data.actions import write_actions
+from video_gen.data.metadata import CAPTIONS, add_rows
 from video_gen.data.video_writer import write_video
 from video_gen.files import explained, read_text
 from video_gen.vocabulary import Action, Vocabulary
@@ -57,17 +57,13 @@ class Recording:
         video = self.folder / f"clip_{self._number():04d}.mp4"
         write_actions(video, [*(row.tolist() for row in self.rows), self.vocabulary.row(Action())], self.vocabulary)
         write_video(video, np.stack(self.frames), self.fps, crf=4, metadata={"prompt": self.caption})
-        with (
-            explained(self.folder / "metadata.jsonl"),
-            (self.folder / "metadata.jsonl").open("a", encoding="utf-8") as file,
-        ):
-            file.write(json.dumps({"file_name": video.name, "text": self.caption}) + "\n")
+        add_rows(self.folder, [{"file_name": video.name, "text": self.caption}])
         return video
 
     def _number(self) -> int:
         """One that no clip there has, or had."""
         names = [path.name for path in self.folder.glob("clip_*")]
-        rows = self.folder / "metadata.jsonl"
+        rows = self.folder / CAPTIONS
         names += re.findall(r"clip_\d+", read_text(rows)) if rows.is_file() else []
         numbers = [int(found[1]) for name in names if (found := re.match(r"clip_(\d+)", name))]
         return max(numbers, default=-1) + 1
