@@ -146,7 +146,9 @@ def test_vocabularies_that_do_not_fit(tmp_path):
         with pytest.raises((ConfigError, DataError), match=said):
             read_vocabulary(path)
     make(tmp_path / "a", clips=1)
-    with pytest.raises(DataError, match="other keys, axes or rate"):
+    with pytest.raises(
+        DataError, match="other keys, axes or rate than are written here: keys forward, fire, and not forward;"
+    ):
         write_vocabulary(tmp_path / "a", WORDS.replace(keys=("forward",)))
 
 

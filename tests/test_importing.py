@@ -175,6 +175,78 @@ def test_lerobot_that_is_damaged(tmp_path, capsys):
     assert "versions 2 and 3" in capsys.readouterr().err
 
 
+def edited(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data_path": "data/{foo}.parquet"}, r"data_path is 'data/{foo}\.parquet' \(KeyError: 'foo'\)"),
+        ({"data_path": 7}, "'data_path' is 7"),
+        ({"fps": "abc"}, "'fps' is 'abc'"),
+        ({"fps": 1200}, "'fps' is 1200"),
+        ({"fps": None}, "says no fps; give --fps"),
+        ({"features": ["action"]}, r"'features' is \['action'\]"),
+        ({"chunks_size": 0}, "'chunks_size' is 0"),
+        ({"features": info("v2.1")["features"] | {"action": {"names": ["a\nb", "y", "z"]}}}, "a name is one line"),
+    ],
+)
+def test_lerobot_whose_description_is_damaged(tmp_path, changes, said):
+    folder = version_2(tmp_path / "a")
+    edited(folder / "meta/info.json", **changes)
+    with pytest.raises((DataError, ConfigError), match=rf"meta/info\.json: .*{said}"):
+        import_folder("lerobot", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def spoiled(episode, column, value):
+    """A table of an episode in which a number of the third row is another one."""
+    found = table([episode])
+    values = found[column].to_pylist()
+    values[2] = value
+    return found.set_column(found.column_names.index(column), column, arrow.array(values))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (table([]), "has no rows of actions"),
+        (spoiled(1, "action", [0, float("nan"), 0]), "'y' of action 2 is nan"),
+        (spoiled(1, "action", [0]), "column action holds no rows of as many numbers"),
+        (spoiled(1, "frame_index", 7), "its frame_index does not count from 0"),
+        (table([1]).slice(0, 6), "has 7 pictures and 6 rows of actions"),
+    ],
+)
+def test_lerobot_whose_table_is_damaged(tmp_path, content, said):
+    folder = version_2(tmp_path / "a")
+    put(folder / "data/chunk-000/episode_000001.parquet", content)
+    with pytest.raises(DataError, match=rf"episode_000001\.parquet.*: {said}"):
+        import_folder("lerobot", folder, tmp_path / "out")
+
+
+def test_lerobot_whose_other_files_are_damaged(tmp_path):
+    folder = version_2(tmp_path / "a")
+    put(folder / "meta/tasks.jsonl", lines([{"task_index": 0, "task": "Pick it up."}, {"index": 1}]))
+    with pytest.raises(DataError, match=r"tasks\.jsonl, row 2: task_index is None"):
+        import_folder("lerobot", folder, tmp_path / "out")
+    three = version_3(tmp_path / "b")
+    put(three / "data/chunk-000/file-001.parquet", table([2]).slice(0, 3))
+    with pytest.raises(DataError, match=r"file-001\.parquet, episode_000002: has 4 pictures and 3 rows"):
+        import_folder("lerobot", three, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"fps is 5, and .* says 30; leave it out"):
+        import_folder("lerobot", three, tmp_path / "out", fps=5)
+
+
+@pytest.mark.parametrize("make", ["lerobot", "minari"])
+def test_ranges_are_those_of_all_episodes_whichever_are_imported(tmp_path, make):
+    folder = version_2(tmp_path / "a") if make == "lerobot" else minari_hdf5(tmp_path / "a")
+    for few in (1, None, 2):
+        made, _ = import_folder(make, folder, tmp_path / "out", episodes=few, fps=FPS)
+        assert made == (few or 3)
+    assert find_vocabulary(tmp_path / "out").axes[1].low <= -2  # type: ignore[union-attr]
+
+
 SPACES = {
     "observation_space": {
         "type": "Dict",
@@ -259,6 +331,38 @@ def test_minari_that_does_not_fit(tmp_path):
         import_folder("minari", folder, tmp_path / "out", fps=20)
 
 
+def minari_of(folder, actions, **spaces):
+    """An episode with those actions."""
+    minari_metadata(folder / "data", **spaces)
+    with h5py.File(folder / "data" / "main_data.hdf5", "w") as file:
+        group = file.create_group("episode_0")
+        group["observations"], group["actions"] = clip(0)[: len(actions) + 1], actions
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("actions", "space", "said"),
+    [
+        (np.zeros((0, 3)), {}, r"main_data\.hdf5, episode_000000: has no actions"),
+        (np.full((4, 3), np.nan), {}, r"main_data\.hdf5, episode_000000: 'axis 0' of action 0 is nan"),
+        (np.array([0, 4]), {"type": "Discrete", "n": 4}, "episode_000000: has action 4, and there are 0 to 3"),
+        (np.array([0, 1]), {"type": "Discrete", "n": "x"}, r"metadata\.json: action_space is damaged"),
+        (np.array([0, 1]), {"type": "Tuple"}, r"metadata\.json: actions are Tuple"),
+    ],
+)
+def test_minari_that_is_damaged(tmp_path, actions, space, said):
+    folder = minari_of(tmp_path / "a", actions, action_space=space or SPACES["action_space"])
+    with pytest.raises(DataError, match=said):
+        import_folder("minari", folder, tmp_path / "out", fps=20)
+
+
+def test_a_folder_whose_description_is_no_object_is_refused(tmp_path):
+    folder = version_2(tmp_path / "a")
+    put(tmp_path / "out/import.json", "[]")
+    with pytest.raises(DataError, match=r"import\.json: damaged \(is list and no object\); choose another folder"):
+        import_folder("lerobot", folder, tmp_path / "out")
+
+
 def test_what_was_done_may_lie_outside_of_what_the_space_says(tmp_path):
     folder = minari_hdf5(tmp_path / "a")
     minari_metadata(folder / "data", action_space=SPACES["action_space"] | {"low": [-1, -1, -1], "high": [1, 1, 1]})
@@ -272,7 +376,7 @@ def test_another_import_does_not_mix_with_what_is_there(tmp_path):
     folder = version_2(tmp_path / "a")
     import_folder("lerobot", folder, tmp_path / "out", episodes=1)
     import_folder("lerobot", folder, tmp_path / "out", camera=None, episodes=1)
-    with pytest.raises(DataError, match="imported with camera None and not 'wrist'"):
+    with pytest.raises(DataError, match="holds another import \\(camera is None and not 'wrist'\\)"):
         import_folder("lerobot", folder, tmp_path / "out", camera="wrist")
 
 
@@ -281,7 +385,7 @@ def test_captions_that_somebody_changed_stay(tmp_path):
     import_folder("lerobot", folder, tmp_path / "out")
     changed = path.read_text().replace("Pick it up.", "Lift it.")
     path.write_text(changed)
-    import_folder("lerobot", folder, tmp_path / "out")
+    import_folder("lerobot", folder, tmp_path / "out", episodes=1)
     assert path.read_text() == changed
 
 

@@ -96,6 +96,9 @@ def test_a_recording_goes_on_and_is_the_same_whenever_it_is_made(tmp_path):
         assert file.read_bytes() == (tmp_path / "parts" / file.name).read_bytes()
     with pytest.raises(DataError, match="holds another recording"):
         record(config.replace(seed=1), tmp_path / "whole")
+    (tmp_path / "whole" / "recording.json").write_text("[]")
+    with pytest.raises(DataError, match=r"recording\.json: damaged \(is list and no object\); choose another folder"):
+        record(config, tmp_path / "whole")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="is not empty and holds no recording"):

@@ -1,18 +1,26 @@
 """What can be done in a world: its keys and axes, in order. Data, models and pages read it. No torch."""
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from video_gen.config import Config, validate
 from video_gen.errors import DataError
 from video_gen.files import read_text
+from video_gen.plain_json import parse
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f][^\x00-\x1f]*$")]
+
+def _name(said: str) -> str:
+    if not re.fullmatch(r"[^\s\x00-\x1f][^\x00-\x1f]{0,63}", said):
+        raise ValueError("a name is one line of 1 to 64 characters, the first of them no blank; rename it")
+    return said
+
+
+Name = Annotated[str, AfterValidator(_name)]
 ROUNDING = 1e-6
 """Share of an axis's range by which a value may lie outside of it: what rounding does, and no more."""
 
@@ -113,7 +121,7 @@ class Vocabulary(Config):
 def read_vocabulary(path: Path) -> Vocabulary:
     """An `actions.json`. Raises: DataError, ConfigError if it is damaged, or does not fit."""
     try:
-        values = json.loads(read_text(path))
+        values = parse(read_text(path))
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); it says which keys and axes there are: write it anew") from None
     return validate(Vocabulary, values, source=str(path))
@@ -122,8 +130,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
 def read_action(line: str, vocabulary: Vocabulary) -> list[float]:
     """A line of an actions file as `Vocabulary.row`. Raises: ValueError that says what does not fit."""
     try:
-        said = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        said = parse(line)
+    except ValueError as error:
         raise ValueError(f"not JSON ({error})") from None
     return vocabulary.row(parse_action(said))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from video_gen.errors import ConfigError, DataError
-from video_gen.vocabulary import Axis, Vocabulary
+from video_gen.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Episode:
     """What an importer tells of an episode."""
 
     name: str
+    source: Path
+    """The file that holds its rows."""
     caption: str
     rows: np.ndarray
     """(f, a), a row for each frame; what the last one says counts for nothing."""
@@ -30,22 +32,37 @@ class Dataset:
     """What an importer found."""
 
     vocabulary: Vocabulary
+    """The ranges of its axes are those of all episodes, whichever are imported."""
     episodes: Sequence[Episode]
     notes: list[str]
 
 
-def axes_of(names: Sequence[str], rows: Sequence[np.ndarray]) -> tuple[Axis, ...]:
-    """Levels whose ranges are those of all rows (f, a). Raises: DataError if there is a number that is none."""
-    every = np.concatenate([np.asarray(each, dtype=np.float64) for each in rows])
-    if not np.isfinite(every).all():
-        column = int(np.argwhere(~np.isfinite(every))[0][1])
-        raise DataError(
-            f"actions of '{names[column]}' hold numbers that are not finite; mend or leave out that episode"
-        )
-    low, high = every.min(0), every.max(0)
+def check_rows(rows: Sequence[np.ndarray], names: Sequence[str], told: Sequence[str]) -> None:
+    """Raises: DataError for an episode without rows (f, a), with other columns than `names`, or with a number that is none.
+
+    Args: told: the file and the name of each episode.
+    """
+    for each, where in zip(rows, told):
+        if not len(each):
+            raise DataError(f"{where}: has no rows of actions; copy it again, or take it out of the data set")
+        if each.shape[1] != len(names):
+            raise DataError(
+                f"{where}: has {each.shape[1]} numbers an action, and the first episode {len(names)}; it is damaged: copy it again"
+            )
+        if len(wrong := np.argwhere(~np.isfinite(each))):
+            row, column = wrong[0]
+            raise DataError(
+                f"{where}: '{names[column]}' of action {row} is {each[row, column]}, and no number; mend the data set, or take "
+                "that episode out of it"
+            )
+
+
+def axes_of(names: Sequence[str], rows: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """Levels whose ranges are those of all rows (f, a), as `Vocabulary` takes them."""
+    low, high = np.min([each.min(0) for each in rows], 0), np.max([each.max(0) for each in rows], 0)
     still = high <= low
     low, high = np.where(still, low - 1, low), np.where(still, high + 1, high)
-    return tuple(Axis(name=name, low=float(a), high=float(b)) for name, a, b in zip(names, low, high))
+    return [{"name": name, "low": float(a), "high": float(b)} for name, a, b in zip(names, low, high)]
 
 
 def flat_names(said: Any, count: int, otherwise: str) -> list[str]:

@@ -3,22 +3,22 @@
 A frame is known by its index, never by a time stamp in floating point: a frame's time is its index over the rate, by design.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from video_gen.data.action_files import beside, write_vocabulary
 from video_gen.data.actions import write_actions
+from video_gen.data.claim import claim
 from video_gen.data.episodes import Episode
 from video_gen.data.metadata import add_rows
 from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import read_text, write_text, written
+from video_gen.files import written
 from video_gen.vocabulary import Vocabulary
 
 IMPORT = "import.json"
@@ -52,10 +52,15 @@ def import_folder(
         raise ConfigError(
             f"data import {kind}: {error.name} is not installed; pip install 'video-gen[robots]'"
         ) from None
-    _claim(
-        output,
-        {"kind": kind, "folder": str(folder.resolve()), "camera": camera, "height": height, "width": width, "fps": fps},
-    )
+    own = {
+        "kind": kind,
+        "folder": str(folder.resolve()),
+        "camera": camera,
+        "height": height,
+        "width": width,
+        "fps": fps,
+    }
+    claim(output, IMPORT, own, "import")
     write_vocabulary(output, found.vocabulary)
     rows = []
     for done, episode in enumerate(found.episodes, 1):
@@ -77,8 +82,8 @@ def _write(video: Path, episode: Episode, vocabulary: Vocabulary, height: int | 
             frames.append(fit(picture, h, w))
     if len(frames) != len(episode.rows):
         raise DataError(
-            f"{episode.name}: has {len(frames)} pictures and {len(episode.rows)} rows of actions; the data set is damaged, or "
-            "still being written: copy it again"
+            f"{episode.source}, {episode.name}: has {len(frames)} pictures and {len(episode.rows)} rows of actions; the data set "
+            "is damaged, or still being written: copy it again"
         )
     if episode.state:
         state = video.parent / "state" / f"{video.stem}.npz"
@@ -86,23 +91,3 @@ def _write(video: Path, episode: Episode, vocabulary: Vocabulary, height: int | 
             np.savez_compressed(file, **episode.state)  # type: ignore[arg-type]
     write_actions(video, episode.rows, vocabulary)
     write_video(video, np.stack(frames), vocabulary.fps, crf=8, metadata={"caption": episode.caption})
-
-
-def _claim(output: Path, wanted: dict[str, Any]) -> None:
-    """The folder is ours if it is empty or holds what was imported in the same way. Raises: DataError if not."""
-    file = output / IMPORT
-    if file.is_file():
-        try:
-            found = json.loads(read_text(file))
-        except ValueError as error:
-            raise DataError(f"{file}: damaged ({error}); import into another folder") from None
-        changed = [name for name in wanted if found.get(name) != wanted[name]]
-        if changed:
-            name = changed[0]
-            raise DataError(
-                f"{output}: holds what was imported with {name} {found.get(name)!r} and not {wanted[name]!r}; choose another folder"
-            )
-        return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output}: is not empty and holds nothing imported; choose another folder")
-    write_text(file, json.dumps(wanted, indent=1))

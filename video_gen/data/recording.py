@@ -14,12 +14,13 @@ import numpy as np
 
 from video_gen.data.action_files import beside, write_vocabulary
 from video_gen.data.actions import write_actions
+from video_gen.data.claim import claim
 from video_gen.data.config import RecordConfig
 from video_gen.data.metadata import add_rows
 from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import explained, write_text, written
+from video_gen.files import written
 from video_gen.vocabulary import Axis, Vocabulary
 
 RECORDING = "recording.json"
@@ -89,7 +90,7 @@ def record(config: RecordConfig, folder: Path, progress: Callable[[int, int], No
     env, fps = open_env(config)
     try:
         controls = controls_of(env, fps)
-        _claim(config, folder)
+        claim(folder, RECORDING, config.model_dump(mode="json", exclude={"clips"}), "recording")
         write_vocabulary(folder, controls.vocabulary)
         rows, before = [], 0
         for index in range(config.clips):
@@ -239,25 +240,3 @@ def _state(observation: Any, info: Mapping[str, Any], path: str = "") -> Iterato
         array = np.array(value) if isinstance(value, np.ndarray | int | float | np.number | np.bool_) else None
         if array is not None and array.size <= MOST_STATE and array.dtype.kind in "biuf":
             yield name, array
-
-
-def _claim(config: RecordConfig, folder: Path) -> None:
-    """The folder is ours if it is empty or holds the same recording; more clips may be added to it."""
-    file, wanted = folder / RECORDING, config.model_dump(mode="json", exclude={"clips"})
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{file}: damaged ({error}); record into another folder") from None
-        changed = [name for name in wanted if found.get(name) != wanted[name]]
-        if changed:
-            raise DataError(
-                f"{folder}: holds another recording ({changed[0]} is {found.get(changed[0])!r} and not "
-                f"{wanted[changed[0]]!r}); choose another folder"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: is not empty and holds no recording; choose another folder")
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(wanted, indent=1))
