@@ -23,19 +23,21 @@ class Dot(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
-    def __init__(self, render_mode=None, space="discrete", ends=1000):
-        self.render_mode, self.ends = render_mode, ends
+    def __init__(self, render_mode=None, space="discrete", ends=1000, names=("NOOP", "RIGHT", "LEFT")):
+        self.render_mode, self.ends, self.names = render_mode, ends, names
         self.action_space = {
             "discrete": spaces.Discrete(3),
             "binary": spaces.MultiBinary(2),
             "box": spaces.Box(-1.0, 1.0, (2,), np.float64),
+            "still": spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 0.0]), dtype=np.float64),
+            "single": spaces.Discrete(1),
             "other": spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2))),
         }[space]
         self.observation_space = spaces.Box(-1000, 1000, (2,), np.float64)
         self.space = space
 
     def get_action_meanings(self):
-        return ["NOOP", "RIGHT", "LEFT"] if self.space == "discrete" else []
+        return [*self.names][: self.action_space.n] if self.space in ("discrete", "single") else []  # type: ignore[attr-defined]
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -143,6 +145,10 @@ def test_spaces_of_actions(space, keys, axes):
         assert env.action_space.contains(controls.to_action(policy()))
 
 
+def test_names_that_differ_in_capitals_alone_keep_them():
+    assert controls_of(Dot(names=("NOOP", "Fire", "FIRE")), 20).vocabulary.keys == ("Fire", "FIRE")
+
+
 def test_where_nothing_cannot_be_done_a_key_is_always_held():
     env = Dot()
     env.get_action_meanings = list  # it has no names, and so none that means nothing
@@ -181,7 +187,14 @@ def test_what_cannot_be_recorded(tmp_path, capsys):
         ({"env": "Nothing-v0"}, "env 'Nothing-v0': cannot be made"),
         ({"env": "Blind-v0"}, "has no pictures"),
         ({"env": "Dot-v0", "options": '{"space": "other"}'}, "its actions are Tuple"),
+        (
+            {"env": "Dot-v0", "options": '{"space": "still"}'},
+            r"env 'Dot-v0': its actions are Box.*'axis 1' goes from low 0 to high 0.*: wrap it",
+        ),
+        ({"env": "Dot-v0", "options": '{"space": "single"}'}, r"Discrete\(1\): has neither keys nor axes.*: wrap it"),
+        ({"env": "Dot-v0", "options": '{"names": ["up", "up", "UP"]}'}, r"Discrete\(3\): 'up' stands twice.*: wrap it"),
         ({"env": "Dot-v0", "options": "nonsense"}, "options is 'nonsense'"),
+        ({"env": "Dot-v0", "options": '{"space": "box", "space": "box"}'}, "'space' is given twice"),
         ({"env": ""}, "env is empty"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -4,14 +4,15 @@ A policy of one habit makes a model that shows what is usual and not what is don
 alone and together, with stretches in which nothing is done and others in which one runs into whatever is ahead.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from video_gen.config import validate
 from video_gen.data.action_files import beside, write_vocabulary
 from video_gen.data.actions import write_actions
 from video_gen.data.claim import claim
@@ -21,11 +22,14 @@ from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import written
-from video_gen.vocabulary import Axis, Vocabulary
+from video_gen.plain_json import parse
+from video_gen.vocabulary import Vocabulary
 
 RECORDING = "recording.json"
 MOST_STATE = 256
 """Numbers of a part of an observation up to which it is kept as state."""
+MOST_FPS = 1_000
+"""That a vocabulary can say."""
 SHORTEST = 2
 """Frames of an episode that are worth a file."""
 IDLE = ("noop", "no-op", "nothing", "idle", "none")
@@ -117,7 +121,7 @@ def open_env(config: RecordConfig) -> tuple[Any, float]:
     except ImportError:
         raise ConfigError("data record: gymnasium is not installed; pip install 'video-gen[games]'") from None
     try:
-        options = json.loads(config.options)
+        options = parse(config.options)
         if not isinstance(options, dict):
             raise ValueError("no object")
     except ValueError as error:
@@ -136,17 +140,25 @@ def open_env(config: RecordConfig) -> tuple[Any, float]:
             f"env '{config.env}': has no pictures: it renders {', '.join(map(str, modes)) or 'nothing'}, and not rgb_array"
         )
     own: Any = env.metadata.get("render_fps")
-    if config.fps is None and not own:
+    if config.fps is None and not (isinstance(own, Real) and 0 < own / config.skip <= MOST_FPS):
         env.close()
-        raise ConfigError(f"env '{config.env}': does not say its frames a second; give --fps")
+        raise ConfigError(f"env '{config.env}': says {own or 'nothing'} of its frames a second; give --fps")
     return env, config.fps or float(own) / config.skip
 
 
 def controls_of(env: Any, fps: float) -> Controls:
-    """Keys and axes of an environment's action space. Raises: ConfigError for a space of another kind."""
+    """Keys and axes of an environment's action space. Raises: ConfigError for a space of another kind, or with none to choose."""
     from gymnasium import spaces
 
     space = env.action_space
+    what = f"env '{env.spec.id if env.spec else type(env).__name__}': its actions are {space}"
+
+    def vocabulary(**words: Any) -> Vocabulary:
+        try:
+            return validate(Vocabulary, words | {"fps": fps}, source=what)
+        except ConfigError as error:
+            raise ConfigError(f"{error}: wrap it, or choose another variant of it") from None
+
     names = _names(env)
     if isinstance(space, spaces.Discrete):
         known = names if len(names) == space.n else [f"action {i}" for i in range(int(space.n))]
@@ -157,29 +169,30 @@ def controls_of(env: Any, fps: float) -> Controls:
         def discrete(row: np.ndarray) -> int:
             return int(space.start) + (places[int(row.argmax())] if row.any() or idle is None else idle)
 
-        return Controls(Vocabulary(keys=tuple(keys), fps=fps), discrete, True, idle is not None)
+        return Controls(vocabulary(keys=keys), discrete, True, idle is not None)
     if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
         keys = names if len(names) == space.shape[0] else [f"key {i}" for i in range(space.shape[0])]
-        return Controls(Vocabulary(keys=tuple(keys), fps=fps), lambda row: row.astype(space.dtype), False)
+        return Controls(vocabulary(keys=keys), lambda row: row.astype(space.dtype), False)
     if isinstance(space, spaces.Box) and len(space.shape) == 1 and np.isfinite([space.low, space.high]).all():
         known = names if len(names) == space.shape[0] else [f"axis {i}" for i in range(space.shape[0])]
-        axes = tuple(Axis(name=n, low=float(a), high=float(b)) for n, a, b in zip(known, space.low, space.high))
-        return Controls(Vocabulary(axes=axes, fps=fps), lambda row: row.astype(space.dtype), False)
+        axes = [{"name": n, "low": float(a), "high": float(b)} for n, a, b in zip(known, space.low, space.high)]
+        return Controls(vocabulary(axes=axes), lambda row: row.astype(space.dtype), False)
     raise ConfigError(
-        f"env '{env.spec.id}': its actions are {space}; Discrete, MultiBinary and bounded Box of one dimension can be recorded: "
-        "wrap it, or choose another variant of it"
+        f"{what}; Discrete, MultiBinary and bounded Box of one dimension can be recorded: wrap it, or choose another variant of it"
     )
 
 
 def _names(env: Any) -> list[str]:
-    """What the environment calls its actions, if it does."""
+    """What the environment calls its actions, if it does: in small letters, unless some differ in these alone."""
     inner = env.unwrapped
-    if hasattr(inner, "get_action_meanings"):
-        return [str(name).lower() for name in inner.get_action_meanings()]
     game: Any = getattr(inner, "game", None)
-    if hasattr(game, "get_available_buttons"):  # ViZDoom
-        return [button.name.lower() for button in game.get_available_buttons()]
-    return []
+    names = []
+    if hasattr(inner, "get_action_meanings"):
+        names = [str(name) for name in inner.get_action_meanings()]
+    elif hasattr(game, "get_available_buttons"):  # ViZDoom
+        names = [button.name for button in game.get_available_buttons()]
+    small = [name.lower() for name in names]
+    return small if len(set(small)) == len(set(names)) else names
 
 
 def _record_clip(env: Any, config: RecordConfig, controls: Controls, video: Path, seed: int, fps: float) -> None:
