@@ -98,6 +98,7 @@ def test_scaled_to_one():
         ('{"keys": ["fire", "fire"]}', "one twice"),
         ("[1, 2]", "is list"),
         ("{", "not JSON"),
+        ('{"keys": ["fire"], "keys": []}', "'keys' is given twice; leave one out"),
     ],
 )
 def test_a_line_that_does_not_fit_is_named(tmp_path, line, said):
@@ -141,6 +142,8 @@ def test_vocabularies_that_do_not_fit(tmp_path):
         ('{"keys": ["a"]}', "fps"),
         ('{"axes": [{"name": "x", "low": 1, "high": 1}], "fps": 8}', "low must be below high"),
         ("nonsense", "not JSON"),
+        ('{"keys": ["a"], "keys": ["b"], "fps": 8}', "'keys' is given twice"),
+        ("[" * 100_000, "nested too deeply"),
     ):
         path.write_text(text)
         with pytest.raises((ConfigError, DataError), match=said):

@@ -140,6 +140,7 @@ def test_rows_may_have_other_columns_and_no_text(tmp_path):
         ("metadata.jsonl", '{"text": "t"}\n', "line 1: has no file_name, but text"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 5}\n', "line 1: text is 5; a caption is words in quotes"),
         ("metadata.jsonl", "\n{oops\n", "line 2: not JSON"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "b", "text": "c"}\n', "line 1: .*'text' is given twice"),
         ("metadata.jsonl", '["a.png"]\n', "is one JSON list"),
         ("metadata.jsonl", "5\n", "expected an object with file_name, found int"),
         (

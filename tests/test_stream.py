@@ -302,6 +302,7 @@ def test_a_script_steers_at_its_times_also_after_a_stop(pipe, tmp_path):
     ("line", "message"),
     [
         ("{", "line 2: not JSON"),
+        ('{"time": 1, "prompt": "a", "prompt": "b"}', "line 2: .*'prompt' is given twice"),
         ("[1]", "line 2: expected a mapping"),
         ('{"time": -1, "prompt": "a"}', "line 2: 'time' is -1"),
         ('{"time": 1, "promt": "a"}', "line 2: unknown key 'promt'; perhaps you meant 'prompt'"),

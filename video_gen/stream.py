@@ -19,6 +19,7 @@ from video_gen.errors import ConfigError, DataError, VideoGenError
 from video_gen.files import check_folder, read_lines
 from video_gen.interrupt import stop_signals
 from video_gen.naming import free_name
+from video_gen.plain_json import parse
 from video_gen.sample import read_given
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.stream import Stream
@@ -55,8 +56,8 @@ def read_script(path: Path) -> list[Cue]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            values = parse(line)
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: not JSON ({error}): {line.strip()[:60]}") from None
         cue = validate(Cue, values, source=f"{path}, line {number}")
         if cues and cue.time < cues[-1].time:

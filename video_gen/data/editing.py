@@ -17,6 +17,7 @@ from video_gen.data.manifest import MANIFEST, read_manifest, write_manifest
 from video_gen.data.metadata import METADATA, key_of
 from video_gen.errors import DataError
 from video_gen.files import read_text, write_text
+from video_gen.plain_json import parse
 
 
 def set_caption(folder: Path, name: str, text: str) -> str:
@@ -152,8 +153,8 @@ def _write(path: Path, lines: list[str]) -> None:
 
 def _object(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse(line)
+    except ValueError:
         return None
     return row if isinstance(row, dict) else None
 

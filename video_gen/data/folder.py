@@ -21,6 +21,7 @@ from video_gen.data.packed import Packed, address_of, read_whole, within
 from video_gen.data.video_info import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import read_lines, read_text, write_text
+from video_gen.plain_json import parse
 from video_gen.vocabulary import Vocabulary
 
 QUARANTINE = "quarantine.jsonl"
@@ -193,12 +194,11 @@ def quarantined(folder: str | Path) -> dict[str, str]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse(line)
             found[row["file_name"]] = str(row.get("reason", ""))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(
-                f"{path}, line {number}: has no file_name; correct it, or run `video-gen data check` again"
-            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"not JSON ({error})" if isinstance(error, ValueError) else "has no file_name"
+            raise DataError(f"{path}, line {number}: {why}; correct it, or run `video-gen data check` again") from None
     return found
 
 

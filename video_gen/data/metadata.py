@@ -18,6 +18,7 @@ from typing import Any
 
 from video_gen.errors import DataError
 from video_gen.files import read_lines, read_text, write_text
+from video_gen.plain_json import parse
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTIONS = METADATA[0]
@@ -182,8 +183,8 @@ def _json_rows(path: Path, lines: list[str], faults: list[str]) -> Iterator[tupl
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse(line)
+        except ValueError as error:
             faults.append(f"{where}: not JSON ({error}); correct or delete it")
             continue
         if not isinstance(row, dict):

@@ -140,7 +140,7 @@ def open_env(config: RecordConfig) -> tuple[Any, float]:
             f"env '{config.env}': has no pictures: it renders {', '.join(map(str, modes)) or 'nothing'}, and not rgb_array"
         )
     own: Any = env.metadata.get("render_fps")
-    if config.fps is None and not (isinstance(own, Real) and 0 < own / config.skip <= MOST_FPS):
+    if config.fps is None and not (isinstance(own, Real) and 0 < float(own) / config.skip <= MOST_FPS):
         env.close()
         raise ConfigError(f"env '{config.env}': says {own or 'nothing'} of its frames a second; give --fps")
     return env, config.fps or float(own) / config.skip
