@@ -13,6 +13,7 @@ from video_gen.data.actions import at_rate, scaled, usage, window, write_actions
 from video_gen.data.check import check
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
+from video_gen.data.folder import look
 from video_gen.data.latents import LatentSet, encode_clips, known_latents, known_vocabulary, stamp_of
 from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError
@@ -109,6 +110,7 @@ def test_a_line_that_does_not_fit_is_named(tmp_path, line, said):
     with pytest.raises(DataError, match="line 3") as error:
         Clips(ClipConfig(folder=folder, **CONFIG))
     assert said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).endswith(f"correct the line, or {folder / 'actions.json'}")
 
 
 def test_missing_and_stray_files_and_wrong_numbers_of_lines_are_named(tmp_path):
@@ -132,6 +134,20 @@ def test_missing_and_stray_files_and_wrong_numbers_of_lines_are_named(tmp_path):
     (folder / "actions.json").unlink()
     with pytest.raises(DataError, match=r"the folder has no actions\.json"):
         Clips(ClipConfig(folder=folder, **CONFIG))
+
+
+def test_actions_json_in_a_folder_below_is_no_other_vocabulary(tmp_path):
+    make(tmp_path / "below", clips=1)
+    own, other = tmp_path / "actions.json", tmp_path / "below" / "actions.json"
+    found = look(tmp_path)
+    assert found.notes == [
+        f"{other}: is not read, since actions.json stands in the folder itself; move it to {tmp_path}"
+    ]
+    own.write_text(other.read_text())
+    assert look(tmp_path).notes == look(tmp_path).faults == []
+    other.write_text('{"keys": ["zz"], "fps": 8}')
+    with pytest.raises(DataError, match=rf"{other}: says other keys, axes or rate than {own}"):
+        Clips(ClipConfig(folder=tmp_path, **CONFIG))
 
 
 def test_vocabularies_that_do_not_fit(tmp_path):
@@ -158,7 +174,7 @@ def test_vocabularies_that_do_not_fit(tmp_path):
 def test_actions_of_another_rate_than_the_video_are_refused(tmp_path):
     folder = make(tmp_path / "a", clips=1)
     (folder / "actions.json").write_text(WORDS.replace(fps=10).model_dump_json())
-    with pytest.raises(DataError, match=r"has 8 frames a second, and actions\.json says fps 10"):
+    with pytest.raises(DataError, match=r"has 8 frames a second, and .*actions\.json says fps 10"):
         Clips(ClipConfig(folder=folder, **CONFIG))
 
 

@@ -20,9 +20,10 @@ SAME_RATE = 0.01
 """Share by which the rate of a video may differ from that of its actions: what containers round."""
 
 
-def read_actions(path: Path | Packed, vocabulary: Vocabulary) -> np.ndarray:
+def read_actions(path: Path | Packed, vocabulary: Vocabulary, said_in: str = FILE) -> np.ndarray:
     """The lines of an actions file, (f, a) float64: 0 or 1 for keys, axes in their own units.
 
+    Args: said_in: where the vocabulary stands, for messages.
     Raises: DataError that names the line, what does not fit and what would.
     """
     lines = path.read().decode().split("\n") if isinstance(path, Packed) else read_lines(path)
@@ -33,21 +34,23 @@ def read_actions(path: Path | Packed, vocabulary: Vocabulary) -> np.ndarray:
         try:
             rows.append(read_action(line, vocabulary))
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}; correct the line, or {FILE}") from None
+            raise DataError(f"{path}, line {number}: {error}; correct the line, or {said_in}") from None
     return np.array(rows, dtype=np.float64).reshape(len(rows), vocabulary.size)
 
 
-def actions_of(path: Path | Packed, video: str, vocabulary: Vocabulary, num_frames: int, fps: float) -> np.ndarray:
+def actions_of(
+    path: Path | Packed, video: str, vocabulary: Vocabulary, num_frames: int, fps: float, said_in: str = FILE
+) -> np.ndarray:
     """The actions of a video of so many frames.
 
-    Args: path: of the actions; `video`: what their video is called.
+    Args: path: of the actions; `video`: what their video is called; `said_in`: where the vocabulary stands, for messages.
     Raises: DataError if there are none, or they do not fit it.
     """
     if isinstance(path, Path) and not path.is_file():
         raise DataError(
-            f"{video}: has no {path.name} beside it, and the folder has {FILE}; add it, or move the video elsewhere"
+            f"{video}: has no {path.name} beside it, and there is {said_in}; add it, or move the video elsewhere"
         )
-    rows = read_actions(path, vocabulary)
+    rows = read_actions(path, vocabulary, said_in)
     if len(rows) != num_frames:
         raise DataError(
             f"{path}: has {len(rows)} lines, and {PurePath(video).name} has {num_frames} frames; write a line for each frame, the "
@@ -55,7 +58,7 @@ def actions_of(path: Path | Packed, video: str, vocabulary: Vocabulary, num_fram
         )
     if abs(fps / vocabulary.fps - 1) > SAME_RATE:
         raise DataError(
-            f"{video}: has {fps:g} frames a second, and {FILE} says fps {vocabulary.fps:g}; set fps to what the videos have"
+            f"{video}: has {fps:g} frames a second, and {said_in} says fps {vocabulary.fps:g}; set fps to what the videos have"
         )
     return rows
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from video_gen.data.action_files import FILE
 from video_gen.data.actions import actions_of, usage
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.duplicates import SIDE, near_duplicates
@@ -25,7 +26,7 @@ from video_gen.data.folder import (
     quarantined,
     write_quarantine,
 )
-from video_gen.data.packed import Packed, address_of, cut_short, lengths
+from video_gen.data.packed import Packed, address_of, cut_short, lengths, within
 from video_gen.data.processes import in_processes
 from video_gen.data.video_file import all_frames, probe
 from video_gen.data.video_info import VideoInfo
@@ -297,7 +298,8 @@ def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> 
     rows, bad = None, None
     if source.actions is not None and vocabulary is not None:
         try:
-            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps)
+            told = within(config.folder, FILE)
+            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, told)
         except DataError as error:
             bad = str(error)
     return FileReport(
@@ -346,7 +348,8 @@ def _known(
     rows, bad = None, None
     if source.actions is not None and vocabulary is not None:
         try:
-            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps)
+            told = within(config.folder, FILE)
+            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, told)
         except DataError as reason:
             bad = str(reason)
     return FileReport(

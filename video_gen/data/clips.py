@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_gen.data.action_files import FILE
 from video_gen.data.actions import actions_of, at_rate, window
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
 from video_gen.data.folder import Source, content_hash, held_out, look, quarantined, refuse_faults
 from video_gen.data.metadata import Changes
-from video_gen.data.packed import File
+from video_gen.data.packed import File, within
 from video_gen.data.video_file import iterate_frames, probe
 from video_gen.data.video_info import frames_at
 from video_gen.data.views import MIDDLE, View, fit, views_of
@@ -180,7 +181,8 @@ class Clips:
             return
         rows = None
         if source.actions is not None and self._vocabulary is not None:
-            rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, info.fps)
+            told = within(config.folder, FILE)
+            rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, info.fps, told)
         for start in windows(info, config, bucket):
             name = f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}"
             caption, changes = said_in(source.caption or "", source.changes, start, bucket[0], config.fps)

@@ -105,6 +105,7 @@ def look(folder: str | Path) -> Folder:
     sources, faults = [], found.faults
     vocabulary = _vocabulary(folder, faults)
     faults += _stray_actions(folder, files, media, vocabulary)
+    _nested_actions(folder, files, vocabulary, faults, notes)
     for path in media:
         caption = found.texts.get(named[path])
         try:
@@ -325,6 +326,22 @@ def _stray_actions(folder: Path, files: list[Path], media: list[Path], vocabular
         ]
     known = {actions.beside(path) for path in media}
     return [f"{path}: holds the actions of no video; add that, or delete it" for path in found if path not in known]
+
+
+def _nested_actions(
+    folder: Path, files: list[Path], vocabulary: Vocabulary | None, faults: list[str], notes: list[str]
+) -> None:
+    """That of the folder itself holds for all below: another one is a fault where it says something else."""
+    for path in files:
+        if path.name != actions.FILE or path.parent == folder:
+            continue
+        if vocabulary is None:
+            notes.append(f"{path}: is not read, since {actions.FILE} stands in the folder itself; move it to {folder}")
+        elif _vocabulary(path.parent, faults) not in (vocabulary, None):
+            faults.append(
+                f"{path}: says other keys, axes or rate than {folder / actions.FILE}, which holds for all below; give "
+                f"{path.parent} as a data set of its own, or make both the same"
+            )
 
 
 def _beside(path: Path) -> str | None:
