@@ -95,8 +95,6 @@ def test_starts_from_an_image_or_a_video_with_or_without_its_actions(pipe):
     known, unknown = pipe.play(video=video, actions=rows, seed=1), pipe.play(video=video, seed=1)
     np.testing.assert_array_equal(known.frames[0], video)
     assert (play(known, KEYS) != play(unknown, KEYS)).any()
-    with pytest.raises(ShapeError, match="3 actions for a video of 5 frames"):
-        pipe.play(video=video, actions=rows[:3])
     longer = np.concatenate([video[:1], video])  # of six frames the first is left out, and its action too
     np.testing.assert_array_equal(
         play(pipe.play(video=longer, actions=np.concatenate([rows[:1] * 0, rows]), seed=1), KEYS),
@@ -137,8 +135,12 @@ def test_what_cannot_be_done_is_named(pipe, tmp_path):
         ({"keys": ["jump"]}, "unknown key 'jump'; the keys are forward, left, open"),
         ({"axes": {"turn": 99}}, "'turn' is 49.5, out of its range -20 to 20"),
         ([None], "1 actions for 2 frames"),
-        ("forward", "is"),
-        (7, "is"),
+        (
+            "forward",
+            r'actions: \'forward\' is none; give {"keys": \["forward"\], "axes": {}} or an Action, a list of one for each',
+        ),
+        (["forward", None], "'forward' is none; give"),
+        (7, "7 is none; give"),
     ):
         with pytest.raises(DataError, match=message):
             world.step(said)
@@ -155,6 +157,48 @@ def test_what_cannot_be_done_is_named(pipe, tmp_path):
     playable(seed=1).play().save(tmp_path / "other")
     with pytest.raises(DataError, match="another model"):
         Play.load(tmp_path / "other", pipe)
+
+
+def test_what_worlds_cannot_begin_with_is_one_line(pipe):
+    video, rows = np.zeros((5, 16, 16, 3), np.uint8), np.zeros((5, 4))
+    nan = np.where(np.arange(4) == 3, np.nan, rows)
+    for options, error, said in (
+        (dict(video=video, actions=rows[:3]), ShapeError, r"actions are \(3, 4\) float64; give an array \(5, 4\) or"),
+        (dict(video=video, actions=rows[0]), ShapeError, r"actions are \(4,\)"),
+        (dict(video=video, actions=[{"keys": []}] * 5), ShapeError, "actions are list"),
+        (dict(video=video, actions=nan), DataError, "'turn' of frame 0 is nan"),
+        (dict(actions=rows), ShapeError, "actions without a video"),
+        (dict(image="x.png"), ShapeError, "frames are 'x.png'; give an array"),
+        (dict(image=video[0], video=video[None]), ShapeError, "both an image and a video"),
+        (
+            dict(video=video[None].astype(float)),
+            ShapeError,
+            r"\(n, f, h, w, 3\) uint8 RGB, got \(1, 5, 16, 16, 3\) float64",
+        ),
+        (dict(video=video[None, :, :8]), ShapeError, r"give \(1, f, 16, 16, 3\)"),
+        (dict(seed=1.5), ConfigError, "seed is 1.5; a seed is a whole number"),
+    ):
+        with pytest.raises(error, match=said):
+            pipe.play(**options)
+    with pytest.raises(ShapeError, match="no prompts"):
+        pipe.plays([], seeds=[])
+    with pytest.raises(ShapeError, match="prompts is 'ab'; give a list"):
+        pipe.plays("ab", seeds=[1, 2])
+    with pytest.raises(ShapeError, match=r"the videos are \(2, 5, 16, 16, 3\); give \(3, f, 16, 16, 3\)"):
+        pipe.plays(["a", "b", "c"], seeds=[1, 2, 3], video=np.stack([video] * 2))
+
+
+def test_rows_of_a_step_are_numbers(pipe):
+    world = pipe.play(seed=1)
+    before, rows = world.state(), np.zeros((1, 2, 4))
+    for said, error, message in (
+        (np.full_like(rows, np.nan), DataError, "'forward' of frame 0 is nan; give a number"),
+        (rows.tolist(), ShapeError, "actions are list"),
+        (rows[0], ShapeError, r"actions are \(2, 4\) float64; give an array \(1, 2, 4\)"),
+    ):
+        with pytest.raises(error, match=message):
+            world.step_rows(said)
+    assert world.state() is before
 
 
 def test_a_model_folder_keeps_its_vocabulary(pipe, tmp_path):

@@ -242,11 +242,19 @@ def spread(buckets: list[Bucket], count: int) -> list[int]:
     ]
 
 
-def fit_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+def fit_frames(frames: object, height: int, width: int) -> np.ndarray:
     """`fit` of each of (f, h, w, 3) uint8. Raises: ShapeError if they are something else."""
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise ShapeError(f"frames must be (f, h, w, 3) uint8 RGB, got {frames.shape} {frames.dtype}")
-    return np.stack([fit(frame, height, width) for frame in frames])
+    return np.stack([fit(frame, height, width) for frame in checked_frames(frames, 4)])
+
+
+def checked_frames(frames: object, dimensions: int) -> np.ndarray:
+    """Frames (..., h, w, 3) uint8 as they are. Raises: ShapeError if they are something else, or there are none."""
+    wanted = f"({'n, ' * (dimensions - 4)}f, h, w, 3) uint8 RGB"
+    if not isinstance(frames, np.ndarray):
+        raise ShapeError(f"frames are {frames!r:.60}; give an array, {wanted}, and of a file what it holds")
+    if frames.ndim != dimensions or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise ShapeError(f"frames must be {wanted}, got {frames.shape} {frames.dtype}")
+    return frames
 
 
 def to_video(frames: Tensor) -> Tensor:

@@ -37,6 +37,16 @@ from video_gen.sampling.rollout import RolloutState, begin
 from video_gen.sampling.solvers import generators_for
 
 
+def check_prompts(prompts: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raises: ShapeError if there are none, or others than one seed per prompt."""
+    if isinstance(prompts, str):
+        raise ShapeError(f"prompts is {prompts!r:.60}; give a list, with one prompt for each")
+    if len(prompts) != len(seeds):
+        raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+    if not len(prompts):
+        raise ShapeError("no prompts; give one for each that is to be made, such as [''], and as many seeds")
+
+
 class VideoModel:
     """A VAE, a transformer and a text encoder that belong together."""
 
@@ -285,13 +295,15 @@ class VideoModel:
         stride = self.vae.config.temporal_stride
         if image is not None and video is not None:
             raise ShapeError("both an image and a video to start from; give one of them")
-        frames = image[None] if image is not None else video
-        assert frames is not None
-        frames = self.fit(frames)
+        frames = self.fit(video) if image is None else self.fit_picture(image)
         return frames[(len(frames) - 1) % stride :]
 
-    def fit(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 (f, h, w, 3) scaled and cropped to the model's size."""
+    def fit_picture(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) as `fit` makes it: (1, h, w, 3). Raises: as `fit`."""
+        return self.fit(image[None] if isinstance(image, np.ndarray) else image)
+
+    def fit(self, frames: np.ndarray | None) -> np.ndarray:
+        """uint8 (f, h, w, 3) scaled and cropped to the model's size. Raises: ShapeError if they are something else."""
         return fit_frames(frames, self.config.clip.height, self.config.clip.width)
 
     def encode(self, frames: np.ndarray) -> Tensor:

@@ -13,8 +13,8 @@ from video_gen.errors import ShapeError
 from video_gen.sampling import beyond, pictures
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import SamplingConfig, SamplingSettings, Steering
-from video_gen.sampling.model import VideoModel, plan_blocks
-from video_gen.sampling.play import Play, Plays, actions_before, still, vocabulary_of
+from video_gen.sampling.model import VideoModel, check_prompts, plan_blocks
+from video_gen.sampling.play import Play, Plays, actions_before, begin_with, still
 from video_gen.sampling.rollout import advance
 from video_gen.sampling.stream import Stream, Streams
 from video_gen.sampling.stream_state import StreamState
@@ -119,15 +119,14 @@ class VideoPipeline(VideoModel):
         Raises: ShapeError if the number of frames does not fit; ConfigError for an unknown setting or an impossible seed;
             DataError for a prompt that is too long.
         """
-        if len(prompts) != len(seeds):
-            raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        check_prompts(prompts, seeds)
         beyond.check(source, strength, {"image": image, "video": video, "last_image": last_image, "loop": loop})
         given = None if image is None and video is None else self.given(image, video)
         stride = self.vae.config.temporal_stride
         if source is not None:
             source = beyond.cut(self.fit(source), num_frames, stride)
             num_frames = len(source)
-        last = None if last_image is None else self.fit(last_image[None])
+        last = None if last_image is None else self.fit_picture(last_image)
         num_frames = num_frames or self.config.clip.num_frames
         kept = 0 if given is None else len(given)
         if num_frames <= kept:
@@ -279,16 +278,8 @@ class VideoPipeline(VideoModel):
         **settings: Unpack[SamplingSettings],
     ) -> tuple[StreamState, np.ndarray]:
         """The state after the first frames, and these, (n, f, h, w, 3)."""
-        vocabulary_of(self)
-        if len(prompts) != len(seeds):
-            raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
-        if video is not None and video.ndim == 5:
-            given = video
-        else:
-            given = None if image is None and video is None else self.given(image, video)[None]
-        if actions is not None and (video is None or actions.shape[-2] != video.shape[-4]):
-            frames = "no video" if video is None else f"a video of {video.shape[-4]} frames"
-            raise ShapeError(f"{actions.shape[-2]} actions for {frames}; give a row for each of its frames")
+        check_prompts(prompts, seeds)
+        given = begin_with(self, image, video, actions, len(seeds))
         chosen = (sampling or self.config.sampling).replace(**settings)
         steering = validate(Steering, {"prompts": tuple(prompts), "sampling": chosen}, source="play()")
         with self.inference():
@@ -331,8 +322,7 @@ class VideoPipeline(VideoModel):
         **settings: Unpack[SamplingSettings],
     ) -> tuple[StreamState, np.ndarray | None]:
         """The state before a stream's first block, and the frames given."""
-        if len(prompts) != len(seeds):
-            raise ShapeError(f"{len(prompts)} prompts and {len(seeds)} seeds; give one seed per prompt")
+        check_prompts(prompts, seeds)
         given = None if image is None and video is None else self.given(image, video)
         chosen = (sampling or self.config.sampling).replace(**settings)
         values = {"prompts": tuple(prompts), "sampling": chosen, "speed": speed}

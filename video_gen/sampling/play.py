@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from video_gen.data.actions import scaled
+from video_gen.data.clips import checked_frames
 from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.model.actions import latent_actions
 from video_gen.sampling.config import SamplingSettings, Steering
@@ -59,14 +60,11 @@ class Plays:
 
         Args: rows: (n, frames_per_step, a) what is done before each of them, as `Vocabulary.row` has it.
         Returns: uint8 (n, frames_per_step, h, w, 3).
-        Raises: ShapeError if there are others.
+        Raises: ShapeError if there are others; DataError for a number that is none.
         """
         pipeline, state = self._pipeline, self._state
         wanted = (len(state.steering.prompts), self.frames_per_step, self.vocabulary.size)
-        if rows.shape != wanted:
-            raise ShapeError(
-                f"actions are {rows.shape}; give {wanted}: worlds, frames of a step, and {', '.join(self.vocabulary.names)}"
-            )
+        check_rows(rows, [wanted], self.vocabulary)
         values = torch.from_numpy(scaled(rows, self.vocabulary)).flatten(1)[:, None].to(pipeline.device)
         c, h, w = pipeline.latent_frame()
         with pipeline.inference():
@@ -149,7 +147,25 @@ def rows_of(actions: Any, vocabulary: Vocabulary, count: int) -> np.ndarray:
 def _action(said: Any) -> Action:
     if said is None:
         return Action()
-    return said if isinstance(said, Action) else parse_action(said if isinstance(said, Mapping) else [said])
+    if not isinstance(said, Action | Mapping):
+        raise ValueError(
+            f'{said!r:.60} is none; give {{"keys": ["forward"], "axes": {{}}}} or an Action, a list of one for each frame, or None'
+        )
+    return said if isinstance(said, Action) else parse_action(said)
+
+
+def check_rows(rows: Any, shapes: Sequence[tuple[int, ...]], vocabulary: Vocabulary) -> None:
+    """Raises: ShapeError if actions are no array of one of the shapes (..., frames, a); DataError for a number that is none."""
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "biuf" or rows.shape not in shapes:
+        got = f"{rows.shape} {rows.dtype}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise ShapeError(
+            f"actions are {got}; give an array {' or '.join(map(str, dict.fromkeys(shapes)))}: for each world and frame "
+            f"{', '.join(vocabulary.names)}"
+        )
+    if len(wrong := np.argwhere(~np.isfinite(rows))):
+        raise DataError(
+            f"actions: '{vocabulary.names[wrong[0][-1]]}' of frame {wrong[0][-2]} is {rows[tuple(wrong[0])]}; give a number"
+        )
 
 
 def vocabulary_of(pipeline: VideoModel) -> Vocabulary:
@@ -161,6 +177,33 @@ def vocabulary_of(pipeline: VideoModel) -> Vocabulary:
             "as maze, or train one on clips with actions (docs/worlds.md)"
         )
     return found
+
+
+def begin_with(
+    pipeline: VideoModel, image: np.ndarray | None, video: np.ndarray | None, actions: np.ndarray | None, count: int
+) -> np.ndarray | None:
+    """What so many worlds begin with, (n, f, h, w, 3) at the model's size, n 1 or as many; None = nothing is given.
+
+    Args: as of `VideoPipeline.plays`. Raises: ShapeError, DataError for what does not fit.
+    """
+    vocabulary = vocabulary_of(pipeline)
+    if image is None and video is None:
+        given = None
+    elif image is None and isinstance(video, np.ndarray) and video.ndim == 5:
+        given, clip = checked_frames(video, 5), pipeline.config.clip
+        if len(given) not in (1, count) or given.shape[2:4] != (clip.height, clip.width):
+            raise ShapeError(
+                f"the videos are {given.shape}; give ({count}, f, {clip.height}, {clip.width}, 3), one for each world, or one "
+                "for all"
+            )
+    else:
+        given = pipeline.given(image, video)[None]
+    if actions is not None:
+        if video is None:
+            raise ShapeError("actions without a video; give that which they led to, too")
+        shape = (video.shape[-4], vocabulary.size)
+        check_rows(actions, [shape, (count, *shape), (1, *shape)], vocabulary)
+    return given
 
 
 def still(pipeline: VideoModel, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

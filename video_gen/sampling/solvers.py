@@ -8,6 +8,7 @@ All have the signature `solver(denoiser, noisy, times, diffusion, generators, no
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -53,11 +54,11 @@ def times_of(sampling: SamplingConfig, first: bool = False) -> Tensor:
 def generators_for(seeds: Sequence[int], device: torch.device | str) -> list[torch.Generator]:
     """One generator per sample, so that a sample depends on its own seed and not on its batch.
 
-    Raises: ConfigError for a seed of more than 64 bits.
+    Raises: ConfigError for a seed that is no whole number of 64 bits.
     """
-    if wrong := [seed for seed in seeds if not -(2**63) <= seed < 2**64]:
-        raise ConfigError(f"seed is {wrong[0]}; a seed is a whole number from 0 to {2**64 - 1}")
-    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    if wrong := [seed for seed in seeds if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**64]:
+        raise ConfigError(f"seed is {wrong[0]!r:.60}; a seed is a whole number from 0 to {2**64 - 1}")
+    return [torch.Generator(device).manual_seed(int(seed)) for seed in seeds]
 
 
 def sample_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
