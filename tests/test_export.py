@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_lora import pairs, transformer
+from test_lora import QKV, pairs, transformer
 from test_pipeline import tiny_pipeline
 from wan_models import VARIANTS, build, original, save_diffusers, save_original, save_split
 
 from video_gen.cli import main
 from video_gen.errors import ConfigError, DataError
-from video_gen.export import export
+from video_gen.export import export, merge_model
 from video_gen.model.lora import Change
 from video_gen.model.lora_files import is_lora, places_of, read_lora, write_lora
 from video_gen.model.wan.names import to_diffusers
@@ -76,6 +76,8 @@ def test_comfy_has_bare_files_under_the_original_names(variant, tmp_path):
     export(tmp_path / "diffusers", tmp_path / "alone.safetensors", "comfy", "fp32")
     if variant != "a14b-t2v":
         assert same(load_file(tmp_path / "alone.safetensors"), original(pipe.transformer))
+    with pytest.raises(DataError, match=r"alone.*\.safetensors: is there already; give another place"):
+        export(tmp_path / "diffusers", tmp_path / "alone.safetensors", "comfy", "fp32")
 
 
 def test_half_precision_leaves_what_is_small(tmp_path):
@@ -100,6 +102,39 @@ def test_with_a_lora_and_the_merged_one_is_the_same(tmp_path, monkeypatch):
     want = pipe.transformer.state_dict()[name] + 0.5 * changes["blocks.1.ffn.2.weight"].whole(found[name].shape)
     torch.testing.assert_close(found[name], want)
     assert main(words) == 2  # what is there is kept
+
+
+def test_a_lora_goes_into_the_experts_that_it_is_for(tmp_path):
+    pipe = build("a14b-t2v")
+    save_diffusers(pipe, tmp_path / "in")
+    change = Change(torch.randn(128, 2), torch.randn(2, 160))
+    for name, changed in (("a", (True, True)), ("a_low_noise", (False, True))):
+        write_lora(tmp_path / f"{name}.safetensors", {"blocks.1.ffn.2.weight": change}, {})
+        lora = str(tmp_path / f"{name}.safetensors")
+        export(tmp_path / "in", tmp_path / name, "comfy", "fp32", [lora], say=lambda text: None)
+        merge_model(tmp_path / "in", [lora], tmp_path / f"merged {name}")
+        for i, (noise, network) in enumerate((("high", pipe.transformer), ("low", pipe.transformer_2))):
+            found = load_file(tmp_path / name / f"diffusion_models/{name}_{noise}_noise.safetensors")
+            assert same(found, original(network)) != changed[i]
+            place = tmp_path / f"merged {name}" / ("transformer", "transformer_2")[i]
+            assert same(load_file(place / "model.safetensors"), found)
+
+
+def test_merging_keeps_what_is_there_and_makes_finite_numbers(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "base")
+    write_lora(
+        tmp_path / "a.safetensors", {"blocks.0.attention.qkv.weight": Change(pairs()[QKV][1], pairs()[QKV][0])}, {}
+    )
+    lora = str(tmp_path / "a.safetensors")
+    with pytest.raises(DataError, match="base: is there already, and is no empty folder; give another place"):
+        merge_model(tmp_path / "base", [lora], tmp_path / "base")
+    for scale in ("1e300", "-1e39"):
+        with pytest.raises(DataError, match=r"a.safetensors: with scale .* it changes .* by more than a weight can be"):
+            merge_model(tmp_path / "base", [f"{lora}:{scale}"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    merge_model(tmp_path / "base", [lora], tmp_path / "out")
+    VideoPipeline.from_pretrained(tmp_path / "out")
 
 
 def test_schedulers_go_out_as_they_came_in():

@@ -24,7 +24,7 @@ from wan_models import (
 )
 
 from video_gen.errors import ConfigError, DataError
-from video_gen.model.families import expert_of, is_transformer
+from video_gen.model.families import EXPERTS, expert_of, is_transformer
 from video_gen.model.foreign import Part
 from video_gen.model.shards import Shards, files_of
 from video_gen.model.wan.config import PRESETS, WanTransformerConfig
@@ -34,6 +34,7 @@ from video_gen.model.wan.names import to_diffusers
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vae_names import in_our_names
 from video_gen.model.weights import with_blocks
+from video_gen.sampling.loras import experts_of
 from video_gen.sampling.parts import parts_of
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.wan import NEGATIVE_PROMPT
@@ -166,6 +167,14 @@ def test_which_expert_a_name_tells_of():
         ("wan2.1_low_vram.safetensors", None),
         ("slow_noise.safetensors", None),
         ("wan2.2_ti2v_5B.safetensors", None),
+        ("wan22-high.safetensors", "high"),
+        ("Wan22_A14B_T2V_HIGH_Lightning_4steps_lora_rank128_fp16.safetensors", "high"),
+        ("style_wan2.2_low-000040.safetensors", "low"),
+        ("Wan2_2-I2V-A14B-HIGH_e4m3fn.safetensors", "high"),
+        ("WAN2.2-LowNoise_style.safetensors", "low"),
+        ("wan2.2_high_quality_style.safetensors", None),
+        ("wan2.2_t2v_low_poly_v2.safetensors", None),
+        ("a14b_high_60fps.safetensors", None),
     ):
         assert expert_of(Path("models") / name) == kind, name
 
@@ -194,6 +203,17 @@ def test_a_lora_is_for_the_expert_that_it_tells_of(saved, tmp_path):
         for kind in ("high", "low"):
             same = equal(getattr(model.transformer, kind).state_dict(), getattr(before, kind).state_dict())
             assert same != (kind in changed)
+    (tmp_path / "low").mkdir()
+    save_file(learned, tmp_path / "low/a_low_noise.safetensors")
+    assert experts_of(tmp_path / "low") == ("low",)  # what the folder holds tells it
+    for noted in EXPERTS:
+        save_file(learned, tmp_path / "a_low_noise.safetensors", {"expert": noted})
+        assert experts_of(tmp_path / "a_low_noise.safetensors") == (noted,)
+    save_file(learned, tmp_path / "a.safetensors", {"expert": "foo"})
+    with pytest.raises(
+        DataError, match=r"a.safetensors: notes that it is for the expert 'foo', and there are high and low"
+    ):
+        model.load_lora(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("form", ["old", "new", "plain"])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import check_folder, write_tensors, write_text
+from video_gen.files import check_empty, check_new, write_tensors, write_text
 from video_gen.model.lora import merge
 from video_gen.model.lora_config import Dialect
 from video_gen.model.lora_files import (
@@ -25,6 +25,7 @@ from video_gen.model.wan.transformer import WanTransformer
 from video_gen.model.wan.vision import VisionConfig
 from video_gen.model.wan.writing import write_transformer, write_transformer_file, write_vae
 from video_gen.model.weights import with_blocks
+from video_gen.sampling.loras import read_for
 from video_gen.sampling.parts import SECOND, Parts, parts_of
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.wan import scheduler_of
@@ -39,7 +40,11 @@ Say = Callable[[str], None]
 
 
 def merge_model(base: Path, loras: Sequence[str], output: Path) -> None:
-    """Write a model with LoRAs, each FILE or FILE:SCALE, in its weights. Raises: as `VideoPipeline.load_lora`."""
+    """Write a model with LoRAs, each FILE or FILE:SCALE, in its weights.
+
+    Raises: DataError if there is something in `output` already; as `VideoPipeline.load_lora`.
+    """
+    check_empty(output)
     pipeline = VideoPipeline.from_pretrained(base)
     pipeline.load_loras(loras)
     pipeline.save_pretrained(output)
@@ -80,13 +85,16 @@ def export(
     alone = output.suffix == ".safetensors"
     if alone and to == "diffusers":
         raise ConfigError(f"{output}: diffusers reads a folder; give one")
-    check_folder(output.parent if alone else output)
-    if not alone and output.is_dir() and any(output.iterdir()):
-        raise DataError(f"{output}: is there already, and is no empty folder; give another place")
+    if alone:
+        for file in _comfy_files(output, parts.config.boundary is not None):
+            check_new(file)
+    else:
+        check_empty(output)
     transformer = parts.transformer("bf16" if dtype == "bf16" and not loras else "fp32")
     for text in loras:
         file, scale = file_and_scale(text)
-        merge(transformer, read_lora(file, places_of(transformer)).changes, scale, file)
+        for network, changes in read_for(transformer, file):
+            merge(network, changes, scale, file)
     (_to_diffusers if to == "diffusers" else _to_comfy)(parts, transformer, output, DTYPES[dtype], say)
 
 
@@ -149,15 +157,21 @@ def _write_processor(config: VisionConfig, folder: Path) -> None:
 
 
 def _to_comfy(parts: Parts, transformer: nn.Module, output: Path, dtype: torch.dtype, say: Say) -> None:
-    networks, name, alone = list(_networks(transformer)), output.stem, output.suffix == ".safetensors"
-    folder = output.parent if alone else output / "diffusion_models"
-    for network, noise in zip(networks, ("",) if len(networks) == 1 else ("_high_noise", "_low_noise")):
-        write_transformer_file(network, folder / f"{name}{noise}.safetensors", dtype)
-    if alone:
+    networks, name = list(_networks(transformer)), output.stem
+    for network, file in zip(networks, _comfy_files(output, len(networks) > 1), strict=True):
+        write_transformer_file(network, file, dtype)
+    if output.suffix == ".safetensors":
         return
     vae: Any = parts.vae()
     write_tensors(output / "vae" / f"{name}_vae.safetensors", vae.state_dict(), {"format": "pt"})
     say("the text encoder is the family's own, as it was, and not written; take umt5_xxl_fp16.safetensors")
+
+
+def _comfy_files(output: Path, experts: bool) -> list[Path]:
+    """Of the transformer, or of two experts: in a folder, or as `output` itself is called."""
+    folder = output.parent if output.suffix == ".safetensors" else output / "diffusion_models"
+    noises = ("_high_noise", "_low_noise") if experts else ("",)
+    return [folder / f"{output.stem}{noise}.safetensors" for noise in noises]
 
 
 def _networks(transformer: nn.Module) -> Iterator[WanTransformer]:
@@ -182,8 +196,6 @@ def export_lora(path: Path, output: Path, to: Dialect, dtype: Number = "fp32", b
         hint = "; if it is not of a Wan model, say --base MODEL" if base is None else ""
         raise DataError(f"{error}{hint}") from None
     file = output if output.suffix == ".safetensors" else output / lora_file(path).name
-    check_folder(file.parent)
-    if file.exists():
-        raise DataError(f"{file}: is there already; give another place")
+    check_new(file)
     kept = {name: value for name, value in found.metadata.items() if name not in ("format", "lora_adapter_metadata")}
     write_lora(file, found.changes, kept, to, getattr(model, "foreign_name", None), DTYPES[dtype])

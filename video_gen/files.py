@@ -102,6 +102,20 @@ def check_folder(folder: Path) -> None:
         pass
 
 
+def check_empty(folder: Path) -> None:
+    """Whether a new folder can be written. Raises: as `check_folder`; DataError if there is something in it."""
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder}: is there already, and is no empty folder; give another place")
+
+
+def check_new(file: Path) -> None:
+    """Whether a new file can be written. Raises: as `check_folder`; DataError if it is there."""
+    check_folder(file.parent)
+    if file.exists():
+        raise DataError(f"{file}: is there already; give another place")
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Around the writing of `path`: what the system or safetensors says against it becomes one line.

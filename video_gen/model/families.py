@@ -34,6 +34,10 @@ OTHERS: dict[str, tuple[str, ...]] = {
 """What other tensors make a file: by a part of a name that only it has. The first that fits counts."""
 EXPERTS = ("high", "low")
 """Words in the names of files and folders that tell of two experts, with "noise" behind; or alone, of Wan 2.2's files."""
+RELEASE = re.compile(r"2[._]2|wan[-_ ]?22|a14b")
+MAKE = r"lora|lightning|lightx2v|model|expert|scaled|comfy|t2v|i2v|a?14b|((fp|bf|int|q|v|r|rank|e|step|epoch)?\d+(steps?|m\d\w*)?)"
+BEHIND = rf"(?=$|[-_. ]+({MAKE})(?![a-z0-9]))"
+"""What may follow a word that stands alone: an end, or words of a file's make. So "high quality" and "low poly" tell of none."""
 
 
 def role_of(weights: Shards) -> Role:
@@ -79,7 +83,7 @@ def expert_of(file: Path) -> str | None:
     """high or low, if a file's name or its folder's says that it is such an expert."""
     for name in (file.stem.lower(), file.parent.name.lower()):
         for kind in EXPERTS:
-            alone = re.search(rf"(?<![a-z]){kind}(?![a-z])", name) and re.search(r"2[._]2|a14b", name)
-            if re.search(rf"(?<![a-z]){kind}[-_]?noise", name) or alone:
+            alone = RELEASE.search(name) and re.search(rf"(?<![a-z]){kind}{BEHIND}", name)
+            if alone or re.search(rf"(?<![a-z]){kind}[-_ ]?noise", name):
                 return kind
     return None

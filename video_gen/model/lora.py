@@ -19,6 +19,8 @@ from video_gen.errors import ConfigError, DataError
 from video_gen.model.lora_config import LoraConfig
 from video_gen.model.weights import EightBitLinear, keep_in
 
+LARGEST = torch.finfo(torch.float32).max / 2
+"""What no weight may be changed by more than."""
 NAMED = 5
 """How many names a message gives before it counts."""
 
@@ -45,6 +47,11 @@ class Change:
         return len(shape) > 1 and (up.shape[0], down.shape[1], up.shape[1]) == (
             shape[0], shape[1:].numel(), down.shape[0],
         )  # fmt: skip
+
+    def most(self) -> float:
+        """No number of the difference, nor on the way to it, is larger."""
+        largest = max(1.0, abs(self.scale)) * float(self.up.abs().max())
+        return largest if self.down is None else largest * float(self.down.abs().max()) * self.rank
 
     def whole(self, shape: torch.Size) -> Tensor:
         """The difference itself, in float32."""
@@ -188,7 +195,8 @@ def merge(model: nn.Module, changes: Mapping[str, Change], scale: float, source:
     """Add changes to a model's own weights: from then on they cost nothing. Beside layers in eight bits they stay as they are.
 
     Args: changes: by `own_names` of the model.
-    Raises: DataError if the shapes are another model's; ConfigError for what cannot be added to eight bits.
+    Raises: DataError if the shapes are another model's, or the sum would not be finite; ConfigError for what cannot be added to
+        eight bits.
     """
     state = {name.replace(".base.", "."): tensor for name, tensor in model.state_dict().items()}
     if wrong := [name for name, change in changes.items() if not change.fits(state[name].shape)]:
@@ -198,6 +206,12 @@ def merge(model: nn.Module, changes: Mapping[str, Change], scale: float, source:
         raise DataError(
             f"{source}: is of a model of other sizes: {wrong[0]} is {shape} in this model and {have} there{more}"
         )
+    for name, change in changes.items():  # before any is added, since half of them would be no model
+        if not max(1.0, abs(scale)) * change.most() <= LARGEST:
+            raise DataError(
+                f"{source}: with scale {scale:g} it changes {name} by more than a weight can be; give a smaller scale, or take "
+                "another LoRA"
+            )
     small = [name for name in changes if not state[name].is_floating_point() or state[name].element_size() < 2]
     if whole := [name for name in small if changes[name].down is None]:
         raise ConfigError(

@@ -16,10 +16,9 @@ from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.files import write_text
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.diffusion_config import DiffusionConfig
-from video_gen.model.families import EXPERTS, expert_of
 from video_gen.model.lent_text import lent_text
 from video_gen.model.lora import merge
-from video_gen.model.lora_files import file_and_scale, lora_file, places_of, read_lora, read_metadata
+from video_gen.model.lora_files import file_and_scale
 from video_gen.model.offload import Offload
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import TextMemory
@@ -32,6 +31,7 @@ from video_gen.model.weights import keep_in, with_blocks
 from video_gen.sampling.conditioned import TextConditioned
 from video_gen.sampling.config import ClipSettings, Family, PipelineConfig, SamplingConfig
 from video_gen.sampling.fit import Fit
+from video_gen.sampling.loras import read_for
 from video_gen.sampling.parts import SECOND, VAE, Transformer, parts_of
 from video_gen.sampling.rollout import RolloutState, begin
 from video_gen.sampling.solvers import generators_for
@@ -195,20 +195,15 @@ class VideoModel:
             path: a .safetensors file of any dialect that `model/lora_names.py` tells of, or a folder that holds one.
             scale: how much of it; 0 = nothing.
 
-        Of two experts it is for the one that it notes, or that its name or its folder's tells of (`high_noise`, `low_noise`), else
-        for both.
-        Raises: DataError if it cannot be read, or a key of it belongs nowhere in this model; ConfigError if it holds a whole
-            difference of a weight that is kept in eight bits.
+        Of two experts it is for those that `read_for` tells.
+        Raises: DataError if it cannot be read, a key of it belongs nowhere in this model, or the sum would not be finite;
+            ConfigError if it holds a whole difference of a weight that is kept in eight bits.
         """
-        device, learning = self.device, [self.transformer]
-        if isinstance(self.transformer, Experts):
-            kind = read_metadata(lora_file(path)).get("expert") or expert_of(Path(path))
-            learning = [getattr(self.transformer, one) for one in EXPERTS if kind in (one, None)]
-        changes = [read_lora(path, places_of(part)).changes for part in learning]
+        device, learning = self.device, read_for(self.transformer, path)
         for offload in self.offloads:
             offload.close()
-        for part, change in zip(learning, changes):
-            merge(part, change, scale, path)
+        for network, changes in learning:
+            merge(network, changes, scale, path)
         self._place(self.fitted, device)
         self.loras = (*self.loras, (str(path), scale))
 
