@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from video_gen.errors import ConfigError, DataError
 from video_gen.model import lora
 from video_gen.model.lora import Change, LoraLinear
 from video_gen.model.lora_config import LoraConfig
-from video_gen.model.lora_files import FILE, file_and_scale, places_of, read_lora, write_lora
+from video_gen.model.lora_files import FILE, file_and_scale, is_lora, lora_file, places_of, read_lora, write_lora
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TransformerConfig
 from video_gen.model.weights import EightBitLinear, keep_in
@@ -198,16 +199,71 @@ def test_a_file_that_is_not_whole_or_has_numbers_that_are_none(tmp_path):
     content = (tmp_path / "a.safetensors").read_bytes()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
     for damaged, said in (
-        (content[:-9], "damaged"),
-        (b"", "is empty"),
+        (content[:-9], "is cut short"),
+        (b"", "is no whole safetensors file"),
         (pointer, "git-lfs pointer"),
-        (b"GGUF" + content, "damaged"),
+        (b"GGUF" + content, "is a GGUF file, which is not read here"),
+        (b"PK\x03\x04" + bytes(50), r"is a pickle, .*a\.safetensors .*a_converted\.safetensors"),
     ):
         (tmp_path / "a.safetensors").write_bytes(damaged)
         with pytest.raises(DataError, match=said):
             read_lora(tmp_path / "a.safetensors", places)
     whole[f"diffusion_model.{QKV}.lora_A.weight"][0, 0] = torch.nan
     assert "not finite" in refused(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "tensor", "said"),
+    [
+        ("alpha", torch.ones(2), "alpha is 2 numbers, and must be one"),
+        ("alpha", torch.ones(0), "alpha is 0 numbers"),
+        ("lora_A.weight", torch.ones(32), r"the matrix 'down' is of shape \(32,\), which is none"),
+        ("lora_A.weight", torch.tensor(1.0), r"the matrix 'down' is of shape \(\)"),
+        ("lora_A.weight", torch.ones(0, 32), r"the matrix 'down' is of shape \(0, 32\)"),
+        ("lora_B.weight", torch.tensor(1.0), r"the matrix 'up' is of shape \(\)"),
+    ],
+)
+def test_parts_that_are_none_are_named(part, tensor, said, tmp_path):
+    assert re.search(
+        f"of {QKV} {said}", refused(in_dialect("comfy", 1.5) | {f"diffusion_model.{QKV}.{part}": tensor}, tmp_path)
+    )
+
+
+def test_numbers_that_are_no_weights_are_named(tmp_path):
+    for dtype in (torch.int32, torch.complex64):
+        told = refused({name: x.to(dtype) for name, x in in_dialect("comfy", None).items()}, tmp_path)
+        assert f"is kept as {str(dtype)[6:]}, which is not read here" in told
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        ('{"lora_alpha": NaN}', "lora_alpha is nan, and no finite number"),
+        ('{"lora_alpha": Infinity}', "lora_alpha is inf"),
+        ('{"lora_alpha": "abc"}', "lora_alpha is 'abc'"),
+        ('{"lora_alpha": {}}', "lora_alpha is {}"),
+        ('{"lora_alpha": 4, "alpha_pattern": ["x"]}', "'list' object has no attribute"),
+        ('{"lora_alpha": 4, "alpha_pattern": {"(": 2}}', "unterminated subpattern"),
+        ('{"lora_alpha": 4, "alpha_pattern": {"q": "x"}}', "alpha_pattern of q is 'x'"),
+        ("[1]", "'list' object has no attribute"),
+    ],
+)
+def test_what_peft_noted_wrongly_is_named(note, said, tmp_path):
+    save_file(in_dialect("diffusers", None), tmp_path / "a.safetensors", {"lora_adapter_metadata": note})
+    with pytest.raises(DataError, match=r"a\.safetensors: what PEFT noted beside its tensors is damaged \(") as error:
+        read_lora(tmp_path / "a.safetensors", places_of(transformer()))
+    assert said in str(error.value)
+
+
+def test_a_folder_is_a_lora_whatever_its_one_file_is_called(tmp_path):
+    save_file(in_dialect("comfy", None), tmp_path / "style.safetensors")
+    assert is_lora(tmp_path) and lora_file(tmp_path) == tmp_path / "style.safetensors"
+    save_file({"embed_patch.weight": torch.ones(2)}, tmp_path / "other.safetensors")
+    assert not is_lora(tmp_path)
+    with pytest.raises(DataError, match=r"holds 2 .safetensors files; give the LoRA's own path"):
+        lora_file(tmp_path)
+    (tmp_path / "style.safetensors").unlink()
+    assert not is_lora(tmp_path)
 
 
 def test_eight_bits_are_read(tmp_path):

@@ -379,7 +379,7 @@ def test_single_files_that_are_something_else_are_one_line(saved, tmp_path):
     refused(folder, r"holds no VAE as .safetensors; put it beside the transformer, or into vae/")
     quantised = folder / "diffusion_models/wan.gguf"
     quantised.write_bytes(b"GGUF" + bytes(40))
-    refused(folder, "is a GGUF file, which is not read here; take the model's .safetensors")
+    refused(folder, "is a GGUF file, which is not read here; take the .safetensors")
     refused(quantised, "is a GGUF file")
     quantised.unlink()
     refused(folder / "nothing.safetensors", "no such file")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -16,7 +17,8 @@ from video_gen.files import write_tensors
 from video_gen.model.lora import Change, Changes, named, own_names
 from video_gen.model.lora_config import Dialect
 from video_gen.model.lora_names import Part, Places, parse
-from video_gen.model.pretrained import StoredWeights, check_finite, local_folder, read_weights
+from video_gen.model.pretrained import StoredWeights, check_finite, local_folder
+from video_gen.model.shards import check_file
 from video_gen.shipped import looks_like_hub_id
 
 FILE = "lora.safetensors"
@@ -58,10 +60,7 @@ def lora_file(path: str | Path) -> Path:
         )
     if not path.is_dir():
         return path
-    for name in FILES:
-        if (path / name).is_file():
-            return path / name
-    found = sorted(path.glob("*.safetensors"))
+    found = _in_folder(path)
     if len(found) != 1:
         raise DataError(f"{path}: holds {len(found)} .safetensors files; give the LoRA's own path")
     return found[0]
@@ -96,19 +95,34 @@ def file_and_scale(text: str) -> tuple[str, float]:
 
 
 def is_lora(path: Path) -> bool:
-    """Whether a path means a LoRA, and not a model."""
+    """Whether a path means a LoRA, and not a model. Raises: DataError if its file is damaged."""
     if path.is_dir():
         models = ("model.json", "model_index.json")
-        return not any((path / m).is_file() for m in models) and any((path / name).is_file() for name in FILES)
+        found = _in_folder(path) if not any((path / name).is_file() for name in models) else []
+        path = found[0] if len(found) == 1 else path
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    found = (parse(name, path) for name in StoredWeights(path).shapes)
-    return any(key is not None and key.part in ("down", "diff", "diff_b") for key in found)
+    keys = (parse(name, path) for name in _opened(path).shapes)
+    return any(key is not None and key.part in ("down", "diff", "diff_b") for key in keys)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """What may be the LoRA of a folder: the file that has one of the usual names, else all there are."""
+    usual = [folder / name for name in FILES if (folder / name).is_file()]
+    return usual[:1] or sorted(folder.glob("*.safetensors"))
+
+
+def _opened(file: Path) -> StoredWeights:
+    """Raises: DataError if there is none, or it is no whole safetensors file: what it is, and what to do."""
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; give a LoRA's .safetensors, or the folder that holds it")
+    check_file(file)
+    return StoredWeights(file)
 
 
 def read_metadata(file: Path) -> dict[str, str]:
     """What a LoRA's file says of itself. Raises: DataError if it is damaged."""
-    StoredWeights(file)
+    _opened(file)
     with safe_open(file, "pt") as stored:
         return dict(stored.metadata() or {})
 
@@ -119,9 +133,7 @@ def read_lora(path: str | Path, places: Places) -> Lora:
     Raises: DataError if it is missing, damaged, or of another kind, or if a key of it belongs nowhere, which lists the first.
     """
     file = lora_file(path)
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; give a LoRA's .safetensors, or the folder that holds it")
-    tensors = read_weights(file)
+    tensors = dict(_opened(file).items())
     metadata = read_metadata(file)
     tensors = {
         name: x.float() if x.element_size() == 1 else x for name, x in tensors.items()
@@ -137,6 +149,9 @@ def read_lora(path: str | Path, places: Places) -> Lora:
             strangers.append(name)
         elif (place, key.part) in found:
             raise DataError(f"{file}: {name}: the same place is there twice, in two dialects; take one of them out")
+        elif tensor.is_complex() or (key.part != "alpha" and not tensor.is_floating_point()):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise DataError(f"{file}: {name} is kept as {kind}, which is not read here; save it as bf16, fp16 or fp32")
         else:
             found[place, key.part], said[place] = tensor, key.place
     if strangers or not found:
@@ -167,8 +182,8 @@ def _changes(
         if "down" in parts or "up" in parts:
             if "down" not in parts or "up" not in parts:
                 raise DataError(f"{file}: of {place} one of the two matrices is missing; copy the file again")
-            rank = parts["down"].shape[0]
-            scale = float(parts["alpha"]) / rank if "alpha" in parts else scale_of(place, rank)
+            rank = _rank(parts["down"], parts["up"], f"{file}: of {place}")
+            scale = _alpha(parts["alpha"], file, place) / rank if "alpha" in parts else scale_of(place, rank)
             changes[f"{place}.weight"] = Change(parts["up"], parts["down"], scale)
         elif "alpha" in parts and len(parts) == 1:
             raise DataError(f"{file}: of {place} there is an alpha alone; copy the file again")
@@ -184,6 +199,22 @@ def _changes(
     return changes
 
 
+def _rank(down: Tensor, up: Tensor, what: str) -> int:
+    """Raises: DataError if two matrices are none, or have no rank."""
+    for name, matrix in (("down", down), ("up", up)):
+        if matrix.ndim < 2 or not matrix.numel():
+            raise DataError(
+                f"{what} the matrix '{name}' is of shape {tuple(matrix.shape)}, which is none; copy the file again"
+            )
+    return len(down)
+
+
+def _alpha(alpha: Tensor, file: Path, place: str) -> float:
+    if alpha.numel() != 1:
+        raise DataError(f"{file}: of {place} alpha is {alpha.numel()} numbers, and must be one; copy the file again")
+    return float(alpha)
+
+
 def _scales(file: Path, metadata: Mapping[str, str]) -> Callable[[str, int], float]:
     """From a place, as the file names it, and its rank to the scale, where there is no alpha for it: PEFT notes that elsewhere.
 
@@ -197,15 +228,28 @@ def _scales(file: Path, metadata: Mapping[str, str]) -> Callable[[str, int], flo
             values = json.loads(beside.read_text(encoding="utf-8"))
         else:
             return lambda place, rank: 1.0
-        usual, patterns, root = values.get("lora_alpha"), values.get("alpha_pattern") or {}, values.get("use_rslora")
-    except (ValueError, AttributeError, OSError) as error:
+        usual, root = _noted(values.get("lora_alpha"), "lora_alpha"), values.get("use_rslora")
+        patterns = {
+            re.compile(rf"(.*\.)?({key})"): _noted(alpha, f"alpha_pattern of {key}")
+            for key, alpha in (values.get("alpha_pattern") or {}).items()
+        }
+    except (ValueError, AttributeError, OSError, re.error) as error:
         raise DataError(f"{file}: what PEFT noted beside its tensors is damaged ({error}); copy it again") from None
 
     def scale(place: str, rank: int) -> float:
-        alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", place)), usual)
-        return 1.0 if alpha is None else float(alpha) / (math.sqrt(rank) if root else rank)
+        alpha = next((alpha for pattern, alpha in patterns.items() if pattern.fullmatch(place)), usual)
+        return 1.0 if alpha is None else alpha / (math.sqrt(rank) if root else rank)
 
     return scale
+
+
+def _noted(alpha: Any, name: str) -> float | None:
+    """Raises: ValueError if it is no number, or not finite."""
+    if alpha is None:
+        return None
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ValueError(f"{name} is {alpha!r}, and no finite number")
+    return float(alpha)
 
 
 # -------------------- writing

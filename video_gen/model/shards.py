@@ -152,9 +152,7 @@ def check_file(file: Path) -> None:
     except OSError as error:
         raise DataError(f"{file}: {(error.strerror or str(error)).lower()}; download it again") from None
     if start[:4] == b"GGUF" or file.suffix.lower() == ".gguf":
-        raise DataError(
-            f"{file}: is a GGUF file, which is not read here; take the model's .safetensors (bf16, fp16 or fp8)"
-        )
+        raise DataError(f"{file}: is a GGUF file, which is not read here; take the .safetensors (bf16, fp16 or fp8)")
     if start == b"version ":
         raise DataError(f"{file}: is a git-lfs pointer and not the weights; fetch them with `git lfs pull`")
     try:
@@ -175,9 +173,12 @@ def pickle_told(file: Path) -> str:
         "d = d.get('generator_ema', d.get('generator', d.get('state_dict', d))); "
         "s.save_file({k: v.contiguous() for k, v in d.items()}, sys.argv[2])"
     )
+    converted = (
+        file.with_suffix(".safetensors") if file.suffix != ".safetensors" else file.with_stem(f"{file.stem}_converted")
+    )
     return (
         f"{file}: is a pickle, which can run any code and is not opened here; convert it once, if you trust it: "
-        f'python -c "{convert}" {file} {file.with_suffix(".safetensors")}'
+        f'python -c "{convert}" {file} {converted}'
     )
 
 
