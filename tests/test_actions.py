@@ -2,10 +2,12 @@
 
 import json
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from odd_files import encode, number, numbered
 
 from video_gen.data import latents as latents_module
 from video_gen.data.action_files import beside, write_vocabulary
@@ -53,15 +55,15 @@ def test_what_is_written_is_read_exactly(tmp_path):
     clips = Clips(ClipConfig(folder=folder, **CONFIG, stride=4))
     own = [i for i in range(len(clips)) if clips.name(i) == "0.mp4"]
     assert len(own) == 3
-    for number, index in enumerate(own):
-        np.testing.assert_array_equal(np.array(clips.actions[index])[:-1], rows[4 * number : 4 * number + 4])
+    for place, index in enumerate(own):
+        np.testing.assert_array_equal(np.array(clips.actions[index])[:-1], rows[4 * place : 4 * place + 4])
         assert not np.array(clips.actions[index])[-1].any()
     assert 5.625 in {row[2] for row in clips.actions[own[0]]}
 
 
 def test_windows_at_half_the_rate_or_keys_add_deltas_and_average_levels():
     rows = rows_of(13)
-    found = window(rows, WORDS, start=0.25, frames=3, fps=4)
+    found = window(rows, WORDS, start=0.25, frames=3, fps=4, shown_from=np.arange(13) / 8)
     for index, first in enumerate((2, 4)):
         both = rows[first : first + 2]
         np.testing.assert_array_equal(found[index], [*both[:, :2].max(0), both[:, 2].sum(), both[:, 3].mean()])
@@ -72,14 +74,48 @@ def test_windows_at_half_the_rate_or_keys_add_deltas_and_average_levels():
         at_rate(WORDS, 16)
 
 
-def test_indices_go_by_the_videos_own_rate():
-    """29.97 is not 30: after half a minute a frame lies between the two."""
-    rows = np.zeros((2000, 4))
-    rows[:, 2] = np.arange(2000) % 20
-    rate = 30000 / 1001
-    words = WORDS.replace(fps=30)
-    found = window(rows, words, start=1500 / rate, frames=5, fps=rate, rate=rate)
-    assert found[:-1, 2].tolist() == [rows[1500 + i, 2] for i in range(4)]
+@pytest.mark.parametrize("name, stamps", [("a.mp4", None), ("a.mkv", None), ("a.mp4", [0.0, 0.3, -0.3, 0.2])])
+def test_actions_are_those_of_the_frames_that_are_shown(tmp_path, name, stamps):
+    """Whatever the container rounds, and however a camera's clock trembles."""
+    frames, late = 120, np.tile(stamps or [0.0], 120)[:120]
+    encode(
+        tmp_path / name,
+        list(numbered(frames)),
+        rate=24_000,
+        stamps=[round((i + x) * 1000) + 400 for i, x in enumerate(late)],
+        options={"bf": "0"},
+    )
+    lines = [json.dumps({"axes": {"n": i % 64}}) for i in range(frames)]
+    beside(tmp_path / name).write_text("\n".join(lines))
+    write_vocabulary(tmp_path, Vocabulary(axes=(Axis(name="n", low=0, high=99),), fps=24))
+    clips = Clips(ClipConfig(folder=tmp_path, num_frames=93, fps=24, height=48, width=64, stride=9))
+    for index in range(len(clips)):
+        shown = [number(frame) for frame in clips[index].video]
+        true = [np.mean([(a + i) % 64 for i in range(max(1, (b - a) % 64))]) for a, b in pairwise(shown)]
+        assert [row[0] for row in clips.actions[index]][:-1] == true and len(shown) == 93
+    assert len(clips) == 3
+
+
+def test_a_variable_rate_with_actions_is_refused(tmp_path):
+    stamps = [i * 1000 for i in range(10)] + [10_000 + i * 3000 for i in range(10)]
+    encode(tmp_path / "a.mp4", list(numbered(20)), rate=24_000, stamps=stamps)
+    beside(tmp_path / "a.mp4").write_text("{}\n" * 20)
+    write_vocabulary(tmp_path, Vocabulary(keys=("a",), fps=12))
+    config = ClipConfig(folder=tmp_path, num_frames=5, fps=12, height=48, width=64)
+    said = "variable frame rate: its frames are 42 to 125 ms apart"
+    with pytest.raises(DataError, match=said):
+        Clips(config)
+    assert said in check(config, workers=1).problems["bad actions"][0][1]
+
+
+def test_actions_of_animated_pictures_are_read(tmp_path):
+    write_video(tmp_path / "a.gif", numbered(12)[:, :16, :16], 10)
+    write_vocabulary(tmp_path, Vocabulary(keys=("a",), fps=10))
+    config = ClipConfig(folder=tmp_path, num_frames=9, fps=10, height=16, width=16)
+    with pytest.raises(DataError, match=r"a\.gif: has no a\.actions\.jsonl beside it"):
+        Clips(config)
+    beside(tmp_path / "a.gif").write_text('{"keys": ["a"]}\n' * 12)
+    assert Clips(config).actions == [((1.0,),) * 8 + ((0.0,),)]
 
 
 def test_scaled_to_one():

@@ -18,6 +18,8 @@ from video_gen.vocabulary import Vocabulary, read_action
 
 SAME_RATE = 0.01
 """Share by which the rate of a video may differ from that of its actions: what containers round."""
+HALF = 0.5
+"""Frames by which one may come earlier or later than at an even rate: what containers and clocks round."""
 
 
 def read_actions(path: Path | Packed, vocabulary: Vocabulary, said_in: str = FILE) -> np.ndarray:
@@ -39,11 +41,19 @@ def read_actions(path: Path | Packed, vocabulary: Vocabulary, said_in: str = FIL
 
 
 def actions_of(
-    path: Path | Packed, video: str, vocabulary: Vocabulary, num_frames: int, fps: float, said_in: str = FILE
+    path: Path | Packed,
+    video: str,
+    vocabulary: Vocabulary,
+    num_frames: int,
+    fps: float,
+    times: Sequence[float] | np.ndarray = (),
+    said_in: str = FILE,
 ) -> np.ndarray:
     """The actions of a video of so many frames.
 
-    Args: path: of the actions; `video`: what their video is called; `said_in`: where the vocabulary stands, for messages.
+    Args:
+        path: of the actions; `video`: what their video is called; `said_in`: where the vocabulary stands, for messages.
+        times: of the frames, in seconds, from which it is seen whether they come at an even rate; empty = they do.
     Raises: DataError if there are none, or they do not fit it.
     """
     if isinstance(path, Path) and not path.is_file():
@@ -56,6 +66,7 @@ def actions_of(
             f"{path}: has {len(rows)} lines, and {PurePath(video).name} has {num_frames} frames; write a line for each frame, the "
             "last one counts for nothing"
         )
+    _check_even(np.asarray(times, dtype=np.float64), video)
     if abs(fps / vocabulary.fps - 1) > SAME_RATE:
         raise DataError(
             f"{video}: has {fps:g} frames a second, and {said_in} says fps {vocabulary.fps:g}; set fps to what the videos have"
@@ -63,18 +74,30 @@ def actions_of(
     return rows
 
 
+def _check_even(times: np.ndarray, video: str) -> None:
+    """Raises: DataError if a frame comes half a frame or more from where it would at an even rate."""
+    if len(times) < 3:
+        return
+    late = (times - times[0]) * (len(times) - 1) / (times[-1] - times[0]) - np.arange(len(times))
+    if np.ptp(late) >= 2 * HALF:  # the first may be early, too
+        apart = np.diff(times) * 1000
+        raise DataError(
+            f"{video}: variable frame rate: its frames are {apart.min():.0f} to {apart.max():.0f} ms apart, and actions are a line "
+            "a frame at one rate; encode it at a constant rate, and write a line for each frame of that"
+        )
+
+
 def window(
-    rows: np.ndarray, vocabulary: Vocabulary, start: float, frames: int, fps: float, rate: float | None = None
+    rows: np.ndarray, vocabulary: Vocabulary, start: float, frames: int, fps: float, shown_from: np.ndarray
 ) -> np.ndarray:
     """The actions of a clip of `frames` at `fps` that starts `start` seconds into a video.
 
     Between two frames of the clip several of the video can lie: keys are or-ed, deltas summed and levels averaged.
-    Args: rows: (n, a) of the video; `rate`: its own frames a second, since 29.97 is not 30; None = the vocabulary's.
+    Args: rows: (n, a) of the video; `shown_from`: (n,) seconds from which each of its frames is shown, by its time stamp.
     Returns: (frames, a), the last row zeros.
     """
-    at = (
-        np.floor((start + np.arange(frames) / fps) * (rate or vocabulary.fps) + 1e-3).astype(int).clip(0, len(rows) - 1)
-    )
+    times = start + np.arange(frames) / fps
+    at = (np.searchsorted(shown_from, times, "right") - 1).clip(0, len(rows) - 1)
     found = np.zeros((frames, vocabulary.size))
     for index, (first, end) in enumerate(zip(at, at[1:])):
         found[index] = merge(rows[first : max(end, first + 1)], vocabulary)

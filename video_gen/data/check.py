@@ -296,10 +296,10 @@ def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> 
     moved = max((float(np.abs(a.astype(float) - b).mean()) for a, b in pairwise(pictures)), default=0.0)
     bucket = best_bucket(info, config)
     rows, bad = None, None
-    if source.actions is not None and vocabulary is not None:
+    if source.actions is not None and vocabulary is not None and info.kind == "video":
         try:
             told = within(config.folder, FILE)
-            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, told)
+            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, times, told)
         except DataError as error:
             bad = str(error)
     return FileReport(

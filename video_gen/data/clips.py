@@ -18,11 +18,12 @@ from torch import Tensor
 from video_gen.data.action_files import FILE
 from video_gen.data.actions import actions_of, at_rate, window
 from video_gen.data.config import Bucket, ClipConfig, bucket_name
+from video_gen.data.container import slack_of
 from video_gen.data.folder import Source, content_hash, held_out, look, quarantined, refuse_faults
 from video_gen.data.metadata import Changes
 from video_gen.data.packed import File, within
-from video_gen.data.video_file import iterate_frames, probe
-from video_gen.data.video_info import frames_at
+from video_gen.data.video_file import iterate_frames, probe, shown_from
+from video_gen.data.video_info import VideoInfo, frames_at
 from video_gen.data.views import MIDDLE, View, fit, views_of
 from video_gen.data.windows import best_bucket, windows
 from video_gen.errors import ConfigError, DataError, ShapeError
@@ -179,15 +180,11 @@ class Clips:
                 f"{source.name}: shorter than one clip ({have} of {frames} frames at {config.fps:g} fps)"
             )
             return
-        rows = None
-        if source.actions is not None and self._vocabulary is not None:
-            told = within(config.folder, FILE)
-            rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, info.fps, told)
+        known = self._actions_of(source, info)
         for start in windows(info, config, bucket):
             name = f"{digest}-{start:.4f}-{config.fps:g}-{bucket_name(bucket)}"
             caption, changes = said_in(source.caption or "", source.changes, start, bucket[0], config.fps)
-            rate = info.num_frames / info.duration if info.duration else None
-            done = self._window(rows, start, bucket[0], rate)
+            done = self._window(known, start, bucket[0])
             for view in views_of(name, info, bucket, config) if part == "train" else [MIDDLE]:
                 self._windows.append((source, start, view))
                 self.captions.append(caption)
@@ -198,13 +195,26 @@ class Clips:
                 self.parts.append(part)
                 self.buckets.append(bucket)
 
-    def _window(self, rows: np.ndarray | None, start: float, frames: int, rate: float | None) -> Rows:
-        """The actions of a clip; of a still picture nothing is done."""
+    def _actions_of(self, source: Source, info: VideoInfo) -> tuple[np.ndarray, np.ndarray] | None:
+        """The actions of a video, and from when on each of its frames is shown; of a still picture nothing is done."""
+        if source.actions is None or self._vocabulary is None or info.kind == "image":
+            return None
+        if source.info is None:
+            times = shown_from(source.path)
+        else:  # what is prepared has frames at an even rate
+            times = np.arange(info.num_frames) * info.duration / info.num_frames - slack_of(info.tick)
+        told, fps = within(self.config.folder, FILE), info.fps
+        rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, fps, times, told)
+        return rows, times
+
+    def _window(self, known: tuple[np.ndarray, np.ndarray] | None, start: float, frames: int) -> Rows:
+        """The actions of a clip."""
         if self._vocabulary is None:
             return ()
-        if rows is None:
+        if known is None:
             return ((0.0,) * self._vocabulary.size,) * frames
-        found = window(rows, self._vocabulary, start, frames, self.config.fps, rate)
+        rows, times = known
+        found = window(rows, self._vocabulary, start, frames, self.config.fps, times)
         return tuple(tuple(row) for row in found.tolist())
 
 

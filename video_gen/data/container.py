@@ -77,9 +77,9 @@ def slack_of(tick: float) -> float:
 
 
 class Timeline(NamedTuple):
-    """What the packets say without decoding: the shown frames, and where the last one ends (seconds from the first)."""
+    """What the packets say without decoding: where each shown frame starts and the last one ends (seconds from the first)."""
 
-    count: int
+    starts: list[float]
     duration: float
 
 
@@ -155,7 +155,8 @@ def timeline(video: Opened) -> Timeline:
     _check_order(video, decoding)
     last = int(np.argmax(stamps))
     step = steps[last] * video.tick or video.step
-    return Timeline(len(stamps), (stamps[last] - video.origin) * video.tick + step)
+    starts = [(stamp - video.origin) * video.tick for stamp in sorted(stamps)]
+    return Timeline(starts, starts[-1] + step)
 
 
 def decoded(video: Opened, packets: Iterator[Any] | None = None) -> Iterator[Shown]:
@@ -308,5 +309,5 @@ def _check_order(video: Opened, decoding: list[int | None]) -> None:
 
 def _counted(path: Path | Loaded) -> Timeline:
     with opened(path) as video:
-        count = sum(1 for _ in decoded(video))
-        return Timeline(count, count * video.step)
+        starts = [shown.start for shown in decoded(video)]
+        return Timeline(starts, len(starts) * video.step)

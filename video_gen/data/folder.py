@@ -47,7 +47,7 @@ class Source:
     led: bool = False
     """Whether training always shows the last frame."""
     actions: Path | Packed | None = None
-    """The file of what is done in it."""
+    """The file of what is done in it, which a video must have; of a still picture nothing is done."""
     info: VideoInfo | None = None
     """What is in it, if a manifest says so; None = nobody looked yet."""
     digest: str | None = None
@@ -111,7 +111,7 @@ def look(folder: str | Path) -> Folder:
         try:
             caption = caption if caption is not None else _beside(path)
             changes, led = found.changes.get(named[path], ()), named[path] in found.led
-            done = None if vocabulary is None or path.suffix.lower() in IMAGE_SUFFIXES else actions.beside(path)
+            done = None if vocabulary is None else actions.beside(path)
             sources.append(Source(path, named[path], caption, changes, led, done))
         except DataError as error:
             faults.append(str(error))

@@ -108,7 +108,8 @@ def _probe_video(path: Path | Loaded) -> VideoInfo:
         first = next(decoded(video, remembered(video.packets, seen)), None)
         if first is None:
             raise DataError(f"{path}: holds no frame that can be decoded; remove it or encode it again")
-        count, duration = timeline(replace(video, packets=chain(seen, video.packets)))
+        starts, duration = timeline(replace(video, packets=chain(seen, video.packets)))
+        count = len(starts)
         stream, orientation = video.stream, orientation_of(first.frame, path)
         rate, declared = count / duration, float(stream.average_rate or 0)
         size = _sizes(video)[1]
@@ -180,6 +181,20 @@ def iterate_frames(path: str | File, times: Sequence[float]) -> Iterator[np.ndar
         return
     with opened(path) as video:
         yield from _shown_at(_timed(video, times[0]), times, video.slack, path)
+
+
+def shown_from(path: str | File) -> np.ndarray:
+    """(f,) seconds from which on `iterate_frames` shows each frame: its start, less what the container may have rounded.
+
+    Raises: DataError as `probe`.
+    """
+    path = _readable(path)
+    if _is_image(path):
+        with opened_image(path) as image:
+            slack = tick_of(image) / 2 + 1e-6
+        return np.array([shown.start for shown in shown_images(path)]) - slack
+    with opened(path) as video:
+        return np.array(timeline(video).starts) - video.slack
 
 
 def all_frames(path: str | File) -> Iterator[tuple[float, np.ndarray]]:
