@@ -11,6 +11,7 @@ from playable import playable
 from video_gen.cli import main
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
+from video_gen.data.folder import write_quarantine
 from video_gen.data.video_writer import write_video
 from video_gen.errors import ConfigError, DataError, ShapeError
 from video_gen.evaluate_footage import evaluate_footage
@@ -219,6 +220,8 @@ def test_two_folders_of_any_program(tmp_path, monkeypatch):
     other.mkdir()
     for i, clip in enumerate(noisy(shots(8, seed=1, size=32), 60)):
         write_video(other / f"{i}.mp4", clip, 24)
+    (other / "!.mp4").write_bytes(b"nonsense")
+    write_quarantine(other, {"!.mp4": "unreadable"})
     found = evaluate_footage(tmp_path / "out", real=real, made=other)
     rows = {(row["distance"], row["set"]): row for row in found["distances"]}
     assert rows["frechet", "made"]["value"] > rows["frechet", "true"]["value"]
@@ -235,9 +238,24 @@ def test_what_does_not_fit_is_one_line_before_the_work(model, tmp_path):
         evaluate_footage(out)
     with pytest.raises(ConfigError, match="both --real and --made"):
         evaluate_footage(out, real=tmp_path)
-    for options in (dict(given=3), dict(vbench=tmp_path / "v"), dict(prompts=tmp_path / "p")):
+    for options in (
+        dict(given=3),
+        dict(samples=2),
+        dict(vbench=tmp_path / "v"),
+        dict(prompts=tmp_path / "p"),
+        dict(repeats=1),
+    ):
+        with pytest.raises(ConfigError, match=r"which is for .*; add that to --what"):
+            evaluate_footage(out, real=tmp_path, made=tmp_path, **options)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=r"which is for .*; add that to --what"):
             evaluate_footage(out, model, what=("vae",), **options)  # type: ignore[arg-type]
+    for options in (dict(seed=0), dict(num_steps=4), dict(guidance_scale=2.0), dict(block_frames=2)):
+        for source in (dict(real=tmp_path, made=tmp_path), dict(vae=model / "vae"), dict(model=model, what=("vae",))):
+            with pytest.raises(ConfigError, match=r"and no video is made; leave it out"):
+                evaluate_footage(out, **source, **options)  # type: ignore[arg-type]
+    for options in (dict(what=("vae",)), dict(folder=tmp_path), dict(validation_fraction=0.5), dict(held_out=("a",))):
+        with pytest.raises(ConfigError, match=r"with --real and --made all their clips are measured: leave it out"):
+            evaluate_footage(out, real=tmp_path, made=tmp_path, **options)
     with pytest.raises(ConfigError, match="two have the same name"):
         evaluate_footage(out, model, features=("drawn", "drawn"))
     with pytest.raises(ShapeError, match=r"given is 4: .* 1 \+ a multiple of 2; nearest are 3 and 5"):

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from video_gen.data.clips import Clips
 from video_gen.data.config import ClipConfig
-from video_gen.data.folder import scan
+from video_gen.data.folder import quarantined, scan
 from video_gen.data.video_file import probe
 from video_gen.errors import ConfigError, DataError
 from video_gen.evaluate import clips_of_vae, describe, vae_folder
@@ -26,6 +26,7 @@ from video_gen.training.parallel import pick_device
 
 WITHOUT_WEIGHTS = ("drawn",)
 """Features unless others are asked for: with too few clips for them their distance is left out, and no error."""
+SAMPLES, SEED = 2, 10_000
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -38,15 +39,15 @@ def evaluate_footage(
     what: Sequence[What] = (),
     num_clips: int = 128,
     given: int | None = None,
-    samples: int = 2,
+    samples: int | None = None,
     features: Sequence[str] = WITHOUT_WEIGHTS,
     distances: Sequence[Kind] = KINDS,
     lpips: Path | None = None,
     consistency: Sequence[str] = (),
     prompts: Path | None = None,
-    repeats: int = 1,
+    repeats: int | None = None,
     vbench: Path | None = None,
-    seed: int = 10_000,
+    seed: int | None = None,
     device: Device = "auto",
     **settings: Any,
 ) -> dict[str, Any]:
@@ -56,10 +57,12 @@ def evaluate_footage(
         output: folder for `footage.json`, `footage.html` and some of the videos.
         what: of a model; () = all of it.
         given: pixel frames that a continuation goes on from; None = about half of the clip.
-        samples: continuations of each clip, with other seeds; of two or more the mean is measured, too.
+        samples: continuations of each clip, with other seeds, None = 2; of two or more the mean is measured, too.
         features: see `features.open_features`. `lpips`: weights. `consistency`: see `footage.open_looks`.
-        prompts: a file of captions, a line each, for generation; None = those of half of the clips. `repeats`: videos of each.
+        prompts: a file of captions, a line each, for generation; None = those of half of the clips. `repeats`: videos of each,
+            None = 1.
         vbench: folder for what is generated, as VBench reads it.
+        seed: of the noise, None = 10,000.
         settings: fields of ClipConfig, `block_frames`, and fields of SamplingConfig.
     Returns: `parts`: figures by part, set and name, each with the ends of its 95% interval; `distances`, rows; `protocol`; `notes`.
     Raises: ConfigError for what does not fit together; ShapeError if `given` or the clip's frames do not fit the VAE; DataError if
@@ -68,9 +71,12 @@ def evaluate_footage(
     check_folder(output)
     if (real is None) != (made is None) or sum(x is not None for x in (model, vae, real)) != 1:
         raise ConfigError("footage: give one of --model, --vae, or both --real and --made")
-    parts = _parts(what, model, {"given": given, "prompts": prompts, "vbench": vbench})
-    on = pick_device(device)
     said = {name: settings.pop(name) for name in ClipConfig.model_fields if name in settings}
+    options = {"given": given, "samples": samples, "prompts": prompts, "repeats": repeats, "vbench": vbench}
+    if real is not None:
+        _check_two({"what": what or None} | {name: said.get(name) for name in OF_ONE})
+    parts = _parts(what, model, options, {"seed": seed} | settings)
+    on = pick_device(device)
     pipeline = VideoPipeline.from_pretrained(model, on) if model else None
     if real is not None and made is not None:
         network = None
@@ -86,11 +92,11 @@ def evaluate_footage(
     eye = LPIPS.from_file(lpips) if lpips else LPIPS.drawn()
     measures = Measures(eye.to(on), data.fps, on, tuple(opened), open_looks(consistency, on))
     _check_counts(measures, distances, chosen, strict=tuple(features) != WITHOUT_WEIGHTS)
-    run = Run(measures, chosen, data, pipeline, network, parts, seed, settings)
+    run = Run(measures, chosen, data, pipeline, network, parts, SEED if seed is None else seed, settings)
     if others is not None:
         run.measure_folder(others)
     else:
-        run.measure_model(given, samples, prompts, repeats, vbench)
+        run.measure_model(given, samples or SAMPLES, prompts, repeats or 1, vbench)
     found = run.found(distances)
     found["protocol"] = {"clips": describe(data), **found["protocol"]}
     output.mkdir(parents=True, exist_ok=True)
@@ -102,12 +108,25 @@ def evaluate_footage(
 # -------------------- what is measured
 
 
-NEEDED: dict[str, What] = {"given": "continuation", "prompts": "generation", "vbench": "generation"}
+NEEDED: dict[str, What] = {
+    "given": "continuation",
+    "samples": "continuation",
+    "prompts": "generation",
+    "repeats": "generation",
+    "vbench": "generation",
+}
 """The part that an option is for."""
+OF_ONE = ("folder", "validation_fraction", "split_seed", "held_out")
+"""Of clips, those that say where they lie and which are measured, which --real and --made do."""
 
 
-def _parts(what: Sequence[What], model: Path | None, options: dict[str, Any]) -> Sequence[What]:
-    """Raises: ConfigError if a part needs a model, and there is none, or an option is said of a part that is not measured."""
+def _parts(
+    what: Sequence[What], model: Path | None, options: dict[str, Any], sampling: dict[str, Any]
+) -> Sequence[What]:
+    """Raises: ConfigError if a part needs a model, and there is none, or an option is said of what is not measured.
+
+    Args: options: by name, as in `NEEDED`; `sampling`: how a model makes videos, which no other part asks.
+    """
     parts = what or (get_args(What) if model else ("vae",))
     for part in parts:
         if model is None and part != "vae":
@@ -115,7 +134,17 @@ def _parts(what: Sequence[What], model: Path | None, options: dict[str, Any]) ->
     for name, value in options.items():
         if value is not None and NEEDED[name] not in parts:
             raise ConfigError(f"{name} is {value}, which is for {NEEDED[name]}; add that to --what, and give --model")
+    for name, value in sampling.items():
+        if value is not None and set(parts) <= {"vae"}:
+            raise ConfigError(f"{name} is {value}, and no video is made; leave it out, or measure what a --model makes")
     return parts
+
+
+def _check_two(options: dict[str, Any]) -> None:
+    """Raises: ConfigError for what has no use beside two folders."""
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name} is {value}; with --real and --made all their clips are measured: leave it out")
 
 
 def _data_of(pipeline: VideoPipeline | None, path: Path, said: dict[str, Any]) -> ClipConfig:
@@ -145,7 +174,11 @@ def _held_out(data: ClipConfig) -> Clips:
 
 def _two_folders(real: Path, made: Path, count: int, said: dict[str, Any]) -> tuple[ClipConfig, Chosen, Chosen]:
     """Clips of both folders; what is not said is as the first of the made ones is."""
-    first = probe(scan(made)[0].path)
+    bad = quarantined(made)
+    left = [source for source in scan(made) if source.name not in bad]
+    if not left:
+        raise DataError(f"{made}: every file is in quarantine; take some out of it, or give another --made")
+    first = left[0].info or probe(left[0].path)
     size = {"num_frames": first.num_frames, "height": first.height // 2 * 2, "width": first.width // 2 * 2}
     known = size | ({"fps": round(first.fps, 3)} if first.fps else {})
     config = ClipConfig(folder=real, validation_fraction=0).replace(**(known | said | {"folder": real}))

@@ -185,8 +185,8 @@ class EvaluateFootage(Config):
     """How many clips, evenly spread; distances compare two halves of them, which share no file."""
     given: int | None = Field(default=None, ge=1, le=LONGEST)
     """Frames that a continuation goes on from: 1 + a multiple of the VAE's temporal stride. Default: about half of the clip."""
-    samples: int = Field(default=2, ge=1, le=1_000)
-    """Continuations of each clip; of two or more their mean is measured, too."""
+    samples: int | None = Field(default=None, ge=1, le=1_000)
+    """Continuations of each clip, default 2; of two or more their mean is measured, too."""
     features: Annotated[tuple[str, ...], Said(name="features")] = Field(default=("drawn",), min_length=1)
     """Networks for the distances: `drawn` needs no weights and is not FVD; `vae`: latents; a TorchScript file of I3D, whose
     code is run when it is loaded, so take it from whom you trust; a folder or Hub id of VideoMAE or V-JEPA 2."""
@@ -199,12 +199,12 @@ class EvaluateFootage(Config):
     """Folders or Hub ids of DINO or CLIP, by which it is told whether a video stays what it is."""
     prompts: Path | None = None
     """A text file for generation, a caption a line. Default: the captions of half of the clips."""
-    repeats: int = Field(default=1, ge=1, le=1_000)
-    """Videos generated of each caption; VBench wants 5."""
+    repeats: int | None = Field(default=None, ge=1, le=1_000)
+    """Videos generated of each caption, default 1; VBench wants 5."""
     vbench: Path | None = None
     """A folder for what is generated, named as VBench reads it."""
-    seed: int = Field(default=10_000, ge=0, lt=2**62)
-    """Of the noise."""
+    seed: int | None = Field(default=None, ge=0, lt=2**62)
+    """Of the noise. Default: 10,000."""
     output: Path = Path("runs/footage")
     """Folder for footage.html, footage.json and videos."""
     where: Annotated[DeviceOptions, FLAT] = DeviceOptions()
