@@ -206,7 +206,7 @@ def test_colours_stay_what_they_are(tmp_path, matrix, full):
     info = probe(path)
     for box, short in (((0.1, 0.1, 0.0, 0.0), None), ((0.0, 0.0, 0.0, 0.0), 16)):
         piece = Piece("a.mkv", f"{short}", 0, 0, 3, 0.0, info.duration, box)
-        write_pieces(path, info, [piece], tmp_path, PrepareConfig(short_side=short), None)
+        write_pieces(path, info, [piece], tmp_path, PrepareConfig(short_side=short))
         (tmp_path / f"{piece.name}.mp4").rename(tmp_path / "made.mp4")
         shown = np.stack([frame for _, frame in all_frames(tmp_path / "made.mp4")]).astype(int)
         assert len(shown) == 3 and shown.shape[1] % 2 == 0 and abs(shown - (200, 60, 90)).max() <= 4
@@ -420,6 +420,96 @@ def test_actions_are_cut_with_their_video(tmp_path):
         clips = Clips(ClipConfig(folder=tmp_path / kind, num_frames=9, fps=FPS, height=48, width=48))
         assert [row[1] for row in clips.actions[-1][:8]] == [i / 8 for i in range(67, 75)]
     same_clips(*(clips_in(tmp_path / kind) for kind in ("files", "shards")))
+
+
+def with_actions(folder, *names, key="go"):
+    """A pile of short films with actions."""
+    folder.mkdir(exist_ok=True)
+    (folder / "actions.json").write_text(json.dumps({"keys": ["go", "stop"], "fps": FPS}))
+    for number, name in enumerate(names):
+        film(folder / f"{name}.mp4", scene(number, 24))
+        (folder / f"{name}.actions.jsonl").write_text((json.dumps({"keys": [key]}) + "\n") * 24)
+    return folder
+
+
+def done_in(folder):
+    """The keys of the first frame of each clip."""
+    clips = Clips(ClipConfig(folder=folder, num_frames=9, fps=FPS, height=48, width=48))
+    return {clips.name(i): clips.actions[i][0] for i in range(len(clips))}
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+def test_changed_actions_reach_what_is_prepared(tmp_path, monkeypatch, form):
+    own, output = with_actions(tmp_path / "own", "a", "b"), tmp_path / "set"
+    first = made(own, output, format=form)
+    if form == "files":
+        monkeypatch.setattr(writing, "_write_video", lambda *_: pytest.fail("written again"))
+    (own / "a.actions.jsonl").write_text('{"keys": ["stop"]}\n' * 24)
+    assert made(own, output, format=form).read == 0
+    a, b = (done_in(output)[Path(row.file_name).name if form == "shards" else row.file_name] for row in first.kept)
+    assert (a, b) == ((0.0, 1.0), (1.0, 0.0))
+    (own / "actions.json").write_text(json.dumps({"keys": ["stop", "go"], "fps": FPS}))
+    made(own, output, format=form)
+    assert sorted(done_in(output).values()) == [(0.0, 1.0), (1.0, 0.0)] and done_in(output) != {}
+    if form == "files":
+        places = [output / row.file_name.replace(".mp4", ".actions.jsonl") for row in first.kept]
+        said = [place.read_bytes() for place in places]
+        for place in places:
+            place.unlink()
+        made(own, output, format=form)
+        assert [place.read_bytes() for place in places] == said
+
+
+def test_videos_without_fitting_actions_are_refused_and_named(tmp_path, capsys):
+    own = with_actions(tmp_path / "own", "a", "b", "c", "d")
+    (own / "b.actions.jsonl").unlink()
+    (own / "c.actions.jsonl").write_text("{}\n" * 23 + "nonsense\n")
+    times = [0, *(20 + i * 2 for i in range(23))]
+    encode(own / "d.mp4", list(scene(3, 24)), rate=FPS * 2, stamps=times)
+    assert main(["data", "prepare", str(own), str(tmp_path / "set"), "--workers", "1"]) == 0
+    said = {row.source: row.refused for row in read_manifest(tmp_path / "set" / MANIFEST)}
+    assert said["a.mp4"] == ""
+    assert "has no b.actions.jsonl beside it" in said["b.mp4"] and "line 24" in said["c.mp4"]
+    assert all(said[f"{name}.mp4"].startswith("bad actions: ") for name in "bcd")
+    assert "variable frame rate" in said["d.mp4"] and said["d.mp4"] in capsys.readouterr().out
+    (own / "b.actions.jsonl").write_text("{}\n" * 24)
+    assert [row.source for row in made(own, tmp_path / "set").kept] == ["a.mp4", "b.mp4"]
+
+
+def test_actions_are_not_thinned_out(tmp_path):
+    own = with_actions(tmp_path / "own", "a")
+    with pytest.raises(DataError, match=r"fps is 6, and .* has actions at 24 a second"):
+        made(own, tmp_path / "set", fps=6)
+    assert len(made(own, tmp_path / "set").kept) == 1
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+def test_copies_that_are_kept_have_clips_of_their_own(tmp_path, form):
+    own = with_actions(tmp_path / "own", "a")
+    (own / "b.mp4").write_bytes((own / "a.mp4").read_bytes())
+    (own / "b.actions.jsonl").write_text('{"keys": ["stop"]}\n' * 24)
+    keep = KeepSettings(duplicates=True)
+    kept = made(own, tmp_path / "set", format=form, keep=keep).kept
+    assert [done_in(tmp_path / "set")[row.file_name] for row in kept] == [(1.0, 0.0), (0.0, 1.0)]
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (own / "a.mp4").rename(alone / "a.mp4")
+    assert [row.digest for row in made(alone, tmp_path / "one").kept] == [kept[0].digest]
+
+
+def test_where_it_is_led_goes_along(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    film(own / "a.mp4", scene(0))
+    film(own / "b.mp4", scene(1))
+    (own / "metadata.jsonl").write_text('{"file_name": "a.mp4", "text": "to the door", "led": true}\n')
+    made(own, tmp_path / "set")
+    assert set(zip(clips_in(tmp_path / "set").captions, clips_in(tmp_path / "set").led)) == {
+        ("to the door", True),
+        ("", False),
+    }
+    (tmp_path / "set" / MANIFEST).unlink()
+    assert set(clips_in(tmp_path / "set").led) == {True, False}
 
 
 # -------------------- check, and what goes wrong

@@ -35,10 +35,10 @@ def find_vocabulary(folder: Path | str) -> Vocabulary | None:
     return read_vocabulary(folder / FILE) if (folder / FILE).is_file() else None
 
 
-def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
-    """Write the folder's `actions.json`. Raises: DataError if it has another one already."""
+def write_vocabulary(folder: Path, vocabulary: Vocabulary, anew: bool = False) -> None:
+    """Write the folder's `actions.json`. Raises: DataError if it has another one already, unless it is written `anew`."""
     path = folder / FILE
-    if path.is_file():
+    if path.is_file() and not anew:
         found = read_vocabulary(path)
         if found != vocabulary:
             told = next(_differences(found, vocabulary))

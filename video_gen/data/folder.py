@@ -176,7 +176,7 @@ def _from_manifest(folder: str | Path) -> Folder:
             )
         changes = tuple((float(time), str(text)) for time, text in json.loads(row.changes or "[]"))
         known = (row.info, row.digest, row.size, row.source_digest, row.source)
-        sources.append(Source(path, row.file_name, row.caption or None, changes, False, done, *known))
+        sources.append(Source(path, row.file_name, row.caption or None, changes, row.led, done, *known))
     return Folder(sources, [], [], vocabulary)
 
 

@@ -13,6 +13,8 @@ from video_gen.errors import ConfigError, DataError
 from video_gen.files import written
 
 MANIFEST = "manifest.parquet"
+LATER = ("led", "actions_digest")
+"""Columns that manifests from before they came do not have."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Row:
     caption: str = ""
     changes: str = ""
     """Later captions, as JSON: [[seconds, text], ...]"""
+    led: bool = False
+    """Whether training always shows the last frame."""
     file_name: str = ""
     """Of the clip, in the folder, or in its shard."""
     shard: str = ""
@@ -60,6 +64,8 @@ class Row:
     actions_offset: int = 0
     actions_size: int = 0
     """Of these in the shard."""
+    actions_digest: str = ""
+    """Of what is done in the source, and of what it means."""
     kind: str = "video"
     codec: str = ""
     width: int = 0
@@ -117,12 +123,13 @@ def read_manifest(path: Path | Any, name: str = "") -> list[Row]:
     pa, pq = _arrow()
     try:
         table = pq.read_table(path)
-        columns = {field.name: table[field.name].to_pylist() for field in fields(Row)}
+        known = [field.name for field in fields(Row) if field.name in table.column_names or field.name not in LATER]
+        columns = {name: table[name].to_pylist() for name in known}
     except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(
             f"{name or path}: is no manifest of prepared footage, or damaged ({_line(error)}); prepare it again"
         ) from None
-    return [Row(*values) for values in zip(*columns.values())]
+    return [Row(**dict(zip(known, values))) for values in zip(*columns.values())]
 
 
 def _line(error: Exception) -> str:

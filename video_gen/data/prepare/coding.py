@@ -60,7 +60,7 @@ class Clip:
 
     def count(self, seconds: float) -> int:
         """Frames of a clip that is so long."""
-        return max(1, round(seconds * self._fps))
+        return count_of(seconds, self._fps)
 
     def due(self, end: float) -> int:
         """Of the clip's frames, how many are to be shown before `end`, seconds into the source."""
@@ -103,6 +103,11 @@ class Clip:
 def rate_of(info: VideoInfo, config: PrepareConfig) -> float:
     """Frames a second of what is written: as it is, or thinned out."""
     return min(info.fps, config.fps) if config.fps else info.fps
+
+
+def count_of(seconds: float, fps: float) -> int:
+    """Frames of a clip that is so long."""
+    return max(1, round(seconds * fps))
 
 
 def shrinks(info: VideoInfo, side: int | None) -> bool:

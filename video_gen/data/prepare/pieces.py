@@ -1,5 +1,6 @@
 """From facts to pieces: which parts of a file are worth training on, and why the others are not. Nothing is read here."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,13 +62,17 @@ class Piece:
     """Share of the picture."""
     refused: str = ""
     """Why it is not kept; empty if it is."""
+    actions: str = ""
+    """A hash of what is done in the file, and of what it means; empty = nothing."""
+    mark: str = ""
+    """What the name of its clip ends in, so that no two share one."""
     pictures: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE, SIDE), np.uint8), compare=False, repr=False)
     """(k, SIDE, SIDE) uint8, grey, by which it is held against others."""
 
     @property
     def name(self) -> str:
-        """Of what is written, without suffix: of the file's content and the frames, so that no two share one."""
-        return name_of(self.digest, self.start, self.end)
+        """Of what is written, without suffix: of the file's content and the frames."""
+        return name_of(self.digest, self.start, self.end) + self.mark
 
     @property
     def seconds(self) -> float:
@@ -118,6 +123,23 @@ def against_others(pieces: list[Piece], keep: KeepSettings) -> list[Piece]:
                 one, refused=f"near-duplicate: looks like {other.source} at {other.start_time:.2f} s"
             )
     return [replace(piece, pictures=np.zeros((0, SIDE, SIDE), np.uint8)) for piece in pieces]
+
+
+def told_apart(pieces: list[Piece]) -> list[Piece]:
+    """The same: where several files have one content, those of all but the first are marked with a hash of the file's name, since
+    captions and actions may differ."""
+    first: dict[str, str] = {}
+    return [
+        piece
+        if first.setdefault(piece.digest, piece.source) == piece.source
+        else replace(piece, mark=f"-{key_of(piece.source)}")
+        for piece in pieces
+    ]
+
+
+def key_of(source: str) -> str:
+    """16 hexadecimal digits of the name of a file of the pile."""
+    return hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
 
 
 def black_bars(facts: Facts) -> Box:

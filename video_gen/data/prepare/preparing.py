@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from video_gen.data.action_files import beside, write_vocabulary
+from video_gen.data import action_files as actions
+from video_gen.data.actions import actions_of
 from video_gen.data.flow import opencv
 from video_gen.data.folder import Folder, Source, content_hash, is_prepared, look, refuse_faults
 from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest
@@ -29,11 +30,11 @@ from video_gen.data.packed import Packed
 from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.facts import Facts, load, save
 from video_gen.data.prepare.looking import look_at
-from video_gen.data.prepare.pieces import Piece, against_others, pieces_of
+from video_gen.data.prepare.pieces import Piece, against_others, key_of, pieces_of, told_apart
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.prepare.shards import pack, tidy
 from video_gen.data.prepare.workers import Workers
-from video_gen.data.prepare.writing import file_name, write_pieces
+from video_gen.data.prepare.writing import cut_actions, file_name, write_pieces
 from video_gen.data.video_file import probe
 from video_gen.errors import DataError
 from video_gen.files import check_folder, explained, length_of, lock_byte, read_lines, read_text, sweep, write_text
@@ -48,7 +49,8 @@ Caption = Callable[[Path | Packed], str]
 """Says what a clip shows."""
 CLIP_SUFFIXES = (".mp4", ".png")
 OF_INFO = ("kind", "codec", "width", "height", "fps", "num_frames", "duration", "tick", "pixel_format")
-OF_CLIP = (*OF_INFO, "file_name", "shard", "offset", "size", "digest", "actions", "actions_offset", "actions_size")
+OF_ACTIONS = ("actions", "actions_offset", "actions_size", "actions_digest")
+OF_CLIP = (*OF_INFO, *OF_ACTIONS, "file_name", "shard", "offset", "size", "digest")
 """Fields of a row that tell of the clip, and not of what it was made from."""
 
 
@@ -95,6 +97,11 @@ def prepare(
         raise DataError(f"{pile}: is prepared already; give the footage that it was prepared from")
     found = look(pile)
     refuse_faults(found)
+    if found.vocabulary is not None and config.fps is not None and config.fps < found.vocabulary.fps:
+        raise DataError(
+            f"fps is {config.fps:g}, and {pile} has actions at {found.vocabulary.fps:g} a second, which are not thinned out here; "
+            "leave out --fps"
+        )
     _claim(output, pile, config)
     with _alone(output):
         sweep(output)
@@ -105,16 +112,16 @@ def _prepared(
     found: Folder, output: Path, config: PrepareConfig, workers: Workers, tell: Progress, caption: Caption | None
 ) -> Prepared:
     sources = {source.name: source for source in found.sources}
-    pieces, bad, seconds, read = _look_at_all(list(sources.values()), output, config, workers, tell)
-    pieces = against_others(pieces, config.keep)
+    pieces, bad, seconds, read = _look_at_all(list(sources.values()), output, config, found.vocabulary, workers, tell)
+    pieces = told_apart(against_others(pieces, config.keep))
     clips = known_clips(output)
-    clips |= _write_all(pieces, sources, output, config, found.vocabulary, workers, tell, set(clips))
+    clips |= _write_all(pieces, sources, output, config, found.vocabulary, workers, tell, clips)
     shutil.rmtree(output / DRAFTS, ignore_errors=True)
     rows = [_row(piece, sources[piece.source], clips) for piece in pieces] + bad
     if caption is not None:
         rows = _captioned(rows, output, caption, tell)
     if found.vocabulary is not None:
-        write_vocabulary(output, found.vocabulary)
+        actions.write_vocabulary(output, found.vocabulary, anew=True)
     if config.format == "shards":
         rows = pack(rows, output, config.shard_megabytes * 2**20, tell)
     write_manifest(output, rows)
@@ -155,6 +162,7 @@ def known_clips(output: Path) -> dict[str, dict[str, Any]]:
             there = length_of(file) == row.size
             if not there:
                 file.unlink(missing_ok=True)
+            there = there and (not row.actions or actions.beside(file).is_file())
         if there:
             found[file.stem] = {name: getattr(row, name) for name in OF_CLIP}
     return found
@@ -170,14 +178,20 @@ def _unused(rows: Sequence[Row], output: Path) -> int:
 
 
 def _look_at_all(
-    sources: Sequence[Source], output: Path, config: PrepareConfig, workers: Workers, tell: Progress
+    sources: Sequence[Source],
+    output: Path,
+    config: PrepareConfig,
+    vocabulary: Vocabulary | None,
+    workers: Workers,
+    tell: Progress,
 ) -> tuple[list[Piece], list[Row], float, int]:
-    """The pieces of all files in their order, rows of those that cannot be read, seconds in all, and how many were read now."""
+    """The pieces of all files in their order, rows of those that cannot be used, seconds in all, and how many were read now."""
     of: dict[str, tuple[list[Piece], Row | None, float]] = {}
     read = 0
     tell("looking", 0, len(sources))
     large_first = sorted(sources, key=lambda source: -length_of(path_of(source)))  # so that all processes end together
-    for source, (pieces, row, seconds, new) in workers.each(partial(_look, output=output, config=config), large_first):
+    look_at_one = partial(_look, output=output, config=config, vocabulary=vocabulary)
+    for source, (pieces, row, seconds, new) in workers.each(look_at_one, large_first):
         of[source.name], read = (pieces, row, seconds), read + new
         tell("looking", len(of), len(sources))
     ordered = [of[source.name] for source in sources]
@@ -185,24 +199,52 @@ def _look_at_all(
     return [p for pieces, _, _ in ordered for p in pieces], bad, sum(s for *_, s in ordered), read
 
 
-def _look(source: Source, output: Path, config: PrepareConfig) -> tuple[list[Piece], Row | None, float, bool]:
-    """Pieces of a file, or a row that says why it cannot be read; its length; and whether it was read now."""
+def _look(
+    source: Source, output: Path, config: PrepareConfig, vocabulary: Vocabulary | None
+) -> tuple[list[Piece], Row | None, float, bool]:
+    """Pieces of a file, or a row that says why it cannot be used; its length; and whether it was read now."""
     path, stamp = facts_file(output, source.name), stamp_of(path_of(source))
     facts = load(path)
     if facts is not None and facts.stamp == stamp:
-        return *_pieces(facts, config), False
-    with Drafts(source.name, output / DRAFTS, config) as drafts:
+        return *_pieces(facts, source, config, vocabulary), False
+    with Drafts(source.name, output / DRAFTS / key_of(source.name), config) as drafts:
         facts = look_at(path_of(source), source.name, stamp, config.short_side, drafts)
         save(facts, path)
-        pieces, row, seconds = _pieces(facts, config)
+        pieces, row, seconds = _pieces(facts, source, config, vocabulary)
         drafts.take(pieces)
     return pieces, row, seconds, True
 
 
-def _pieces(facts: Facts, config: PrepareConfig) -> tuple[list[Piece], Row | None, float]:
-    if facts.error is not None:
+def _pieces(
+    facts: Facts, source: Source, config: PrepareConfig, vocabulary: Vocabulary | None
+) -> tuple[list[Piece], Row | None, float]:
+    info = facts.info
+    if info is None:
         return [], Row(facts.name, facts.digest, f"unreadable: {facts.error}"), 0.0
-    return pieces_of(facts, config), None, facts.info.duration if facts.info else 0.0
+    pieces = pieces_of(facts, config)
+    if vocabulary is not None and info.kind == "video":
+        try:
+            done = _digest_of(source, vocabulary)
+            actions_of(
+                actions.beside(path_of(source)),
+                str(source.path),
+                vocabulary,
+                info.num_frames,
+                info.fps,
+                facts.curves["time"],
+            )
+        except DataError as error:
+            return [], Row(facts.name, facts.digest, f"bad actions: {error}"), info.duration
+        pieces = [replace(piece, actions=done) for piece in pieces]
+    return pieces, None, info.duration
+
+
+def _digest_of(source: Source, vocabulary: Vocabulary | None) -> str:
+    """A hash of what is done in a file, and of what it means; empty if nothing is."""
+    place = actions.beside(path_of(source))
+    if vocabulary is None or not place.is_file():
+        return ""
+    return hashlib.blake2b(f"{content_hash(place)} {vocabulary.model_dump_json()}".encode(), digest_size=8).hexdigest()
 
 
 def path_of(source: Source) -> Path:
@@ -212,8 +254,8 @@ def path_of(source: Source) -> Path:
 
 def facts_file(output: Path, name: str) -> Path:
     """Where the facts of a file of the pile are kept: a thousand folders, so that none grows too large."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-    return output / FACTS / digest[:3] / f"{digest}.safetensors.z"
+    key = key_of(name)
+    return output / FACTS / key[:3] / f"{key}.safetensors.z"
 
 
 def stamp_of(path: Path) -> str:
@@ -246,12 +288,13 @@ def _write_all(
     vocabulary: Vocabulary | None,
     workers: Workers,
     tell: Progress,
-    known: set[str],
+    known: dict[str, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Name of a piece that is not `known` -> the fields of a row that tell of its clip, or why there is none any more."""
+    """Name of a piece that is not `known`, with its actions -> the fields of a row that tell of its clip, or why there is none any
+    more."""
     wanted: dict[str, list[Piece]] = {}
     for piece in pieces:
-        if not piece.refused and piece.name not in known:
+        if not piece.refused and (piece.name not in known or known[piece.name]["actions_digest"] != piece.actions):
             wanted.setdefault(piece.source, []).append(piece)
     items = [_Work(sources[name], tuple(own)) for name, own in wanted.items()]
     make = partial(_write, output=output, config=config, vocabulary=vocabulary)
@@ -266,24 +309,27 @@ def _write_all(
 def _write(
     work: _Work, output: Path, config: PrepareConfig, vocabulary: Vocabulary | None
 ) -> dict[str, dict[str, Any]]:
-    facts = load(facts_file(output, work.name))
+    facts, path = load(facts_file(output, work.name)), path_of(work.source)
     try:
-        if facts is None or facts.info is None or facts.stamp != stamp_of(path_of(work.source)):
-            raise DataError(f"{work.source.path}: changed while it was prepared; prepare it again")
-        write_pieces(path_of(work.source), facts.info, work.pieces, output / CLIPS, config, vocabulary, output / DRAFTS)
+        done = work.pieces[0].actions
+        same = facts is not None and facts.stamp == stamp_of(path) and done in ("", _digest_of(work.source, vocabulary))
+        if facts is None or facts.info is None or not same:
+            raise DataError(f"{path}: changed while it was prepared; prepare it again")
+        cut_actions(path, facts, work.pieces, output / CLIPS, config, vocabulary)
+        write_pieces(path, facts.info, work.pieces, output / CLIPS, config, output / DRAFTS / key_of(work.name))
     except DataError as error:
-        if not str(error).startswith(str(work.source.path)):  # it is the output that cannot be written
+        if not str(error).startswith(str(path)):  # it is the output that cannot be written
             raise
         return {piece.name: {"refused": f"unreadable: {error}"} for piece in work.pieces}
-    return {piece.name: _clip(output, file_name(piece, facts.info), work.source) for piece in work.pieces}
+    return {piece.name: _clip(output, file_name(piece, facts.info), piece.actions) for piece in work.pieces}
 
 
-def _clip(output: Path, name: str, source: Source) -> dict[str, Any]:
+def _clip(output: Path, name: str, done: str) -> dict[str, Any]:
     path = output / CLIPS / name
     info = probe(path)
     known: dict[str, Any] = {field: getattr(info, field) for field in OF_INFO}
     known |= {"file_name": f"{CLIPS}/{name}", "size": path.stat().st_size, "digest": content_hash(path)}
-    return known | {"actions": source.actions is not None and beside(path).is_file()}
+    return known | {"actions": bool(done), "actions_digest": done}
 
 
 def _row(piece: Piece, source: Source, clips: dict[str, dict[str, Any]]) -> Row:
@@ -299,6 +345,7 @@ def _row(piece: Piece, source: Source, clips: dict[str, dict[str, Any]]) -> Row:
         *(piece.motion, piece.light, piece.contrast, piece.sharpness, piece.overlay),
         caption,
         json.dumps(changes) if changes else "",
+        source.led,
     )
     return row if row.refused else replace(row, **clips[piece.name])
 
@@ -337,6 +384,8 @@ def _write_captions(output: Path, rows: Sequence[Row]) -> None:
             said: dict[str, Any] = {"file_name": row.file_name, "text": row.caption, "source": row.source}
             if row.changes:
                 said["changes"] = [{"time": time, "text": text} for time, text in json.loads(row.changes)]
+            if row.led:
+                said["led"] = True
             lines.append(json.dumps(said, ensure_ascii=False) + "\n")
     write_text(output / "metadata.jsonl", "".join(lines))
 

@@ -36,7 +36,7 @@ def show(made: Prepared) -> None:
     without = sum(not row.caption for row in made.kept)
     if without:
         console.print(f"without caption: {without:,} of {len(made.kept):,}")
-    for row in groups.get("unreadable", [])[:10]:
+    for row in [*groups.get("unreadable", [])[:10], *groups.get("bad actions", [])[:10]]:
         console.print(f"{row.source}: {row.refused}", markup=False, highlight=False, soft_wrap=True)
     for note in made.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -60,7 +60,7 @@ def _groups(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
 
 
 def _name_of(group: Sequence[Row]) -> str:
-    said = "\n".join(f"{row.digest} {row.caption} {row.changes}" for row in group)
+    said = "\n".join(f"{row.digest} {row.caption} {row.changes} {row.led} {row.actions_digest}" for row in group)
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 

@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from video_gen.data.action_files import beside
-from video_gen.data.actions import actions_of, write_actions
-from video_gen.data.prepare.coding import Clip, shrinks, size_of
+from video_gen.data.actions import actions_of, window, write_actions
+from video_gen.data.container import slack_of
+from video_gen.data.prepare.coding import Clip, count_of, rate_of, shrinks, size_of
+from video_gen.data.prepare.facts import Facts
 from video_gen.data.prepare.pieces import Piece
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.video_file import Timed, every_frame, frames_from
@@ -27,10 +31,9 @@ def write_pieces(
     pieces: Sequence[Piece],
     output: Path,
     config: PrepareConfig,
-    vocabulary: Vocabulary | None,
     drafts: Path | None = None,
 ) -> None:
-    """Write those pieces of one file that `output` does not have yet, as .mp4 or .png, with their actions beside them.
+    """Write those pieces of one file that `output` does not have yet, as .mp4 or .png.
 
     Args: drafts: a folder in which some of them may lie already; these are moved.
     Raises: DataError if the file cannot be read any more, or `output` not be written.
@@ -40,16 +43,10 @@ def write_pieces(
         for piece in missing:
             _write_image(path, info, piece, output / file_name(piece, info), config)
         return
-    if vocabulary is not None and beside(path).exists():
-        if missing and config.fps is not None and config.fps < info.fps:
-            raise DataError(
-                f"{path}: has actions at {info.fps:g} a second, which are not thinned out here; leave out --fps"
-            )
-        rows = actions_of(beside(path), str(path), vocabulary, info.num_frames, info.fps)
-        for piece in missing:
-            write_actions(output / file_name(piece, info), rows[piece.start : piece.end], vocabulary)
     if drafts is not None:
-        missing = [piece for piece in missing if not _taken(drafts / file_name(piece, info), output)]
+        missing = [
+            p for p in missing if not _taken(drafts / f"{replace(p, mark='').name}.mp4", output / file_name(p, info))
+        ]
     # one pass through the file serves all its pieces, unless there are long stretches between them
     for run in _runs(missing):
         frames = frames_from(path, info, run[0].start_time, shrinks(info, config.short_side))
@@ -57,15 +54,44 @@ def write_pieces(
             _write_video(path, frames, info, piece, output / file_name(piece, info), config)
 
 
+def cut_actions(
+    path: Path,
+    facts: Facts,
+    pieces: Sequence[Piece],
+    output: Path,
+    config: PrepareConfig,
+    vocabulary: Vocabulary | None,
+) -> None:
+    """Write the actions of pieces of one file beside their clips, each for the frames that are shown; where there are none, none
+    stay.
+
+    Raises: DataError if they do not fit the file, or `output` cannot be written.
+    """
+    info, times = facts.info, facts.curves.get("time", np.zeros(0))
+    assert info is not None
+    rows = None
+    if vocabulary is not None and info.kind == "video":
+        rows = actions_of(beside(path), str(path), vocabulary, info.num_frames, info.fps, times)
+    for piece in pieces:
+        target, fps = output / file_name(piece, info), rate_of(info, config)
+        if rows is None or vocabulary is None:
+            beside(target).unlink(missing_ok=True)
+            continue
+        count = count_of(piece.seconds, fps)
+        own = window(rows, vocabulary, piece.start_time, count, fps, times - slack_of(info.tick))
+        own[-1] = rows[piece.end - 1]
+        write_actions(target, own, vocabulary)
+
+
 def file_name(piece: Piece, info: VideoInfo) -> str:
     return piece.name + (".mp4" if info.kind == "video" else ".png")
 
 
-def _taken(draft: Path, output: Path) -> bool:
+def _taken(draft: Path, target: Path) -> bool:
     """Whether there was a draft, which is the clip now."""
-    output.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.replace(draft, output / draft.name)
+        os.replace(draft, target)
     except OSError:
         return False
     return True
