@@ -1,5 +1,7 @@
 """Actions in the network keep every contract: cached equals full, the future is not seen, a batch equals its samples."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -21,11 +23,12 @@ WORDS = Vocabulary(keys=("forward", "left", "right"), fps=12)
 F = 5
 
 
-@pytest.fixture(scope="module", params=["", "previous", "warp", "change", "inertia"])
+@pytest.fixture(scope="module", params=["", "previous", "warp", "change", "inertia", "noise"])
 def model(request):
     torch.manual_seed(0)
     sizes = dict(latent_channels=4, patch_size=1, width=32, depth=3, head_dim=16, text_width=8, window=2)
-    moves = {"change": request.param in ("change", "inertia"), "inertia": request.param == "inertia"}
+    moves: dict[str, Any] = {"frame_noise": request.param == "noise"}
+    moves |= {"change": request.param in ("change", "inertia"), "inertia": request.param == "inertia"}
     moves |= dict(warp=True, strides=(2, 4)) if request.param in ("warp", "inertia") else {}
     config = TransformerConfig(**sizes, **moves, actions=WORDS, action_frames=2, previous=bool(request.param))
     made = VideoTransformer(config).eval()
@@ -234,3 +237,20 @@ def test_guidance_by_action_is_one_more_branch(model, given):
     torch.testing.assert_close(untold, plain.denoiser(history, ("full",))(noisy, t)[0], atol=1e-5, rtol=1e-5)
     guided = GuidedDenoiser(acting, history, settings, diffusion)(noisy, t)
     torch.testing.assert_close(guided, told + 1.5 * (told - untold), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_places_share_the_noise_of_their_frame(given):
+    """What is made depends on the mean of the noise over places alone; so one draw decides for all of a frame."""
+    torch.manual_seed(0)
+    sizes = dict(latent_channels=4, patch_size=1, width=32, depth=2, head_dim=16, text_width=8)
+    model = VideoTransformer(TransformerConfig(**sizes, frame_noise=True)).eval()
+    for layer in (model.unembed, model.modulation):  # which start at zero
+        torch.nn.init.normal_(layer.weight)
+    visible, noise = torch.ones(2, 3, dtype=torch.bool), given["noisy"]
+    first, mirrored, other = (
+        model(x, torch.ones(2, F), given["text"], visible, clean=given["clean"], blocks=(1,) * F)
+        for x in (noise, noise.flip(3, 4), noise + 1)
+    )
+    torch.testing.assert_close(first, mirrored)
+    assert not torch.isclose(first, other).all(dim=(1, 3, 4)).any()

@@ -68,11 +68,14 @@ def test_the_model_knows_the_actions_of_its_data_and_can_be_played(made):
     assert all("shuffle_ratio" in row for row in rows if row["kind"] == "validation")
 
 
-@pytest.mark.parametrize("warp", [False, True])
-def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch, warp):
+@pytest.mark.parametrize("kind", ["", "warp", "draws"])
+def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch, kind):
     folder, data = made
     run = run_of(folder, data, loop=LOOP.replace(train_steps=4, keep="last"))
-    if warp:
+    if kind == "draws":
+        drawn = run.diffusion.replace(prediction="denoised", draws=2, times=(0.999, 1.0))
+        run = run.replace(diffusion=drawn, modes=run.modes.replace(resampled_history=0.5))
+    if kind == "warp":
         moves = run.transformer.replace(previous=True, warp=True)
         run = run.replace(transformer=moves, diffusion=run.diffusion.replace(prediction="denoised"))
     train_diffusion(run, tmp_path / "whole")
@@ -83,6 +86,7 @@ def test_resumed_equals_uninterrupted_with_actions(made, tmp_path, monkeypatch, 
     first, second = (VideoPipeline.from_pretrained(tmp_path / name / "model").transformer for name in ("whole", "cut"))
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
         assert torch.equal(a, b), name
+    assert ("embed_noise.out.weight" in first.state_dict()) == (kind == "draws")
 
 
 def test_a_warp_is_fitted_to_the_latents_that_it_is_trained_on(made, tmp_path):

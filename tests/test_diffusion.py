@@ -163,3 +163,25 @@ def test_clips_that_stand_still_count_more_and_their_frames_alike():
     assert one is not None and one.shape == (2, 1) and one.isfinite().all()
     with pytest.raises(ConfigError, match="set one of them to 0"):
         validate(ModeConfig, {"still_clips": 0.1, "still_frames": 0.1}, "modes")
+
+
+@pytest.mark.parametrize("scale, shift", [(0.0, 0.0), (0.6, 0.0), (1.4, 0.0), (1.0, 0.4)])
+def test_the_energy_of_draws_is_least_where_they_are_as_truths_are(scale, shift):
+    """All of one value, too alike, too different, and beside it: each scores worse than draws of the truth's distribution."""
+    g, diffusion = torch.Generator().manual_seed(0), Diffusion(DiffusionConfig())
+    truth, one, other = (torch.randn(20_000, 2, 1, 4, 4, generator=g) for _ in range(3))
+    right = diffusion.energy([one, other], truth, side=2).mean()
+    wrong = diffusion.energy([scale * one + shift, scale * other + shift], truth, side=2).mean()
+    assert wrong > right + 0.01
+
+
+def test_the_energy_of_draws_that_are_all_right_has_a_slope():
+    truth = torch.randn(1, 2, 1, 4, 4)
+    draws = [truth.clone().requires_grad_() for _ in range(2)]
+    Diffusion(DiffusionConfig()).energy(draws, truth, side=2).sum().backward()
+    assert all(draw.grad is not None and not draw.grad.isnan().any() for draw in draws)
+
+
+def test_draws_want_times_of_nothing_but_noise():
+    with pytest.raises(ConfigError, match=r"draws 2 .* set times to \[0.999, 1\]"):
+        validate(DiffusionConfig, {"draws": 2}, source="diffusion")

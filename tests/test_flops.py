@@ -53,7 +53,9 @@ MOVED = {"warp": True, "strides": (2, 4)}
 
 
 @pytest.mark.parametrize(
-    "moves", [{"change": True}, MOVED, MOVED | {"change": True, "inertia": True}], ids=["copied", "moved", "inertia"]
+    "moves",
+    [{"change": True}, {"frame_noise": True}, MOVED, MOVED | {"change": True, "inertia": True}],
+    ids=["copied", "noise", "moved", "inertia"],
 )
 def test_the_frame_before_counts(moves):
     """But for how a flow goes on between its places."""

@@ -182,6 +182,7 @@ def _train_stage(
         transformer = public_transformer(run, start)
     else:
         sizes = {"latent_channels": vae.config.latent_channels, "text_width": text.width}
+        sizes["frame_noise"] = run.diffusion.draws > 1
         known = action_sizes(run, train_set, vae) | warp_sizes(run, vae.config)
         transformer = new_transformer(run.transformer.replace(**sizes, **known))
         if start is not None and isinstance(transformer, VideoTransformer):

@@ -64,7 +64,7 @@ class SamplingOptions(Options):
     first_steps: Steps | None = None
     """Solver steps of the first block, where it is decided what there is to see; without it as many as of the others."""
     noise_scale: float | None = Field(default=None, ge=0, le=2)
-    """Of the noise that `sde` and `renoise` draw anew."""
+    """Of the noise that `sde` and `renoise` draw anew, and of all noise of a model that was trained with `diffusion.draws`."""
     history_noise: float | None = Field(default=None, ge=0, le=1)
     """Noise on made frames as they become history, of which the network is told: against drift."""
 

@@ -12,10 +12,13 @@ Four quantities stand for the same estimate, given the noisy latents `x = alpha 
                                                                  noise - latents
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from video_gen.model.diffusion_config import DiffusionConfig, Quantity
@@ -24,6 +27,8 @@ BETA_MIN, BETA_MAX = 0.1, 20.0
 """DDPM's linear betas in continuous time: 1e-4 to 0.02 over 1000 steps (Ho et al. 2020; Song et al. 2021, eq. 32)."""
 EPSILON = 1e-4
 """Smallest divisor: at t = 0 noise cannot be told from data, at t = 1 data cannot be told from noise."""
+TINY = 1e-6
+"""Square of a distance that counts as none: its root has a slope."""
 MIN_SNR = 5.0  # Hang et al. 2023, arXiv:2303.09556
 
 
@@ -186,12 +191,26 @@ class Diffusion:
         if config.weight == "min_snr":
             snr = self.logsnr(t).exp()
             weight = weight * snr.clamp(max=MIN_SNR) * self._scale(config.loss_space, t).square().reciprocal()
-        error = (error * along(weight, error)).mean(dim=(1, 3, 4))  # (b, f)
-        if counts is not None:
-            error = error * counts
-        if keep is None:
-            return error.mean(dim=1)
-        return (error * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
+        return _over_frames((error * along(weight, error)).mean(dim=(1, 3, 4)), keep, counts)
+
+    def energy(
+        self,
+        made: Sequence[Tensor],
+        latents: Tensor,
+        side: int,
+        keep: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> Tensor:
+        """Energy score of several estimates of the latents, (b,): how far they are from the truth, less half of how far they are
+        from each other. Its expectation is least where they are distributed as truths are (Gneiting & Raftery 2007, eq. 22).
+
+        Distances are root mean squares: of whole frames, and of squares of `side` latent pixels, the mean of both.
+        Args: keep, counts: as of `loss`.
+        """
+        made, latents = [x.float() for x in made], latents.float()
+        near = torch.stack([_distance(x, latents, side) for x in made]).mean(0)
+        apart = [_distance(x, y, side) for x, y in itertools.combinations(made, 2)]
+        return _over_frames(near - torch.stack(apart).mean(0) / 2, keep, counts)
 
     def _scale(self, quantity: Quantity, t: Tensor) -> Tensor:
         """|error of `quantity`| / |error of denoised|, for the same estimate."""
@@ -204,6 +223,23 @@ class Diffusion:
             return (alpha**2 + sigma**2) / sigma.clamp(min=EPSILON)
         alpha_slope, sigma_slope = self._slopes(t)
         return (alpha * sigma_slope - sigma * alpha_slope) / sigma.clamp(min=EPSILON)
+
+
+def _over_frames(error: Tensor, keep: Tensor | None, counts: Tensor | None) -> Tensor:
+    """(b, f) to (b,): the mean over frames that count."""
+    if counts is not None:
+        error = error * counts
+    if keep is None:
+        return error.mean(dim=1)
+    return (error * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
+
+
+def _distance(x: Tensor, y: Tensor, side: int) -> Tensor:
+    """Of (b, c, f, h, w), (b, f)."""
+    square = (x - y).square().mean(dim=1)
+    b, f, h, w = square.shape
+    cells = F.avg_pool2d(square.view(b * f, 1, h, w), side).view(b, f, -1)
+    return ((cells + TINY).sqrt().mean(2) + (cells.mean(2) + TINY).sqrt()) / 2
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:

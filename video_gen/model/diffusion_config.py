@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from video_gen.config import Config
 
 Quantity = Literal["velocity", "v", "denoised", "noise"]
+LEAST_NOISE = 0.999
+"""Diffusion time from which on what is below the noise cannot be made out."""
 
 
 class DiffusionConfig(Config):
@@ -36,6 +38,20 @@ class DiffusionConfig(Config):
     """With `auto`: the video tokens at which the shift is 1; 256 are a 256x256 image's at stride 8 and patch 2."""
     times: tuple[float, float] = (0.0, 1.0)
     """The diffusion times that are trained: all that is drawn is squeezed into them. For one of two experts its own."""
+
+    draws: int = Field(default=1, ge=1, le=8)
+    """How often each sample is made in a training step. Once, the loss is squared error, and one call makes the mean of what may
+    come. More, it is the energy score of what is made (De Bortoli et al. 2025, arXiv:2502.02483), and one call makes one of the
+    things that may come. What is made then depends on a frame's noise as a whole: see `VideoTransformer.embed_noise`."""
+
+    @model_validator(mode="after")
+    def _draws(self):
+        if self.draws > 1 and self.times[0] < LEAST_NOISE:
+            raise ValueError(
+                f"draws {self.draws} differ by their noise, which must hide all else: set times to [{LEAST_NOISE}, 1], not "
+                f"{list(self.times)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _times(self):

@@ -103,7 +103,8 @@ def _noisy_pass(
     last = frames * 2 * d * 2 * d + frames * places * 2 * d * _patch(config) * (1 + config.previous + config.change)
     last += config.previous * frames * places * 2 * d * config.patch_size**2
     last += frames * places * _warp(config)
-    return _embed(config, batch, frames, places) + batch * (_times(config, frames) + layers + last)
+    noise = config.frame_noise * 2 * frames * d * (config.latent_channels + d)
+    return _embed(config, batch, frames, places) + batch * (_times(config, frames) + noise + layers + last)
 
 
 def _warp(config: TransformerConfig) -> int:

@@ -53,6 +53,23 @@ class TimeEmbedding(nn.Module):
         return self.out(F.silu(self.hidden(sinusoids(1000 * t, self.FEATURES))))
 
 
+class NoiseEmbedding(nn.Module):
+    """The noise of frames, `(b, c, f, h, w)`, as a whole: its mean over places, which has a deviation of 1 again, to `(b, f, d)`.
+
+    A few numbers that all places share make things that are whole, where a loss looks at places alone (FGN, Alet et al. 2025,
+    arXiv:2506.10772).
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.hidden = nn.Linear(channels, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        places = noise.shape[3] * noise.shape[4]
+        return self.out(F.silu(self.hidden(noise.mean(dim=(3, 4)).transpose(1, 2) * math.sqrt(places))))
+
+
 class PlaceEmbedding(nn.Module):
     """Where a patch lies in its frame, relative to the frame's borders: rotary positions know only distances between
     tokens, but a wall is a place. `(height * width, d)` for any size."""

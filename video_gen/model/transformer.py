@@ -26,6 +26,7 @@ from video_gen.model.carry import Before, Carry, Places
 from video_gen.model.keys import Context, KeyValue
 from video_gen.model.layers import (
     FeedForward,
+    NoiseEmbedding,
     PlaceEmbedding,
     RotaryEmbedding,
     TimeEmbedding,
@@ -41,6 +42,8 @@ from video_gen.model.spans import Kind, Masks, Plan, count, kept_frames, plan_te
 from video_gen.model.transformer_config import Checkpointing, TransformerConfig
 
 TEXT, CLEAN, NOISY = range(3)
+FIRST_NOISE = 0.1
+"""How much a frame's noise does when training begins, where it does something: with nothing, draws would not begin to differ."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ class VideoTransformer(nn.Module, Pretrained):
         self.embed_place = PlaceEmbedding(d)
         self.embed_time = TimeEmbedding(d)
         self.embed_actions = ActionEmbedding(config.action_size, d) if config.action_size else None
+        self.embed_noise = NoiseEmbedding(config.latent_channels, d) if config.frame_noise else None
         self.stream = nn.Parameter(torch.zeros(3, d))
         self.modulation = nn.Linear(d, 6 * d)
         self.rotary = RotaryEmbedding(config.head_dim, config.rope_theta)
@@ -207,6 +211,9 @@ class VideoTransformer(nn.Module, Pretrained):
         nn.init.zeros_(self.unembed.weight)
         if self.embed_actions is not None:
             nn.init.zeros_(self.embed_actions.out.weight)
+        if self.embed_noise is not None:
+            with torch.no_grad():
+                self.embed_noise.out.weight.mul_(FIRST_NOISE)
         for block in self.blocks:
             table = cast(TransformerBlock, block).table
             nn.init.normal_(table, std=d**-0.5)
@@ -356,7 +363,8 @@ class VideoTransformer(nn.Module, Pretrained):
         actions: Actions | None = None,
         before: Before | None = None,
     ) -> Tensor:
-        x, height, width = self._embed(noisy, NOISY, context)
+        noise = None if self.embed_noise is None else self.embed_noise(noisy)
+        x, height, width = self._embed(noisy if noise is None else torch.zeros_like(noisy), NOISY, context)
         carried = None
         if self.carry is not None and before is not None:
             x, carried = self.carry.embed(x, before, Places(blocks, first, height, history_visible, context))
@@ -364,7 +372,7 @@ class VideoTransformer(nn.Module, Pretrained):
         hidden = {"text_visible": text.visible, "text_padded": text.padded, "history_visible": history_visible}
         hidden |= {"gap": text.gap}
         plans = self._plans(x, (height, width), blocks, first, kept, route, context=context, **hidden)
-        embedded, modulation = self._times(t, actions)
+        embedded, modulation = self._times(t, actions, noise)
         x = self._layers(x, modulation, plans, text, history, route, self.config.depth)
         shift, scale = self.final_modulation(F.silu(embedded)).to(x.dtype)[:, :, None].chunk(2, dim=-1)
         x = modulate(layer_norm(x), shift, scale)
@@ -436,13 +444,16 @@ class VideoTransformer(nn.Module, Pretrained):
         x = self.embed_patch(patches)
         return x + (places + self.stream[stream]).to(x.dtype), h, w
 
-    def _times(self, t: Tensor, actions: Actions | None) -> tuple[Tensor, Tensor]:
-        """`t` (b,) or (b, f), and what was done, to their embedding (b, f or 1, d) and the shared modulation (b, f or 1, 6, d)."""
+    def _times(self, t: Tensor, actions: Actions | None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`t` (b,) or (b, f), what was done, and embedded noise (b, f, d), to their embedding (b, f or 1, d) and the shared
+        modulation (b, f or 1, 6, d)."""
         embedded = self.embed_time(t if t.ndim == 2 else t[:, None])
         if actions is not None:
             if self.embed_actions is None:
                 raise ShapeError("actions for a model that was trained without; train it on clips that have some")
             embedded = embedded + self.embed_actions(actions)
+        if noise is not None:
+            embedded = embedded + noise
         return embedded, self.modulation(F.silu(embedded)).unflatten(-1, (6, -1))
 
     def _plans(

@@ -92,6 +92,8 @@ class TransformerConfig(Config):
     """With `previous`: tokens also hold how the frame before differs from the one before it: what moves, where no action tells."""
     inertia: bool = False
     """With `warp` and `change`: what moved goes on moving, as much of it as places say (model/motion.py sees how)."""
+    frame_noise: Annotated[bool, HIDDEN] = False
+    """What is made depends on the noise of a frame as a whole, and not on that of its places; that of `diffusion.draws`."""
     strides: Annotated[tuple[int, int] | None, HIDDEN] = None
     """With `warp`: pixel frames of a latent frame, and pixels of a latent pixel's side; the VAE's strides."""
     actions: Annotated[Vocabulary | None, HIDDEN] = None

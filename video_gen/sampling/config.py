@@ -46,7 +46,8 @@ class SamplingConfig(Config):
     """The network is told the diffusion time rounded down to one of so many parts, as public models are by their schedulers:
     1000. None = as it is."""
     noise_scale: float = Field(default=1.0, ge=0, le=2)
-    """Of the noise that `sde` and `renoise` draw anew; a little below 1 keeps to what is likely, at the price of variety."""
+    """Of the noise that `sde` and `renoise` draw anew, and of all noise with `diffusion.draws`; a little below 1 keeps to what is
+    likely, at the price of variety."""
     guidance_scale: float = Field(default=2.0, ge=0, le=1_000)
     """How far to go from the estimate without caption towards and past the one with it; 1 = off, and costs half."""
     late_scale: tuple[float, float] | None = None

@@ -105,6 +105,8 @@ def advance(
     first = state.history is None and state.block is None
     times = times_of(sampling, first).to(device)
     noisy = sample_noise((len(generators), *shape), generators)
+    if diffusion.config.draws > 1:  # one call, and all that is drawn
+        noisy = sampling.noise_scale * noisy
     if draft is not None:
         noisy, times = draft.start(noisy, diffusion), draft.times(times)
     if held is not None:

@@ -294,6 +294,8 @@ def _load(
             )
         if theirs is None and ours is not None:  # it learns of actions now; nothing that it makes changes yet
             found |= {key: x for key, x in fresh.items() if key.startswith("embed_actions.")}
+        if model.config.frame_noise and not start.config.frame_noise:  # what it makes may differ from now on
+            found |= {key: x for key, x in fresh.items() if key.startswith("embed_noise.")}
     if {key: x.shape for key, x in fresh.items()} != {key: x.shape for key, x in found.items()}:
         pairs = ((key, value, getattr(model.config, key)) for key, value in start.config.model_dump().items())
         key, theirs, ours = next((pair for pair in pairs if pair[1] != pair[2]), ("sizes", "others", "these"))

@@ -114,7 +114,14 @@ class DiffusionTask(LatentTask):
         output = self.transformer(noisy, t, text, visible, **extra)
         keep = made(counted(batch, blocks), begun, latents.shape[2])
         counts = still_counts(latents, self.run.modes) if history else None
-        return self.diffusion.loss(output, latents, noise, noisy, t, keep, counts)
+        if self.run.diffusion.draws == 1:
+            return self.diffusion.loss(output, latents, noise, noisy, t, keep, counts)
+        draws = [self.diffusion.to_denoised(output, noisy, t)]
+        for _ in range(1, self.run.diffusion.draws):
+            noisy = self.diffusion.add_noise(latents, normal(generators, *latents.shape[1:]), t)
+            output = self.transformer(noisy, t, text, visible, **extra)
+            draws.append(self.diffusion.to_denoised(output, noisy, t))
+        return self.diffusion.energy(draws, latents, self.transformer.config.patch_size, keep, counts)
 
     def _history(
         self, batch: Mapping[str, Any], blocks: tuple[int, ...], generators: Sequence[torch.Generator], rounds: int = 1
@@ -132,7 +139,7 @@ class DiffusionTask(LatentTask):
                 uniform(generators, 1) < modes.resampled_history,
                 modes.resampled_noise * uniform(generators, 1),
             )
-            start = start.clamp(min=EPSILON).expand(-1, f)
+            start = self.diffusion.within(start.clamp(min=EPSILON)).expand(-1, f)
             noisy = self.diffusion.add_noise(latents, normal(generators, *shape), start)
             made, made_t, made_before = self._resample(noisy, start, batch, blocks, clean, t, rounds)
             which = chosen[:, None, :, None, None]
@@ -168,13 +175,14 @@ class DiffusionTask(LatentTask):
 
         Returns: the history, its first block as it was, the noise (b, f) of which the network is told, and the history without it.
         """
+        steps = 1 if self.run.diffusion.draws > 1 else RESAMPLING_STEPS
         before, given = batch["latents"], blocks[0]
         text, visible = self.text(batch["text"])
         known = {name: done for name, done in told(batch).items() if name.endswith("actions") or name in TOLD}
         for _ in range(rounds):
             made = noisy
-            for step in range(RESAMPLING_STEPS):
-                now, then = (start * (1 - k / RESAMPLING_STEPS) for k in (step, step + 1))
+            for step in range(steps):
+                now, then = (start * (1 - k / steps) for k in (step, step + 1))
                 extra = {"blocks": blocks, "clean": clean, "clean_t": clean_t} | self._copied(before) | known
                 output = self.transformer(made, now, text, visible, context=self.context, **extra)
                 made = self.diffusion.move(made, self.diffusion.to_denoised(output, made, now), now, then)
