@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "video_gen"
 LAYERS = {
     "errors": -3, "__version__": -3, "shipped": -2, "look": -2, "plain_yaml": -1, "config": 0, "files": 0, "progress": 0,
-    "interrupt": 0, "vocabulary": 0.5, "naming": 0.5,
+    "interrupt": 0, "plain_json": 0.2, "vocabulary": 0.5, "naming": 0.5,
     "model": 1, "data": 1, "options": 1,
     "help": 2, "command_line": 3,
     "sampling": 2,

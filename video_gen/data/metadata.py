@@ -151,7 +151,7 @@ def add_rows(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     new = [json.dumps(row) + "\n" for row in rows if key_of(row["file_name"]) not in known]
     text = read_text(path) if path.is_file() else ""
     gap = "\n" if text and not text.endswith("\n") else ""
-    if new or not path.is_file():
+    if new:
         write_text(path, f"{text}{gap}{''.join(new)}")
 
 
