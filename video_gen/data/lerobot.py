@@ -1,5 +1,6 @@
 """LeRobot data sets, version 2 (a file for each episode) and 3 (many episodes in a file, found by offsets of each camera)."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -110,8 +111,8 @@ def _version_3(folder: Path, info: Info, fps: float, camera: str, notes: list[st
             continue
         columns = tables[table] if table in tables else tables.setdefault(table, _columns(table, ("episode_index",)))
         own = np.flatnonzero(columns["episode_index"] == index)
-        first, end = (round(row[name] * fps) for name in times)  # indices, once and for all
-        frames = partial(videos.setdefault(video, _Video(video)).frames, first, end - first)
+        first, end = (max(0, round(row[name] * fps)) for name in times)  # indices, once and for all
+        frames = partial(videos.setdefault(video, _Video(video)).frames, first, max(0, end - first))
         found.append(_episode(f"episode_{index:06d}", table, columns, own, tasks, frames))
     if missing:
         notes.append(f"{len(missing)} episodes have no files there, such as number {missing[0]}; they are left out")
@@ -213,7 +214,7 @@ def _checked(path: Path, rows: list[Any], kinds: Kinds) -> list[dict[str, Any]]:
             raise DataError(f"{path}, row {number}: is {type(row).__name__} and no object; copy it again")
         for name, kind in kinds.items():
             value = row.get(name)
-            if not isinstance(value, kind) or value != value:
+            if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
                 raise DataError(f"{path}, row {number}: {name} is {value!r}; it is damaged: copy it again")
     return rows
 
