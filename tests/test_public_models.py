@@ -78,8 +78,7 @@ def test_every_layout_is_the_same_model(variant, layout, saved):
         assert not wanted[row, seen.sum() :].any()
     if model.vision is not None:
         picture = (np.random.default_rng(0).random((18, 30, 3)) * 255).astype(np.uint8)
-        if layout != "diffusers":  # a file says nothing of how large CLIP's pictures are made
-            model.vision.config = model.vision.config.replace(size=SEEN)
+        assert model.vision.config.size == SEEN
         from PIL import Image
 
         torch.testing.assert_close(
@@ -339,6 +338,87 @@ def test_damage_is_one_line(saved, tmp_path):
     config = json.loads((sizes / "transformer/config.json").read_text(encoding="utf-8"))
     (sizes / "transformer/config.json").write_text(json.dumps(config | {"num_layers": 3}), encoding="utf-8")
     refused(sizes, "num_layers is 3, and by the weights 2", kind=ConfigError)
+
+
+CONFIGS = {
+    "transformer": "transformer/config.json",
+    "vae": "vae/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+    "index": "model_index.json",
+    "picture": "image_processor/preprocessor_config.json",
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "told"),
+    [
+        ("transformer", {"new_thing": True}, "new_thing is True, which is not known here"),
+        ("transformer", {"window_size": [4, 4]}, r"window_size is \[4, 4\]"),
+        ("transformer", {"model_type": "vace"}, "model_type is vace, and here are known t2v, i2v"),
+        ("transformer", {"_class_name": "WanVACETransformer3DModel"}, "_class_name is WanVACETransformer3DModel"),
+        ("transformer", {"local_attn_size": 4, "sink_size": "abc"}, "local_attn_size is 4 and sink_size 'abc'"),
+        ("transformer", {"local_attn_size": 2, "sink_size": 3}, "local_attn_size is 2 and sink_size 3"),
+        ("vae", {"new_thing": 1}, "new_thing is 1, which is not known here"),
+        ("vae", {"_class_name": "AutoencoderKL"}, "_class_name AutoencoderKL: only AutoencoderKLWan"),
+        ("vae", {"scale_factor_spatial": 16}, "scale_factor_spatial is 16, and by the sizes there 8"),
+        ("vae", {"latents_std": [0.0] * 16}, "latent_std has 0; every deviation must be above 0"),
+        ("vae", {"patch_size": [2, 2]}, r"patch_size is \[2, 2\]; it must be a whole number"),
+        ("scheduler", {"new_thing": 1}, "new_thing is 1, which is not known here"),
+        ("scheduler", {"flow_shift": True}, "its shift is True; it must be a number above 0"),
+        ("scheduler", {"flow_shift": float("nan")}, "its shift is nan; it must be a number above 0"),
+        ("index", {"extra_net": ["diffusers", "Foo"]}, r"extra_net is \['diffusers', 'Foo'\], which is not known here"),
+        ("index", {"transformer": None}, "names no transformer"),
+        ("index", {"transformer": [None, None]}, "names no transformer"),
+        ("index", {"transformer": []}, r"transformer is \[\], and must be a library and a class, or null"),
+        ("index", {"vae": ["diffusers", "AutoencoderKL"]}, "vae is a AutoencoderKL, and only AutoencoderKLWan"),
+        ("index", {"_class_name": "WanVACEPipeline"}, "is diffusers' WanVACEPipeline"),
+        ("index", {"expand_timesteps": True}, "expand_timesteps is True, and the transformer has 16 latent channels"),
+        ("index", {"expand_timesteps": "yes"}, "expand_timesteps is 'yes'"),
+        ("picture", {"crop_size": {"height": 16, "width": 16}}, r"crop_size is .*16.*, and .*config.json takes 8"),
+        ("picture", {"crop_size": {"height": 8, "width": 16}}, "crop_size is"),
+        ("picture", {"image_mean": 5}, "preprocessor_config.json: 'mean' is 5"),
+        ("picture", {"image_mean": [0.5]}, "preprocessor_config.json: 'mean"),
+        ("picture", {"image_std": [0, 1, 1]}, r"preprocessor_config.json: 'std.0' is 0"),
+    ],
+)
+def test_what_files_of_diffusers_say_is_known_or_one_line(part, change, told, saved, tmp_path):
+    folder = copied(saved("i2v" if part == "picture" else "t2v", "diffusers")[1], tmp_path / "m")
+    file = folder / CONFIGS[part]
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    refused(folder, told, kind=(DataError, ConfigError))  # type: ignore[arg-type]
+
+
+def test_what_files_of_diffusers_say_beside_may_be_off_or_of_the_releases(saved, tmp_path):
+    folder = copied(saved("i2v", "diffusers")[1], tmp_path / "m")
+    for part, more in (
+        (
+            "transformer",
+            {"new_thing": False, "inject_sample_info": False, "rope_max_seq_len": 2048, "_commit_hash": "a"},
+        ),
+        ("transformer", {"num_frame_per_block": 3, "local_attn_size": -1, "sink_size": 0, "window_size": [-1, -1]}),
+        ("vae", {"clip_output": True, "new_thing": None}),
+        (
+            "index",
+            {"_class_name": "WanDMDPipeline", "workload_type": "t2v", "transformer_2": None, "safety": [None, None]},
+        ),
+        ("scheduler", {"timestep_spacing": "trailing", "sigma_min": 0.1, "new_thing": 0}),
+    ):
+        file = folder / CONFIGS[part]
+        file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | more), encoding="utf-8")
+    parts_of(folder)
+
+
+def test_a_tokeniser_of_another_encoder_is_one_line(saved, tmp_path):
+    folder = copied(saved("t2v", "diffusers")[1], tmp_path / "m")
+    file = folder / "tokenizer/tokenizer.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    told["model"]["vocab"]["circle"] = 5000
+    file.write_text(json.dumps(told), encoding="utf-8")
+    text = parts_of(folder).text()
+    with pytest.raises(
+        DataError, match="its tokeniser makes token 5000, and the encoder has 9; copy both from the same model"
+    ):
+        text.tokenise(["a red circle"])
 
 
 def test_single_files_that_are_something_else_are_one_line(saved, tmp_path):

@@ -5,7 +5,7 @@ torch, so that `--help` answers at once. What a field's docstring says is its he
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
@@ -65,6 +65,19 @@ def validate(kind: type[C], values: Any, source: str) -> C:
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(kind, error)}") from None
+
+
+def check_known(values: Mapping[str, Any], known: Collection[str], source: str) -> None:
+    """Of settings that others wrote: what is off (null, false, 0, nothing) changes nothing, and what begins with _ is no setting.
+
+    Raises: ConfigError for the first that is none of `known`.
+    """
+    for name, value in values.items():
+        off = not value or (isinstance(value, list) and not any(value))
+        if name not in known and not name.startswith("_") and not off:
+            raise ConfigError(
+                f"{source}: {name} is {_shown(value)}, which is not known here; take it out, if the model is the same without"
+            )
 
 
 def load_yaml(kind: type[C], path: str | Path) -> C:

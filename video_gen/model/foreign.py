@@ -12,12 +12,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from video_gen.config import check_known
 from video_gen.errors import ConfigError, DataError
 from video_gen.model.families import CALLED, KNOWN, Role, expert_of, latent_channels, role_of
 from video_gen.model.shards import PICKLES, Shards, check_downloaded, check_file, files_of, pickle_told
 
 INDEX = "model_index.json"
 """What makes a folder one of diffusers."""
+PIPELINES = (
+    "WanPipeline",
+    "WanImageToVideoPipeline",
+    "WanVideoToVideoPipeline",
+    "WanDMDPipeline",
+    "WanCausalDMDPipeline",
+)
+"""What the index may call a model of the family: diffusers' classes, and FastVideo's for models of few steps."""
+CLASSES: dict[str, str | None] = {
+    "transformer": "WanTransformer3DModel", "transformer_2": "WanTransformer3DModel", "vae": "AutoencoderKLWan",
+    "text_encoder": None, "tokenizer": None, "scheduler": None, "image_encoder": None, "image_processor": None,
+}  # fmt: skip
+"""The parts that it names, and of some the only class that is known here."""
+SETTINGS = ("boundary_ratio", "expand_timesteps", "workload_type")
+"""What else it says."""
 PLACES = (
     ".", "diffusion_models", "unet", "vae", "text_encoders", "clip", "clip_vision", "high_noise_model", "low_noise_model",
     "transformer", "transformer_2",
@@ -83,13 +99,16 @@ def find(path: Path) -> Found:
 
 def _find_in_diffusers(root: Path) -> Found:
     index = read_json(root / INDEX)
-    name = index.get("_class_name")
-    if not str(name).startswith("Wan") or index.get("transformer", [None, None])[1] not in (
-        "WanTransformer3DModel",
-        None,
-    ):
+    name, source = index.get("_class_name"), str(root / INDEX)
+    if name not in PIPELINES:
         raise ConfigError(f"{root}: is diffusers' {name}; {KNOWN}")
-    named = [key for key in ("transformer", "transformer_2") if index.get(key, [None])[0] is not None]
+    check_known(index, (*CLASSES, *SETTINGS), source)
+    named = [key for key in ("transformer", "transformer_2") if class_of(index, key, source)]
+    for key in (*named, "vae"):
+        if (kind := class_of(index, key, source)) not in (CLASSES[key], None):
+            raise ConfigError(f"{source}: {key} is a {kind}, and only {CLASSES[key]} is known here")
+    if not named:
+        raise ConfigError(f"{source}: names no transformer; copy it again")
     transformers = tuple(_in_folder(root / key, root) for key in named)
     if index.get("boundary_ratio") is not None and len(transformers) == 1:
         other = ({"transformer", "transformer_2"} - set(named)).pop()
@@ -101,7 +120,7 @@ def _find_in_diffusers(root: Path) -> Found:
         if not (root / key).is_dir():
             raise DataError(f"{root / key}: is missing; download the model again, whole")
     files_of(root / "text_encoder")  # all of those that its index names
-    vision = index.get("image_encoder", [None])[0] is not None and (root / "image_encoder").is_dir()
+    vision = class_of(index, "image_encoder", source) is not None and (root / "image_encoder").is_dir()
     return Found(
         root=root,
         transformers=transformers,
@@ -112,6 +131,16 @@ def _find_in_diffusers(root: Path) -> Found:
         index=index,
         scheduler=read_json(scheduler),
     )
+
+
+def class_of(index: dict[str, Any], key: str, source: str) -> str | None:
+    """The class of a part; None = there is none. Raises: ConfigError if that is not said as [library, class]."""
+    told = index.get(key)
+    if told is None or told == [None, None]:
+        return None
+    if not isinstance(told, list) or len(told) != 2 or not all(isinstance(word, str) for word in told):
+        raise ConfigError(f"{source}: {key} is {told!r}, and must be a library and a class, or null; copy it again")
+    return told[1]
 
 
 def _in_folder(folder: Path, root: Path) -> Part:

@@ -52,7 +52,7 @@ class TransformersTextEncoder(nn.Module):
     def tokenise(self, texts: list[str]) -> Tensor:
         """(b, m, 2) int64: token ids and the attention mask.
 
-        Raises: DataError if a text is too long, where it is not to be cut.
+        Raises: DataError if a text is too long, where it is not to be cut, or if the encoder has no such tokens.
         """
         read = [mended(text) for text in texts] if self.config.clean else texts
         # some tokenisers make nothing of an empty text, which must have a token, too
@@ -62,7 +62,17 @@ class TransformersTextEncoder(nn.Module):
             for text, count in zip(texts, found["attention_mask"].sum(1).tolist()):
                 self._too_long(text, count)
             found = self.tokeniser(read, padding=True, truncation=True, max_length=most, return_tensors="pt")
+        self._check_known(found["input_ids"])
         return torch.stack([found["input_ids"], found["attention_mask"]], dim=-1)
+
+    def _check_known(self, ids: Tensor) -> None:
+        """Raises: DataError if the tokeniser is another encoder's, so that this one has no such tokens."""
+        count = self.model.get_input_embeddings().num_embeddings
+        if int(ids.max()) >= count:
+            raise DataError(
+                f"text.name '{self.config.name}': its tokeniser makes token {int(ids.max())}, and the encoder has {count}; copy "
+                "both from the same model"
+            )
 
     def _too_long(self, text: str, count: int) -> None:
         """Say so of a text that is; Python shows the same warning once. Raises: DataError if it is not to be cut."""

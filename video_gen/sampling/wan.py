@@ -1,8 +1,9 @@
 """How public Wan models are sampled: by their scheduler's files, and where weights come bare as their release does."""
 
+import math
 from typing import Any
 
-from video_gen.config import validate
+from video_gen.config import check_known, validate
 from video_gen.errors import ConfigError
 from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.foreign import Found
@@ -83,6 +84,13 @@ EXPECTED: dict[str, Any] = dict(
 )  # fmt: skip
 """What a scheduler's file must say of these, where it says something."""
 
+HARMLESS = (
+    "beta_start", "beta_end", "beta_schedule", "trained_betas", "dynamic_thresholding_ratio",
+    "sample_max_value", "timestep_spacing", "steps_offset", "rescale_betas_zero_snr", "time_shift_type", "sigma_min", "sigma_max",
+    "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len",
+)  # fmt: skip
+"""What else it may say: diffusers does not look at it where sigmas are those of a flow, and nothing is dynamic."""
+
 
 def schedule_of(told: dict[str, Any], source: str) -> dict[str, Any]:
     """Fields of `SamplingConfig` that a scheduler's file of diffusers decides.
@@ -96,8 +104,10 @@ def schedule_of(told: dict[str, Any], source: str) -> dict[str, Any]:
     for key, value in EXPECTED.items():
         if (key in told or key in flow) and told.get(key) != value:
             raise ConfigError(f"{source}: {key} is {told.get(key)}, and only {value} is known here; set it so")
-    shift = told.get("flow_shift" if name == "UniPCMultistepScheduler" else "shift", 1.0)
-    if not isinstance(shift, float | int) or shift <= 0:
+    shifted = "flow_shift" if name == "UniPCMultistepScheduler" else "shift"
+    check_known(told, (*EXPECTED, *HARMLESS, shifted), source)
+    shift = told.get(shifted, 1.0)
+    if not isinstance(shift, float | int) or isinstance(shift, bool) or not 0 < shift < math.inf:
         raise ConfigError(f"{source}: its shift is {shift}; it must be a number above 0")
     return SCHEDULERS[name] | {"shift": float(shift)}
 

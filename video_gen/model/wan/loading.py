@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from video_gen.config import validate
+from video_gen.config import check_known, validate
 from video_gen.errors import ConfigError, DataError
-from video_gen.model.foreign import Found, Part, read_json
+from video_gen.model.foreign import INDEX, Found, Part, read_json
 from video_gen.model.pretrained import check_finite, check_shapes
 from video_gen.model.shards import Shards
 from video_gen.model.transformer_config import TextConfig, Weights
@@ -29,11 +29,24 @@ BOUNDARIES = {False: 0.875, True: 0.9}
 
 Source: Wan-Video/Wan2.2, wan/configs/wan_t2v_A14B.py and wan_i2v_A14B.py.
 """
+CHANNELS_5B = 48
+"""Latent channels that 2.2's 5B alone has."""
 TOKENISER = "google/umt5-xxl"
 """Where none lies beside the encoder, which has one tokeniser."""
-UNUSED = ("_class_name", "_diffusers_version", "_name_or_path", "model_type", "window_size", "rope_max_seq_len", "text_len",
-          "num_frame_per_block", "_commit_hash")  # fmt: skip
-"""Of a transformer's config.json what is not checked: names, and what is read elsewhere."""
+CLASSES = ("WanTransformer3DModel", "WanModel", "CausalWanModel", "CausalWanTransformer3DModel")
+"""What a transformer's config.json may call it."""
+TYPES = ("t2v", "i2v", "flf2v", "ti2v")
+"""The same, of the original release."""
+ELSEWHERE = (
+    "model_type",
+    "rope_max_seq_len",
+    "text_len",
+    "num_frame_per_block",
+    "local_attn_size",
+    "sink_size",
+    "qk_norm",
+)
+"""Of a transformer's config.json what is read elsewhere, or says nothing of the network."""
 
 
 # -------------------- transformer
@@ -85,7 +98,7 @@ def transformer_config(shards: Shards, part: Part, index: dict[str, Any]) -> Wan
     try:
         dim, in_channels, *kernel = shapes["patch_embedding.weight"]
         patch = kernel[1]
-        values = dict(
+        values: dict[str, Any] = dict(
             dim=dim,
             in_channels=in_channels,
             patch_size=patch,
@@ -108,23 +121,45 @@ def transformer_config(shards: Shards, part: Part, index: dict[str, Any]) -> Wan
             "which says how many there are"
         )
     values["num_heads"] = told.get("num_attention_heads", told.get("num_heads", dim // HEAD_DIM))
-    first_frame = index.get("expand_timesteps")
-    values["first_frame"] = values["latent_channels"] == 48 if first_frame is None else first_frame
+    values["first_frame"] = _first_frame(index, values["latent_channels"], part)
     values |= {ours: told[theirs] for ours, theirs in (("eps", "eps"), ("text_len", "text_len")) if theirs in told}
-    values |= causal_settings(told)
+    values |= causal_settings(told, str(part.config))
     config = validate(WanTransformerConfig, values, source=str(part.config or shards))
     check_told(config, told, kernel, str(part.config))
     return config
+
+
+def _first_frame(index: dict[str, Any], channels: int, part: Part) -> bool:
+    """Whether a picture is told as the first latent frame. Raises: ConfigError if diffusers' index says so of any but the 5B."""
+    told = index.get("expand_timesteps")
+    if told is None:
+        return channels == CHANNELS_5B
+    if type(told) is not bool or (told and channels != CHANNELS_5B):
+        raise ConfigError(
+            f"{part.files[0].parent.parent / INDEX}: expand_timesteps is {told!r}, and the transformer has {channels} latent "
+            f"channels; it must be true or false, and true of 2.2's 5B alone ({CHANNELS_5B})"
+        )
+    return told
 
 
 def _side(shapes: dict[str, tuple[int, ...]], name: str, axis: int) -> int | None:
     return shapes[name][axis] if name in shapes else None
 
 
-def causal_settings(told: dict[str, Any]) -> dict[str, Any]:
-    """Sink and window of Self-Forcing's and LongLive's `CausalWanModel`: `local_attn_size` frames, of which `sink_size` first."""
+def causal_settings(told: dict[str, Any], source: str) -> dict[str, Any]:
+    """Sink and window of Self-Forcing's and LongLive's `CausalWanModel`: `local_attn_size` frames, of which `sink_size` first.
+
+    Raises: ConfigError if they are none.
+    """
     size, sink = told.get("local_attn_size", -1), told.get("sink_size", 0)
-    return {"sink": sink, "window": size - sink} if isinstance(size, int) and size > sink >= 0 else {}
+    if size == -1:  # all is seen
+        return {}
+    if type(size) is not int or type(sink) is not int or not size > sink >= 0:
+        raise ConfigError(
+            f"{source}: local_attn_size is {size!r} and sink_size {sink!r}; they must be whole numbers, the first -1 or more than "
+            "the second"
+        )
+    return {"sink": sink, "window": size - sink}
 
 
 def check_told(config: WanTransformerConfig, told: dict[str, Any], kernel: list[int], source: str) -> None:
@@ -149,7 +184,12 @@ def check_told(config: WanTransformerConfig, told: dict[str, Any], kernel: list[
         "added_kv_proj_dim": config.dim if config.image_width else None,
         "pos_embed_seq_len": config.image_positions,
         "cross_attn_norm": True,
+        "window_size": [-1, -1],
     }
+    for name, only in (("_class_name", CLASSES), ("model_type", TYPES)):
+        if told.get(name) not in (*only, None):
+            raise ConfigError(f"{source}: {name} is {told[name]}, and here are known {', '.join(only)}")
+    check_known(told, {*known, *ELSEWHERE}, source)
     for name, value in told.items():
         if name == "qk_norm" and value not in (True, "rms_norm_across_heads"):
             raise ConfigError(f"{source}: qk_norm is {value}, which no known Wan transformer has")

@@ -42,6 +42,8 @@ class WanVAEConfig(Config):
             values = getattr(self, name)
             if values is not None and len(values) != self.latent_channels:
                 raise ValueError(f"{name} has {len(values)} values for {self.latent_channels} latent_channels")
+        if self.latent_std is not None and min(self.latent_std) <= 0:
+            raise ValueError(f"latent_std has {min(self.latent_std):g}; every deviation must be above 0")
         if len(self.temporal) != len(self.multipliers) - 1:
             raise ValueError(
                 f"temporal has {len(self.temporal)} values for {len(self.multipliers)} multipliers; give one fewer"

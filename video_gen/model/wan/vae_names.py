@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 from typing import Any, TypeVar
 
-from video_gen.config import validate
+from video_gen.config import check_known, validate
 from video_gen.errors import ConfigError
 from video_gen.model.wan.vae_config import STATISTICS_21, STATISTICS_22, WanVAEConfig
 
@@ -36,6 +36,12 @@ WITHIN = {
     "shortcut": "conv_shortcut",
 }
 """Ours to diffusers', within a residual block."""
+KNOWN = (
+    "attn_scales", "base_dim", "clip_output", "decoder_base_dim", "dim_mult", "dropout", "in_channels", "is_residual",
+    "latents_mean", "latents_std", "num_res_blocks", "out_channels", "patch_size", "scale_factor_spatial",
+    "scale_factor_temporal", "temperal_downsample", "z_dim",
+)  # fmt: skip
+"""Settings of diffusers' class; `clip_output` is of earlier versions, and pictures are clipped here anyway."""
 LEVELS = 8
 """Resolutions that a table of names covers: more than any config has."""
 
@@ -178,11 +184,14 @@ def _levels(shapes: Shapes, shortcuts: bool):
 def config_from_diffusers(values: Mapping[str, Any], source: str) -> WanVAEConfig:
     """Sizes from the config.json of an AutoencoderKLWan. Raises: ConfigError."""
     plain = {key: value for key, value in values.items() if not key.startswith("_")}
-    for key, only in (("attn_scales", ([], ())), ("dropout", (0,)), ("scale_factor_temporal", (4, None))):
-        if key in plain and plain[key] not in only:
-            raise ConfigError(f"{source}: {key} {plain[key]}: only {only[0]} is known here")
+    check_known(plain, KNOWN, source)
+    for key, only in (("_class_name", ("AutoencoderKLWan",)), ("attn_scales", ([], ())), ("dropout", (0,))):
+        if key in values and values[key] not in only:
+            raise ConfigError(f"{source}: {key} {values[key]}: only {only[0]} is known here")
     channels = plain.get("z_dim", 16)
     patch = plain.get("patch_size") or 1
+    if type(patch) is not int:
+        raise ConfigError(f"{source}: patch_size is {patch!r}; it must be a whole number, or null")
     for key in ("in_channels", "out_channels"):
         if plain.get(key, 3) != 3 * patch**2:
             raise ConfigError(f"{source}: {key} {plain[key]}: {3 * patch**2} are expected with patch_size {patch}")
@@ -198,7 +207,13 @@ def config_from_diffusers(values: Mapping[str, Any], source: str) -> WanVAEConfi
         latent_mean=plain.get("latents_mean", STATISTICS_21["latent_mean"] if channels == 16 else None),
         latent_std=plain.get("latents_std", STATISTICS_21["latent_std"] if channels == 16 else None),
     )
-    return validate(WanVAEConfig, known, source=source)
+    config = validate(WanVAEConfig, known, source=source)
+    for key, stride in (("temporal", config.temporal_stride), ("spatial", config.spatial_stride)):
+        if plain.get(f"scale_factor_{key}", stride) not in (stride, None):
+            raise ConfigError(
+                f"{source}: scale_factor_{key} is {plain[f'scale_factor_{key}']}, and by the sizes there {stride}; copy it again"
+            )
+    return config
 
 
 def config_to_diffusers(config: WanVAEConfig) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The CLIP picture encoder of Wan 2.1's image to video, by `transformers`: of a picture the tokens before the last layer."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from video_gen.config import Config
+from video_gen.config import Config, validate
 from video_gen.errors import ConfigError, DataError
 from video_gen.files import write_text
 from video_gen.model.foreign import Found, read_json
@@ -24,6 +24,9 @@ HEAD_DIM = 80
 """Of ViT-H/14, where no config.json says it."""
 
 
+Deviation = Annotated[float, Field(gt=0)]
+
+
 class VisionConfig(Config):
     """Where the encoder is, and how a picture is made for it."""
 
@@ -34,7 +37,7 @@ class VisionConfig(Config):
     size: int = Field(default=224, ge=1, le=16_384)
     """Pixels of a side: the shorter side is scaled to it, and the longer one cropped."""
     mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
+    std: tuple[Deviation, Deviation, Deviation] = STD
 
 
 class PictureEncoder(nn.Module):
@@ -74,16 +77,26 @@ class PictureEncoder(nn.Module):
 
 
 def vision_config(found: Found, origin: str | Path) -> VisionConfig:
-    """How the encoder of a public model is loaded. Raises: DataError if its files are damaged."""
+    """How the encoder of a public model is loaded.
+
+    Raises: DataError if its files are damaged; ConfigError if they do not belong together.
+    """
     assert found.vision is not None
     if not found.is_diffusers:
-        return VisionConfig(name=str(found.vision.files[0].absolute()))
+        file = found.vision.files[0]
+        _, size = _grid(_opened(file))
+        return validate(VisionConfig, {"name": str(file.absolute()), "size": size}, source=str(file))
     file = found.root / "image_processor" / "preprocessor_config.json"
     told = read_json(file) if file.is_file() else {}
-    size = told.get("crop_size", 224)
-    values: dict[str, Any] = {key: tuple(told[f"image_{key}"]) for key in ("mean", "std") if f"image_{key}" in told}
-    values["size"] = size.get("height", 224) if isinstance(size, dict) else size
-    return VisionConfig(name=str(origin), subfolder="image_encoder", **values)
+    takes = read_json(found.vision.config).get("image_size", 224) if found.vision.config else 224
+    size = told.get("crop_size", takes)
+    if size not in (takes, {"height": takes, "width": takes}):
+        raise ConfigError(
+            f"{file}: crop_size is {size}, and {found.vision.config} takes {takes}; copy both from the same model"
+        )
+    values: dict[str, Any] = {key: told[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in told}
+    values |= {"name": str(origin), "subfolder": "image_encoder", "size": takes}
+    return validate(VisionConfig, values, source=str(file))
 
 
 def load_vision(config: VisionConfig) -> PictureEncoder:
@@ -104,20 +117,14 @@ def _from_file(file: Path) -> Any:
     """CLIP's vision model with transformers' names, from one file. Raises: ConfigError if that does not hold one, whole."""
     import transformers  # type: ignore[import-not-found]
 
-    shards = Shards([file]).renamed(lambda name: name.removeprefix(PREFIX))
+    shards = _opened(file)
+    patch, size = _grid(shards)
     shapes = shards.shapes
-    try:
-        width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
-        places = shapes["embeddings.position_embedding.weight"][0] - 1
-        inner = shapes["encoder.layers.0.mlp.fc1.weight"][0]
-    except (KeyError, ValueError):
-        raise ConfigError(
-            f"{file}: is no CLIP vision model under transformers' names; take clip_vision_h.safetensors"
-        ) from None
+    width, inner = shapes["embeddings.patch_embedding.weight"][0], shapes["encoder.layers.0.mlp.fc1.weight"][0]
     layers = 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.layers."))
     settings = transformers.CLIPVisionConfig(
         hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=max(1, width // HEAD_DIM),
-        patch_size=patch, image_size=patch * round(places**0.5), hidden_act="gelu",
+        patch_size=patch, image_size=size, hidden_act="gelu",
     )  # fmt: skip
     model = transformers.CLIPVisionModel(settings)
     theirs = {name.removeprefix(PREFIX): name for name in model.state_dict()}  # older versions have the prefix
@@ -127,3 +134,22 @@ def _from_file(file: Path) -> Any:
         raise DataError(f"{file}: {wrong[0]} is missing, left over or of another shape; download it again")
     model.load_state_dict({theirs[name]: x for name, x in shards.items()})
     return model
+
+
+def _opened(file: Path) -> Shards:
+    """Its tensors under transformers' newer names."""
+    return Shards([file]).renamed(lambda name: name.removeprefix(PREFIX))
+
+
+def _grid(shards: Shards) -> tuple[int, int]:
+    """Pixels of a side, of a patch and of a picture. Raises: ConfigError if it is no CLIP vision model."""
+    shapes = shards.shapes
+    try:
+        _, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
+        places = shapes["embeddings.position_embedding.weight"][0] - 1
+        shapes["encoder.layers.0.mlp.fc1.weight"]
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"{shards}: is no CLIP vision model under transformers' names; take clip_vision_h.safetensors"
+        ) from None
+    return patch, patch * round(places**0.5)
