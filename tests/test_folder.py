@@ -139,6 +139,16 @@ def test_rows_may_have_other_columns_and_no_text(tmp_path):
         ("metadata.jsonl", '{"file_name": "raw.psd", "text": "t"}\n', r"a file of a kind that is not read \(\.psd\)"),
         ("metadata.jsonl", '{"text": "t"}\n', "line 1: has no file_name, but text"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 5}\n', "line 1: text is 5; a caption is words in quotes"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "text": "\\ud83d!"}\n',
+            r"line 1: the caption '\\ud83d!' holds half of",
+        ),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "changes": [{"time": 1, "text": "\\ud83d!"}]}\n',
+            r"line 1: the caption '\\ud83d!' holds half of",
+        ),
         ("metadata.jsonl", "\n{oops\n", "line 2: not JSON"),
         ("metadata.jsonl", '{"file_name": "a.png", "text": "b", "text": "c"}\n', "line 1: .*'text' is given twice"),
         ("metadata.jsonl", '["a.png"]\n', "is one JSON list"),

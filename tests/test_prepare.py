@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import sys
 import tarfile
 import threading
 from functools import partial
@@ -424,7 +426,7 @@ def test_actions_are_cut_with_their_video(tmp_path):
 
 def with_actions(folder, *names, key="go"):
     """A pile of short films with actions."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     (folder / "actions.json").write_text(json.dumps({"keys": ["go", "stop"], "fps": FPS}))
     for number, name in enumerate(names):
         film(folder / f"{name}.mp4", scene(number, 24))
@@ -495,6 +497,35 @@ def test_copies_that_are_kept_have_clips_of_their_own(tmp_path, form):
     alone.mkdir()
     (own / "a.mp4").rename(alone / "a.mp4")
     assert [row.digest for row in made(alone, tmp_path / "one").kept] == [kept[0].digest]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_name_that_is_no_utf8_is_spelled_out(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    film(own / "b.mp4", scene(0, 24))
+    (own / "b.mp4").rename(own / os.fsdecode(b"caf\xe9.mp4"))
+    (own / os.fsdecode(b"br\xe9.mp4")).write_bytes(b"nothing")
+    film(own / "b.mp4", scene(1, 24))
+    with (tmp_path / "said").open("w", encoding="utf-8") as strict:
+        monkeypatch.setattr("sys.stdout", strict)
+        assert main(["data", "prepare", str(own), str(tmp_path / "set"), "--workers", "1"]) == 0
+        assert main(["data", "check", str(own)]) == 0
+    rows = read_manifest(tmp_path / "set" / MANIFEST)
+    assert {row.source: bool(row.refused) for row in rows} == {
+        "b.mp4": False,
+        r"br\udce9.mp4": True,
+        r"caf\udce9.mp4": False,
+    }
+    assert made(own, tmp_path / "set").read == 0 and len(clips_in(tmp_path / "set")) == 2
+
+
+def test_brackets_in_the_names_of_folders_are_no_markup(tmp_path, capsys):
+    own = with_actions(tmp_path / "x[" / "b]", "a")
+    (own / "actions.json").write_text(json.dumps({"keys": ["go", "[/stop]"], "fps": FPS}))
+    assert main(["data", "prepare", str(own), str(tmp_path / "[/b]"), "--workers", "1"]) == 0
+    assert main(["data", "check", str(own)]) == 0
+    assert "[/stop]" in capsys.readouterr().out
 
 
 def test_where_it_is_led_goes_along(tmp_path):

@@ -255,3 +255,10 @@ def test_an_encoder_is_loaded_whole_or_not_at_all(tmp_path, capfd, fault):
     ):
         build_text_encoder(told)
     assert "REPORT" not in capfd.readouterr().err
+
+
+def test_text_that_cannot_be_written_is_one_line(tmp_path):
+    save("T5", tmp_path)
+    for config in (TextConfig(), TextConfig(kind="transformers", name=str(tmp_path))):
+        with pytest.raises(DataError, match=r"the caption 'a red \\ud83d' holds half of a surrogate pair"):
+            build_text_encoder(config).tokenise(["a", "a red \ud83d"])

@@ -6,6 +6,7 @@ and passes the others on.
 
 import sys
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -424,6 +425,8 @@ PLANS = {names[1]: command for names, command in COMMANDS.items() if names[0] ==
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns: its exit code (`errors.exit_code`)."""
     words = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what it cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
     return exit_code(PROGRAM, lambda: run_command(COMMANDS, of_what(words)))
 
 

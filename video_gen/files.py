@@ -194,6 +194,19 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); change its rights, or remove it") from None
 
 
+def plain(text: str) -> str:
+    """What can be written as UTF-8: half a surrogate pair, as of a file whose name is none, is spelled out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_text(text: str, what: str) -> None:
+    """Args: what: what is said of the text, before the fault. Raises: DataError if it cannot be written as UTF-8."""
+    if plain(text) != text:
+        raise DataError(
+            f"{what} '{plain(text)[:80]}' holds half of a surrogate pair, which is no character; write the whole character, or none"
+        )
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of `read_text`, which end at newlines only: a caption may hold other separators, such as U+2028."""
     return [line.removesuffix("\r") for line in read_text(path).split("\n")]

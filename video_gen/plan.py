@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -30,7 +29,7 @@ from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
 from video_gen.model.video_vae import VideoVAE
-from video_gen.progress import duration
+from video_gen.progress import duration, plain_console
 from video_gen.sampling.config import PipelineConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import find_model
@@ -339,9 +338,9 @@ class RandomLatents:
 
 def show(plan: Plan, output: Path | None) -> None:
     """Tables for the person, and a JSON file if asked for."""
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(width=120)  # nobody's window cuts a log
+        console = plain_console(width=120)  # nobody's window cuts a log
     total = sum(plan.parameters.values())
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in plan.parameters.items())
     console.print(f"parameters: {total / 1e6:.2f} M ({parts})", soft_wrap=True, highlight=False)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from video_gen.data.config import ClipConfig
@@ -23,6 +22,7 @@ from video_gen.model.text import CachedTextEncoder
 from video_gen.model.transformer_config import Checkpointing, TextConfig, Weights
 from video_gen.plan import RandomLatents
 from video_gen.plan_sample import room_of, said
+from video_gen.progress import plain_console
 from video_gen.sampling.memory import weight_bytes
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sizes import Sizes, sizes_of
@@ -196,9 +196,9 @@ def plan_of(
 
 def show(plan: LoraPlan, rooms: dict[str, int], output: Path | None) -> None:
     """A table for the person, the cheapest choice for each room, and a JSON file if asked for."""
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(width=132)
+        console = plain_console(width=132)
     console.print(
         f"{plan.name}: a LoRA of rank {plan.rank}, {plan.parameters / 1e6:.1f} M parameters; {plan.batch_size} clips of "
         f"{'x'.join(map(str, plan.size))}, {plan.tokens:,} tokens each",

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -22,7 +21,7 @@ from video_gen.files import write_text
 from video_gen.model.offload import resident_bytes
 from video_gen.model.transformer_config import Weights
 from video_gen.model.weights import EightBitLinear, keep_in, made_of, with_blocks
-from video_gen.progress import duration
+from video_gen.progress import duration, plain_console
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.fit import Fit
 from video_gen.sampling.memory import Job, Phase, decoding, denoising, weight_bytes
@@ -371,9 +370,9 @@ def _told(fit: Fit, name: str) -> bool:
 
 def show(plan: SamplePlan, room: int | None, fit: Fit, output: Path | None) -> None:
     """Tables for the person, the cheapest choice if there is a room to fit into, and a JSON file if asked for."""
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(width=132)
+        console = plain_console(width=132)
     console.print(_parts_table(plan))
     console.print(_choices_table(plan, room))
     if room is not None:

@@ -23,11 +23,16 @@ def duration(seconds: float) -> str:
     return f"{total} s"
 
 
+def plain_console(width: int | None = None, stderr: bool = False) -> Console:
+    """Prints text as it is: brackets and colons in names are no markup."""
+    return Console(width=width, stderr=stderr, markup=False, emoji=False)
+
+
 @contextmanager
 def bar(what: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """Progress of the work `what`, shown from the callback's first call on; yields the callback. What was done before that call
     does not count in the rate."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with _on_terminal(console, what, unit) if console.is_terminal else _in_log(console, what, unit) as update:
         yield update
 
@@ -84,7 +89,12 @@ class Pace:
 
 @contextmanager
 def _on_terminal(console: Console, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
     progress, pace = Progress(*columns, console=console), Pace(unit)
     task = progress.add_task(what, total=None, pace="")
 

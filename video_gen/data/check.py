@@ -196,10 +196,11 @@ def _by_hand(folder: Path) -> dict[str, str]:
 
 def render(report: CheckReport, most: int = SHOWN) -> None:
     """Print the report: a table, then what is wrong, kind by kind, then what is worth a word; of each kind `most` lines."""
-    from rich.console import Console
     from rich.table import Table
 
-    console, config = Console(), report.config
+    from video_gen.progress import plain_console
+
+    console, config = plain_console(), report.config
     good = [f.info for f in report.files if f.info is not None]
     table = Table("what", "found", title=str(report.folder))
     videos = [info for info in good if info.kind == "video"]
@@ -261,9 +262,9 @@ def _actions_table(files: list[FileReport], vocabulary: Vocabulary) -> tuple[Any
 
 def _print(console: Any, lines: list[str], most: int) -> None:
     for line in lines[:most]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     if len(lines) > most:
-        console.print(f"... and {len(lines) - most} more such lines (--lines)", markup=False, highlight=False)
+        console.print(f"... and {len(lines) - most} more such lines (--lines)", highlight=False)
 
 
 def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> FileReport:

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from video_gen.data.packed import Packed, within
 from video_gen.data.video_info import VideoInfo
 from video_gen.errors import ConfigError, DataError
-from video_gen.files import written
+from video_gen.files import plain, written
 
 MANIFEST = "manifest.parquet"
 LATER = ("led", "actions_digest")
@@ -114,6 +114,8 @@ def write_manifest(folder: Path, rows: list[Row]) -> None:
     hints = get_type_hints(Row)
     schema = pa.schema([(field.name, kinds[hints[field.name]]) for field in fields(Row)])
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)}
+    for name in ("source", "refused"):  # which may hold names that are no UTF-8
+        columns[name] = [plain(text) for text in columns[name]]
     with written(folder / MANIFEST) as temporary:
         pq.write_table(pa.table(columns, schema), temporary)
 

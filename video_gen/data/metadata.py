@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from video_gen.errors import DataError
-from video_gen.files import read_lines, read_text, write_text
+from video_gen.files import check_text, read_lines, read_text, write_text
 from video_gen.plain_json import parse
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -86,7 +86,9 @@ def _take(
         return
     try:
         changes = _changes(row.get("changes"))
-    except ValueError as error:
+        for caption in (text or "", *(later for _, later in changes)):
+            check_text(caption, "the caption")
+    except (ValueError, DataError) as error:
         found.faults.append(f"{where}: {error}")
         return
     led = {"": False, "true": True, "false": False}.get(row.get("led") or "", row.get("led"))

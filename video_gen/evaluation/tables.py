@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from video_gen.evaluation.control_report import NAMES
@@ -13,6 +12,7 @@ from video_gen.evaluation.steering_report import KINDS, say
 from video_gen.evaluation.steps import columns
 from video_gen.evaluation.words import SETS, words_of
 from video_gen.files import write_text
+from video_gen.progress import plain_console
 
 SETTINGS_SHOWN = 4
 """Settings side by side."""
@@ -28,7 +28,7 @@ def show(found: dict[str, Any], output: Path | None) -> None:
         words = words_of(name)
         aim = f" (aim: {words.say_aim()})" if aims and words.aim is not None else ""
         table.add_row(words.name, words.say(value) + aim, name)
-    Console().print(table)
+    plain_console().print(table)
     if output is not None:
         write_text(output, json.dumps(found, indent=1))
 
@@ -40,7 +40,7 @@ def show_drift(found: dict[str, Any]) -> None:
         table = Table(f"{words.name} ({figure})", *map(str, found["indices"]))
         for name, values in found["curves"].items():
             table.add_row(SETS.get(name, name), *map(words.say, values[figure]))
-        Console().print(table)
+        plain_console().print(table)
 
 
 def show_steering(found: dict[str, Any]) -> None:
@@ -51,14 +51,14 @@ def show_steering(found: dict[str, Any]) -> None:
         for kind, row in kinds.items():
             if name not in SETS or kind == "all":
                 table.add_row(KINDS[kind], *(say(words, e) for e in row.values()))
-        Console().print(table)
+        plain_console().print(table)
     first = next(iter(found["staying"].values()))["there"]
     table = Table(Column(no_wrap=True), *(f"{t} s" for t in first), title="without a switch")
     for name, figures in found["staying"].items():
         for key, row in figures.items():
             words = words_of(key)
             table.add_row(f"{SETS.get(name, name)}: {words.name}", *(say(words, e) for e in row.values()))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def show_endings(found: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ def show_endings(found: dict[str, Any]) -> None:
     table = Table(Column(no_wrap=True), *(Column(SETS.get(name, name), overflow="fold") for name in figures))
     for key in next(iter(figures.values())):
         table.add_row(words_of(key).name, *(say(words_of(key), figures[name][key]) for name in figures))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def show_control(found: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def show_control(found: dict[str, Any]) -> None:
         table = Table(Column(no_wrap=True), *next(iter(sets.values())), title=f"{words.name}, frames after the first")
         for name, row in sets.items():
             table.add_row(NAMES[name], *map(words.say, row.values()))
-        Console().print(table)
+        plain_console().print(table)
     for turns, row in found["circles"].items():
         print(f"{turns} full turns: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
 
@@ -91,12 +91,12 @@ def show_footage(found: dict[str, Any]) -> None:
         for words, cells in rows:
             for place, (name, cell) in enumerate((name, cell) for name, cell in zip(head, cells) if cell):
                 table.add_row("" if place else words.name, name, cell)
-        Console().print(table)
+        plain_console().print(table)
     head, lines = distance_rows(found["distances"])
     table = Table(*(Column(name, overflow="fold") for name in head), title="Distances")
     for line in lines:
         table.add_row(*line)
-    Console().print(table)
+    plain_console().print(table)
     for note in found["notes"]:
         print(note)
 
@@ -110,4 +110,4 @@ def show_steps(rows: list[dict[str, Any]]) -> None:
         for name in columns(rows)[2:]:
             values = (words_of(row[name]).name if name == "worst" else words_of(name).say(row[name]) for row in chosen)
             table.add_row(words_of(name).name, *values)
-        Console().print(table)
+        plain_console().print(table)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from video_gen.errors import ConfigError, DataError, VideoGenWarning
-from video_gen.files import write_text
+from video_gen.files import check_text, write_text
 from video_gen.model.library import load_whole
 from video_gen.model.pretrained import check_finite, read_config
 from video_gen.model.transformer_config import TextConfig
@@ -52,8 +52,10 @@ class TransformersTextEncoder(nn.Module):
     def tokenise(self, texts: list[str]) -> Tensor:
         """(b, m, 2) int64: token ids and the attention mask.
 
-        Raises: DataError if a text is too long, where it is not to be cut, or if the encoder has no such tokens.
+        Raises: DataError if a text is too long, where it is not to be cut, or none, or if the encoder has no such tokens.
         """
+        for text in texts:
+            check_text(text, "the caption")
         read = [mended(text) for text in texts] if self.config.clean else texts
         # some tokenisers make nothing of an empty text, which must have a token, too
         read = [text if self.tokeniser(text, verbose=False)["input_ids"] else self.tokeniser.pad_token for text in read]

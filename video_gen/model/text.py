@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_gen.errors import ConfigError, DataError
+from video_gen.files import check_text
 from video_gen.model.frozen_text import TransformersTextEncoder, load_text_config, save_text_config
 from video_gen.model.layers import sinusoids
 from video_gen.model.pretrained import Pretrained
@@ -44,7 +45,9 @@ class ByteTextEncoder(nn.Module, Pretrained):
         return {"table.weight", "start"}
 
     def tokenise(self, texts: list[str]) -> Tensor:
-        """Texts to rows of the table: (b, words, entries) int64, 0 = nothing. Raises: DataError if a text is too long."""
+        """Texts to rows of the table: (b, words, entries) int64, 0 = nothing. Raises: DataError if a text is too long, or none."""
+        for text in texts:
+            check_text(text, "the caption")
         rows = [[self._entries(piece) for word in text.split() for piece in _pieces(word)] for text in texts]
         for text, row in zip(texts, rows):
             if len(row) >= self.config.max_tokens:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from video_gen.files import explained, write_text
-from video_gen.progress import duration
+from video_gen.progress import duration, plain_console
 
 PLAIN_SECONDS = 30.0
 """Time between two progress lines where the output is no terminal."""
@@ -27,7 +27,7 @@ class Monitor:
     """Reports one run; a context manager. Steps here count optimiser steps done."""
 
     def __init__(self, run_dir: Path, first_step: int, train_steps: int, tensorboard: bool):
-        self.console, self.run_dir = Console(), run_dir
+        self.console, self.run_dir = plain_console(), run_dir
         self.first_step, self.step, self.train_steps = first_step, first_step, train_steps
         self.started = self.last_line = time.monotonic()
         self.loss = float("nan")
@@ -143,7 +143,7 @@ class Silent(Monitor):
 
 def say(text: str, console: Console | None = None) -> None:
     """Print one line as it is: not wrapped, not coloured, no markup."""
-    (console or Console()).print(text, soft_wrap=True, markup=False, highlight=False)
+    (console or plain_console()).print(text, soft_wrap=True, highlight=False)
 
 
 def truncate_log(file: Path, step: int) -> None:

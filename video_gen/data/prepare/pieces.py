@@ -9,6 +9,7 @@ from video_gen.data.duplicates import SIDE, near_duplicates
 from video_gen.data.prepare.facts import Facts
 from video_gen.data.prepare.settings import KeepSettings, PrepareConfig
 from video_gen.data.prepare.shots import find_shots
+from video_gen.files import plain
 
 LEAST_BAR = 0.03
 """Share of the picture that a black bar takes on each of two sides to be one."""
@@ -139,7 +140,7 @@ def told_apart(pieces: list[Piece]) -> list[Piece]:
 
 def key_of(source: str) -> str:
     """16 hexadecimal digits of the name of a file of the pile."""
-    return hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(plain(source).encode(), digest_size=8).hexdigest()
 
 
 def black_bars(facts: Facts) -> Box:

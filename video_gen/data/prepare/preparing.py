@@ -37,7 +37,17 @@ from video_gen.data.prepare.workers import Workers
 from video_gen.data.prepare.writing import cut_actions, file_name, write_pieces
 from video_gen.data.video_file import probe
 from video_gen.errors import DataError
-from video_gen.files import check_folder, explained, length_of, lock_byte, read_lines, read_text, sweep, write_text
+from video_gen.files import (
+    check_folder,
+    explained,
+    length_of,
+    lock_byte,
+    plain,
+    read_lines,
+    read_text,
+    sweep,
+    write_text,
+)
 from video_gen.vocabulary import Vocabulary
 
 FACTS, CLIPS, SETTINGS = "facts", "clips", "prepare.json"
@@ -381,7 +391,7 @@ def _write_captions(output: Path, rows: Sequence[Row]) -> None:
     lines = []
     for row in rows:
         if not row.refused:
-            said: dict[str, Any] = {"file_name": row.file_name, "text": row.caption, "source": row.source}
+            said: dict[str, Any] = {"file_name": row.file_name, "text": row.caption, "source": plain(row.source)}
             if row.changes:
                 said["changes"] = [{"time": time, "text": text} for time, text in json.loads(row.changes)]
             if row.led:

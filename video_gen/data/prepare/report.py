@@ -10,7 +10,7 @@ from video_gen.data.manifest import MANIFEST, Row
 from video_gen.data.prepare.facts import THUMB, Facts, load
 from video_gen.data.prepare.preparing import Prepared, facts_file
 from video_gen.files import written
-from video_gen.progress import duration
+from video_gen.progress import duration, plain_console
 
 SHEET, COLUMNS, LINE = "pieces.png", 10, 16
 KEPT = "kept"
@@ -18,10 +18,9 @@ KEPT = "kept"
 
 def show(made: Prepared) -> None:
     """Print the table, and write the pictures beside the manifest."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = plain_console()
     table = Table("pieces", "count", "length", "share", title=str(made.output))
     groups = by_reason(made.rows)
     total = sum(row.end - row.start for row in made.rows) or 1.0
@@ -37,9 +36,9 @@ def show(made: Prepared) -> None:
     if without:
         console.print(f"without caption: {without:,} of {len(made.kept):,}")
     for row in [*groups.get("unreadable", [])[:10], *groups.get("bad actions", [])[:10]]:
-        console.print(f"{row.source}: {row.refused}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{row.source}: {row.refused}", highlight=False, soft_wrap=True)
     for note in made.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True)
     if made.unused:
         console.print(
             f"{made.unused:,} clips in the folder were kept by an earlier decision, and are not read by training"
