@@ -509,6 +509,7 @@ def test_a_name_that_is_no_utf8_is_spelled_out(tmp_path, monkeypatch):
     film(own / "b.mp4", scene(1, 24))
     with (tmp_path / "said").open("w", encoding="utf-8") as strict:
         monkeypatch.setattr("sys.stdout", strict)
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
         assert main(["data", "prepare", str(own), str(tmp_path / "set"), "--workers", "1"]) == 0
         assert main(["data", "check", str(own)]) == 0
     rows = read_manifest(tmp_path / "set" / MANIFEST)

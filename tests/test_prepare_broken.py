@@ -158,6 +158,13 @@ def test_captions_of_a_captioner_that_was_killed_are_kept_but_for_the_line_it_wa
     assert [row.caption for row in again.kept[:-1]] == [row.caption for row in first.kept[:-1]]
     assert again.kept[-1] == replace(first.kept[-1], caption=f"clip {len(asked)}")
 
+    def another(path):
+        return "by another one"
+
+    other = prepare(pile, tmp_path / "set", config, Workers(1), caption=another)
+    assert {row.caption for row in other.kept} == {"by another one"}
+    assert prepare(pile, tmp_path / "set", config, Workers(1), caption=caption).kept == again.kept
+
 
 def test_two_at_once_are_refused(pile, tmp_path):
     made(pile, tmp_path / "set")

@@ -32,6 +32,8 @@ class Captioner:
         except ImportError:
             raise ConfigError("--caption-model needs transformers; pip install 'video-gen[hf]'") from None
         self.name, self.prompt = model, prompt
+        self.known_as = f"{model}: {prompt}"
+        """What its captions are kept under: another model, or another question, captions anew."""
         try:
             self._load()
         except ImportError as error:  # such as torchvision, which those with a video processor want

@@ -95,7 +95,7 @@ def prepare(
     """Make `output` a data set of what is good in `pile`.
 
     Args:
-        caption: of clips whose file has none beside it.
+        caption: of clips whose file has none beside it. What it said is kept under its `known_as`, or, of a function, its name.
     Raises: DataError if either folder cannot be used, or `output` was written in another way; ConfigError if a library is missing.
     """
     opencv()
@@ -363,26 +363,30 @@ def _row(piece: Piece, source: Source, clips: dict[str, dict[str, Any]]) -> Row:
 def _captioned(rows: list[Row], output: Path, caption: Caption, tell: Progress) -> list[Row]:
     """Those that are kept and of which nothing is said, with what the captioner says; kept in a file as it goes."""
     store = output / "captions.jsonl"
-    said = _said_before(store)
+    by = str(getattr(caption, "known_as", getattr(caption, "__qualname__", type(caption).__qualname__)))
+    said = _said_before(store, by)
     wanted = [row for row in rows if not row.refused and not row.caption]
     tell("captioning", 0, len(wanted))
     with explained(store), store.open("a", encoding="utf-8") as file:
         for done, row in enumerate(wanted, 1):
             if row.digest not in said:
                 said[row.digest] = caption(place_of(row, output))
-                file.write("\n" + json.dumps([row.digest, said[row.digest]]))  # whatever a killed process left there
+                file.write(
+                    "\n" + json.dumps([row.digest, said[row.digest], by])
+                )  # whatever a killed process left there
                 file.flush()
             tell("captioning", done, len(wanted))
     return [row if row.refused or row.caption else replace(row, caption=said[row.digest]) for row in rows]
 
 
-def _said_before(store: Path) -> dict[str, str]:
-    """Captions that are kept by the clips' content; a line that was not finished is left out."""
+def _said_before(store: Path, by: str) -> dict[str, str]:
+    """Captions that one captioner gave, by the clips' content; a line that was not finished is left out."""
     found: dict[str, str] = {}
     for line in read_lines(store) if store.exists() else []:
         with suppress(ValueError, TypeError):
-            digest, text = json.loads(line)
-            found[digest] = text
+            digest, text, who = json.loads(line)
+            if who == by:
+                found[digest] = text
     return found
 
 
