@@ -150,6 +150,15 @@ def test_offloading_and_eight_bits_take_what_they_say():
     assert plan.parts["int8"]["transformer"] < parts["transformer"] < plan.parts["fp32"]["transformer"]
 
 
+@pytest.mark.parametrize("height", [33, 40])
+def test_sizes_are_those_that_sampling_takes(height):
+    told = f"height is {height}; it must be a multiple of 16, such as 32 or 48"
+    with pytest.raises(ShapeError, match=told):
+        sizes_of("tiny").at(height, 32)
+    with pytest.raises(ShapeError, match=told):
+        pipeline("wan", Fit()).sized(height, 32)
+
+
 @pytest.mark.parametrize("name", ["2.1-t2v-1.3b", "2.1-i2v-14b", "2.2-ti2v-5b", "2.2-a14b-t2v"])
 def test_public_sizes_are_planned_without_weights(name):
     small = sizes_of(name).at(256, 256)

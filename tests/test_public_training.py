@@ -13,17 +13,19 @@ from video_gen.cli import main
 from video_gen.config import load_yaml
 from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
-from video_gen.errors import ConfigError
+from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.diffusion import Diffusion
 from video_gen.model.lora_config import LoraConfig
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
+from video_gen.model.vae_config import VAEConfig
+from video_gen.model.video_vae import VideoVAE
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling import pictures
 from video_gen.sampling.config import SamplingConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.train import train_diffusion
-from video_gen.training.caches import open_clips
+from video_gen.training.caches import check_sizes, open_clips
 from video_gen.training.config import LoopConfig, OptimConfig
 from video_gen.training.loop import TrainingInterrupted
 from video_gen.training.lora_task import LoraTask
@@ -56,6 +58,21 @@ def run_of(made, **changes):
         optim=OptimConfig(learning_rate=0.01, warmup_steps=0),
     )
     return DiffusionRun(**values | changes)
+
+
+def test_sizes_that_do_not_fit_are_named_before_anything_is_encoded(made, tmp_path):
+    folder, _ = made
+    for height, width, told in (
+        (40, 32, "data.height is 40; it must be a multiple of 16, such as 32 or 48"),
+        (8, 8, "data.height is 8; it must be a multiple of 16, such as 16 or 32"),
+    ):
+        data = ClipConfig(folder=folder / "data", num_frames=9, height=height, width=width)
+        with pytest.raises(ShapeError, match=told):
+            train_diffusion(run_of(made, data=data, latents=tmp_path / "latents"), tmp_path / "run")
+        own = VideoVAE(VAEConfig(widths=(16, 32, 32, 32), latent_channels=4))
+        with pytest.raises(ShapeError, match=told):
+            check_sizes(DiffusionRun(data=data), own)
+    assert not (tmp_path / "latents").exists()
 
 
 @pytest.mark.slow

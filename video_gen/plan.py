@@ -34,6 +34,7 @@ from video_gen.sampling.config import PipelineConfig
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.shipped import find_model
 from video_gen.train import run_of_student
+from video_gen.training.caches import check_sizes
 from video_gen.training.diffusion_task import DiffusionTask
 from video_gen.training.distill_task import ConsistencyTask
 from video_gen.training.loop import train
@@ -228,6 +229,7 @@ def random_task(run: Run, bucket: tuple[int, int, int], vae_config: VAEConfig, c
         return VAETask(run, vae, RandomClips(bucket), RandomClips(bucket))  # type: ignore[arg-type]
     if isinstance(run, DistillRun):
         return distill_task(run, vae, RandomLatents(vae.latent_shape(*bucket), caption))
+    check_sizes(run, vae)
     text = build_text_encoder(run.text)
     sizes = {"latent_channels": vae_config.latent_channels, "text_width": text.width}
     transformer = new_transformer(run.transformer.replace(**sizes, **warp_sizes(run, vae_config)))

@@ -18,6 +18,7 @@ from video_gen.model.text import ByteTextEncoder, load_text_config
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
+from video_gen.model.vae_contract import check_sides
 from video_gen.model.video_vae import VideoVAE
 from video_gen.model.wan import loading
 from video_gen.model.wan.config import PRESETS, WanTransformerConfig
@@ -74,11 +75,13 @@ class Sizes:
         return Job(frames, sampling, block_frames, count, stream=stream)
 
     def at(self, height: int | None, width: int | None) -> "Sizes":
-        """The same, of frames of another size where one is given. Raises: ShapeError if the VAE does not take it."""
+        """The same, of frames of another size where one is given. Raises: ShapeError if VAE or transformer do not take it."""
         given = {name: size for name, size in (("height", height), ("width", width)) if size is not None}
+        if not given:
+            return self
+        model = self.model()
+        check_sides(given, model.vae.config.spatial_stride * model.transformer.config.patch_size)
         clip = self.config.clip.replace(**given)
-        with torch.device("meta"):
-            self.vae().latent_shape(1, clip.height, clip.width)
         return replace(self, config=self.config.replace(clip=clip.model_dump()))
 
 

@@ -1,6 +1,6 @@
 """What each VAE here promises, whatever its network: the whole, a chunk, a tile, a tile of a chunk; all the same values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,17 @@ class Posterior:
         """Divergence from the unit Gaussian in the network's own units, per latent value, same shape."""
         mean, logvar = self.mean * self.unit + self.centre, self.logvar + 2 * self.unit.log()
         return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+
+
+def check_sides(sides: Mapping[str, int], step: int) -> None:
+    """Whether frames of such sides in pixels, by name, fit a VAE and the patches of a transformer, `step` pixels together.
+
+    Raises: ShapeError with the nearest that do.
+    """
+    for name, side in sides.items():
+        if side % step:
+            near = max(step, side - side % step)
+            raise ShapeError(f"{name} is {side}; it must be a multiple of {step}, such as {near} or {near + step}")
 
 
 class CausalVAE:

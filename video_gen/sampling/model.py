@@ -22,7 +22,7 @@ from video_gen.model.lora_files import file_and_scale
 from video_gen.model.offload import Offload
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import TextMemory
-from video_gen.model.vae_contract import PART_FRAMES
+from video_gen.model.vae_contract import PART_FRAMES, check_sides
 from video_gen.model.vae_layers import Caches
 from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.transformer import WanTransformer
@@ -220,14 +220,8 @@ class VideoModel:
         given = {"height": height, "width": width}
         if not (changed := {name: side for name, side in given.items() if side is not None}):
             return self
-        clip, step = (
-            self.config.clip.replace(**changed),
-            self.vae.config.spatial_stride * self.transformer.config.patch_size,
-        )
-        for name, side in changed.items():
-            if side % step:
-                near = max(step, side - side % step)
-                raise ShapeError(f"{name} is {side}; it must be a multiple of {step}, such as {near} or {near + step}")
+        check_sides(changed, self.vae.config.spatial_stride * self.transformer.config.patch_size)
+        clip = self.config.clip.replace(**changed)
         other = copy.copy(self)
         other.config = self.config.replace(clip=clip)
         return other

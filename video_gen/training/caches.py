@@ -30,6 +30,7 @@ from video_gen.model.pretrained import local_folder
 from video_gen.model.text import ByteTextEncoder, TextEncoder, build_text_encoder
 from video_gen.model.transformer import VideoTransformer
 from video_gen.model.transformer_config import TextConfig
+from video_gen.model.vae_contract import check_sides
 from video_gen.model.video_vae import VideoVAE
 from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.progress import bar
@@ -51,11 +52,10 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     """Encode what of the data is not encoded yet, sharing the work with whoever else does. See `data.latents`.
 
     Returns: latents for training, and held-out ones, of which there may be none.
-    Raises: ShapeError if the VAE does not take clips of a bucket; DataError if there are no clips to train on.
+    Raises: ShapeError if VAE or transformer do not take clips of a bucket; DataError if there are no clips to train on.
     """
     vae = load_vae(run)
-    for bucket in run.data.sizes:
-        vae.latent_shape(*bucket)
+    check_sizes(run, vae)
     folder = run.latents / vae_fingerprint(run, vae)
     if run.modes.endings:
         folder = folder.with_name(folder.name + ENDED)
@@ -71,6 +71,15 @@ def encode_latents(run: DiffusionRun) -> tuple[LatentSet, LatentSet]:
     elif not is_there(run.data.folder):
         say(f"{run.data.folder}: no videos there; goes on with the {len(entries)} clips encoded in {folder}")
     return _part(run, folder, entries, "train"), _part(run, folder, entries, "validation")
+
+
+def check_sizes(run: DiffusionRun, vae: VAE) -> None:
+    """Raises: ShapeError if VAE or transformer do not take clips of a bucket."""
+    for frames, height, width in run.data.sizes:
+        place = "data.buckets: " if run.data.buckets else "data."
+        step = vae.config.spatial_stride * run.transformer.patch_size
+        check_sides({f"{place}height": height, f"{place}width": width}, step)
+        vae.latent_shape(frames, height, width)
 
 
 def check_captions(run: DiffusionRun) -> None:
