@@ -11,7 +11,7 @@ from studios import client_of, until
 
 from video_gen.data.check import check
 from video_gen.data.config import ClipConfig
-from video_gen.data.folder import quarantined, scan
+from video_gen.data.folder import look, quarantined
 from video_gen.data.manifest import Row, write_manifest
 from video_gen.data.video_file import probe
 from video_gen.data.video_writer import write_video
@@ -247,4 +247,5 @@ def test_names_that_are_no_text_do_no_harm(client, data):
         assert client.get("/api/data/thumb", params={"set": ONE, "name": item["name"]}).status_code in (200, 400, 404)
     client.post("/api/data/probe", json={"set": ONE})
     until(lambda: client.get("/api/data/set", params={"set": ONE}).json()["known"] == 7)
-    assert {s.name for s in scan(folder)} >= {odd}
+    found = look(folder)
+    assert {s.name for s in found.sources} >= {odd} and "half of a surrogate pair" in found.faults[0]
