@@ -146,6 +146,12 @@ def test_schedulers_go_out_as_they_came_in():
         values = schedule_of(told | (flow if "flow_shift" in told else {}), "here")
         made, note = scheduler_of(SamplingConfig(**values))
         assert note is None and made.items() >= told.items() and schedule_of(made, "there") == values
+        for change, said in (
+            (dict(times=(0.9, 0.3), num_steps=2), "no such times as 0.9, 0.3, and steps of its own"),
+            (dict(spacing="even"), f"no spacing like 'even', and its is {values['spacing']}"),
+            (dict(whole_times=500), f"whole_times {values['whole_times']}, and here they are 500"),
+        ):
+            assert said in str(scheduler_of(SamplingConfig(**values | change))[1])
     assert "no solver like 'renoise'" in str(scheduler_of(SamplingConfig(solver="renoise"))[1])
 
 

@@ -10,12 +10,17 @@ import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from test_pipeline import tiny_pipeline
+from test_plan_sample import pipeline
 
+from video_gen.card import card
 from video_gen.cli import main
 from video_gen.errors import ConfigError, DataError
 from video_gen.hub import Hub, push_to_hub
 from video_gen.model.lora import Change
 from video_gen.model.lora_files import write_lora
+from video_gen.model.wan.config import WanTransformerConfig
+from video_gen.model.wan.transformer import WanTransformer
+from video_gen.sampling.fit import Fit
 from video_gen.sampling.pipeline import VideoPipeline
 
 
@@ -61,6 +66,7 @@ def model(tmp_path):
 def lora(tmp_path):
     told = {"rank": "2", "alpha": "4", "base_model": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "trigger_prompt": "sks style"}
     told["modelspec.architecture"] = "WanTransformer/lora"
+    told["video_gen"] = "0.1"
     changes = {"blocks.0.ffn.0.weight": Change(torch.ones(4, 2), torch.ones(2, 3))}
     write_lora(tmp_path / "style/lora.safetensors", changes, told)
     for name in ("private.json", "holiday.mp4", "merged/text/config.json"):
@@ -104,6 +110,35 @@ def test_a_lora_names_its_base_and_what_is_to_be_said(lora):
     assert 'video-gen sample "sks style" --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers --lora lora.safetensors:0.8' in text
     push_to_hub(lora / "lora.safetensors", "me/alone", hub=stub)
     assert set(stub.held["me/alone"]) == {"lora.safetensors", "README.md"}
+
+
+def test_a_loras_card_says_how_it_is_loaded(tmp_path):
+    changes = {"blocks.0.ffn.0.weight": Change(torch.ones(4, 2), torch.ones(2, 3))}
+    wan = {"video_gen": "0.1", "modelspec.architecture": "WanTransformer/lora"}
+    for name, told, there, not_there in (
+        ("a", wan | {"expert": "low"}, ["low noise", "WanPipeline.from", "load_into_transformer_2=True"], ["--image"]),
+        ("a", wan | {"expert": "high"}, ["high noise", 'load_lora_weights("a.safetensors")'], ["transformer_2"]),
+        ("a", wan | {"pictures": "first"}, ["WanImageToVideoPipeline", " --image image.png"], ["--last-image"]),
+        ("a", wan | {"pictures": "first and last"}, [" --image image.png --last-image last_image.png"], []),
+        ("b_low_noise", {}, ["A LoRA.", "low noise"], ["Video Gen", "video-gen\n"]),
+    ):
+        write_lora(tmp_path / f"{name}.safetensors", changes, told)
+        text = card(tmp_path / f"{name}.safetensors")
+        assert all(word in text for word in there) and not any(word in text for word in not_there), text
+        assert front(text)["pipeline_tag"] == ("image-to-video" if "pictures" in told else "text-to-video")
+
+
+@pytest.mark.parametrize(("sizes", "given"), [({}, ()), (dict(in_channels=36), ("image",))])
+def test_a_models_card_gives_what_it_begins_with(sizes, given, tmp_path):
+    model = pipeline("wan", Fit())
+    model.transformer = WanTransformer(WanTransformerConfig.preset("tiny", **sizes))
+    model.text = tiny_pipeline().text
+    model.config = model.config.replace(family="wan")
+    model.save_pretrained(tmp_path / "m")
+    text = card(tmp_path / "m")
+    assert front(text)["pipeline_tag"] == ("image-to-video" if given else "text-to-video")
+    assert ("--image image.png" in text) == ("image=image" in text) == bool(given)
+    assert ("video-gen stream" in text) == (not given)
 
 
 def test_a_card_tells_of_the_run_around_it_and_what_is_there_is_kept(model, capsys):

@@ -162,6 +162,7 @@ def test_image_to_video_is_told_in_training_what_it_is_told_in_sampling(made, tm
     task, batch = seen[0]
     assert batch["latents"].shape[2] == batch["beside"].shape[2] == 3 and batch["beside"].shape[1] == 20
     assert ("clip_tokens" in batch) == (variant == "i2v")
+    assert task.metadata()["pictures"] == "first" and task.metadata().get("expert") == expert
     assert (tmp_path / "whole/samples/step_000004/00.mp4").is_file() == (expert is None)
     pipe, clips = VideoPipeline.from_pretrained(base), open_clips(run.data)
     index = task.sampler.indices(0)[0]

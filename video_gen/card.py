@@ -16,7 +16,9 @@ from video_gen.errors import DataError
 from video_gen.files import read_lines, read_text
 from video_gen.model.lora_files import is_lora, lora_file, read_metadata
 from video_gen.model.pretrained import StoredWeights, local_folder, read_config
+from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.sampling.config import PipelineConfig
+from video_gen.sampling.loras import experts_of
 from video_gen.shipped import looks_like_hub_id
 
 CARD = "README.md"
@@ -48,18 +50,31 @@ def _of_model(path: Path) -> tuple[dict[str, Any], list[str]]:
     rows = {f"parameters of {part}/": f"{count / 1e6:,.2f} M" for part, count in sizes.items()}
     rows["clips"] = f"{clip.num_frames} frames of {clip.height}x{clip.width}, {clip.fps:g} a second"
     rows["sampled by default"] = f"{sampling.solver}, {sampling.num_steps} steps, guidance {sampling.guidance_scale:g}"
-    front = {"library_name": "video-gen", "pipeline_tag": "text-to-video", "tags": ["video-gen", config.family]}
-    commands = [f'video-gen sample "a prompt" --model {name}', f'video-gen stream "a prompt" --model {name}']
-    loaded = f'pipe = VideoPipeline.from_pretrained("{name}")'
-    python = ["from video_gen import VideoPipeline", "", loaded, 'video = pipe("a prompt", seed=1)']
+    given = _pictures_of(folder) if config.family == "wan" else ()
+    front = {"library_name": "video-gen", "pipeline_tag": _tag(given), "tags": ["video-gen", config.family]}
+    commands = [f'video-gen sample "a prompt" --model {name}{_files(given)}']
+    commands += [] if given else [f'video-gen stream "a prompt" --model {name}']
+    python = ["from video_gen import VideoPipeline", "", f'pipe = VideoPipeline.from_pretrained("{name}")']
+    if given:
+        python[:1] = ["import numpy as np", "from PIL import Image", python[0]]
+        python += [f'{said} = np.asarray(Image.open("{said}.png").convert("RGB"))' for said in given]
+    python += [f'video = pipe("a prompt", seed=1{"".join(f", {said}={said}" for said in given)})']
     about = f"A video model made with Video Gen, of the family {config.family}."
     return front, [f"# {name}", "", about, "", *_table(rows), "", *_code("sh", commands), *_code("python", python)]
+
+
+def _pictures_of(folder: Path) -> tuple[str, ...]:
+    """What a Wan model cannot do without, as arguments of `VideoPipeline`."""
+    sizes = read_config(WanTransformerConfig, folder / "transformer" / "config.json")
+    return () if not sizes.beside_channels else ("image", "last_image") if sizes.image_positions else ("image",)
 
 
 def _of_lora(file: Path) -> tuple[dict[str, Any], list[str]]:
     told, name = read_metadata(file), _name(file.parent if file.name == "lora.safetensors" else file.with_suffix(""))
     base, trigger = told.get("base_model", ""), told.get("trigger_prompt", "")
-    front: dict[str, Any] = {"pipeline_tag": "text-to-video", "tags": ["lora", "video-gen"]}
+    given = {"first": ("image",), "first and last": ("image", "last_image")}.get(told.get("pictures", ""), ())
+    experts, ours = experts_of(file), "video_gen" in told
+    front: dict[str, Any] = {"pipeline_tag": _tag(given), "tags": ["lora", *(["video-gen"] if ours else [])]}
     if looks_like_hub_id(base):
         front |= {"base_model": base, "base_model_relation": "adapter"}
     if trigger:
@@ -67,15 +82,26 @@ def _of_lora(file: Path) -> tuple[dict[str, Any], list[str]]:
     base = base if looks_like_hub_id(base) else Path(base).name or "BASE"
     shown = ("rank", "alpha", "targets", "clip", "base_model_hash")
     rows = {"of": base} | {key.replace("_", " "): told[key] for key in shown if key in told}
+    rows |= {"for the expert": f"{experts[0]} noise"} if len(experts) == 1 else {}
+    rows |= {"begins with": f"a picture, {told['pictures']}"} if given else {}
     rows |= {"to be said": trigger} if trigger else {}
-    commands = [f'video-gen sample "{trigger or "a prompt"}" --model {base} --lora {file.name}:0.8']
-    body = [f"# {name}", "", "A LoRA trained with Video Gen.", "", *_table(rows), "", *_code("sh", commands)]
+    commands = [f'video-gen sample "{trigger or "a prompt"}" --model {base}{_files(given)} --lora {file.name}:0.8']
+    about = "A LoRA trained with Video Gen." if ours else "A LoRA."
+    body = [f"# {name}", "", about, "", *_table(rows), "", *_code("sh", commands)]
     if told.get("modelspec.architecture", "").startswith("Wan"):
-        body += ["In diffusers, and in ComfyUI from `models/loras/`:", ""]
-        body += _code(
-            "python", [f'pipe = WanPipeline.from_pretrained("{base}")', f'pipe.load_lora_weights("{file.name}")']
-        )
+        kind = "WanImageToVideoPipeline" if given else "WanPipeline"
+        low = ", load_into_transformer_2=True" if experts == ("low",) else ""
+        loaded = [f'pipe = {kind}.from_pretrained("{base}")', f'pipe.load_lora_weights("{file.name}"{low})']
+        body += ["In diffusers, and in ComfyUI from `models/loras/`:", "", *_code("python", loaded)]
     return front, body
+
+
+def _tag(given: Sequence[str]) -> str:
+    return "image-to-video" if given else "text-to-video"
+
+
+def _files(given: Sequence[str]) -> str:
+    return "".join(f" --{said.replace('_', '-')} {said}.png" for said in given)
 
 
 def _training(path: Path) -> list[str]:

@@ -115,8 +115,18 @@ def schedule_of(told: dict[str, Any], source: str) -> dict[str, Any]:
 def scheduler_of(config: SamplingConfig) -> tuple[dict[str, Any], str | None]:
     """The scheduler's file of diffusers that samples most alike, and in what it differs, if it does."""
     name = next((name for name, values in SCHEDULERS.items() if config.solver == values["solver"]), None)
-    told = None if name else f"diffusers has no solver like '{config.solver}'; its file says euler"
+    lacks = [] if name else [f"no solver like '{config.solver}', and its file says euler"]
     name = name or "FlowMatchEulerDiscreteScheduler"
+    values = SCHEDULERS[name]
+    if config.times is not None:
+        lacks.append(f"no such times as {', '.join(f'{t:g}' for t in config.times)}, and steps of its own")
+    elif config.spacing != values["spacing"]:
+        lacks.append(f"no spacing like '{config.spacing}', and its is {values['spacing']}")
+    if config.whole_times != values["whole_times"]:
+        lacks.append(f"whole_times {values['whole_times']}, and here they are {config.whole_times}")
+    told = (
+        f"diffusers' {name} has {'; '.join(lacks)}: it samples otherwise than this model does here" if lacks else None
+    )
     if name == "FlowMatchEulerDiscreteScheduler":
         return {"_class_name": name, "num_train_timesteps": PARTS, "shift": config.shift}, told
     flow = {key: EXPECTED[key] for key in ("num_train_timesteps", "prediction_type", "use_flow_sigmas", "solver_order")}

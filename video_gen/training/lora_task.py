@@ -18,6 +18,7 @@ from video_gen.model.lora_files import FILE, places_of, read_lora, write_lora
 from video_gen.model.offload import Offload
 from video_gen.model.text import TextEncoder
 from video_gen.model.transformer import VideoTransformer
+from video_gen.model.wan.config import WanTransformerConfig
 from video_gen.model.wan.transformer import WanTransformer
 from video_gen.sampling.parts import VAE, parts_of
 from video_gen.sampling.stream_state import fingerprint
@@ -109,6 +110,9 @@ class LoraTask(DiffusionTask):
             "modelspec.architecture": f"{type(self.transformer).__name__}/lora",
         }
         told |= {"expert": self.run.expert} if self.run.expert else {}
+        sizes = self.transformer.config
+        if isinstance(sizes, WanTransformerConfig) and sizes.beside_channels:
+            told["pictures"] = "first and last" if sizes.image_positions else "first"
         return told | (
             {"trigger_prompt": config.trigger, "modelspec.trigger_phrase": config.trigger} if config.trigger else {}
         )
