@@ -322,6 +322,12 @@ class RandomLatents:
     def __getitem__(self, index: int) -> Tensor:
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(index))
 
+    def clip_id(self, index: int) -> str:
+        return "noise"
+
+    def picture(self, index: int) -> Tensor:
+        return self[index]
+
     def caption(self, index: int) -> str:
         return self.text
 

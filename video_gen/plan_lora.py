@@ -23,12 +23,13 @@ from video_gen.model.transformer_config import Checkpointing, TextConfig, Weight
 from video_gen.plan import RandomLatents
 from video_gen.plan_sample import room_of, said
 from video_gen.progress import plain_console
-from video_gen.sampling.memory import weight_bytes
+from video_gen.sampling.memory import CLIP_TOKENS, weight_bytes
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sizes import Sizes, sizes_of
 from video_gen.training.config import LoopConfig
 from video_gen.training.lora_task import LoraTask
 from video_gen.training.memory import StepMemory, step_memory
+from video_gen.training.pictures import Pictures
 from video_gen.training.recipes import DiffusionRun, ModeConfig
 
 DEPTHS = (2, 4)
@@ -109,8 +110,6 @@ def plan_lora(sizes: Sizes, num_frames: int, lora: LoraConfig, loop: LoopConfig,
         raise ConfigError(
             f"{sizes.name} has two experts, which are not trained together; one takes what 2.1-t2v-14b does"
         )
-    if getattr(config, "beside_channels", 0):
-        raise ConfigError(f"{sizes.name} begins with a picture, and is not trained here; plan for one that does not")
     shape = fresh.vae.latent_shape(num_frames, clip.height, clip.width)
     run = DiffusionRun(
         data=ClipConfig(num_frames=num_frames, height=clip.height, width=clip.width),
@@ -148,7 +147,8 @@ def _step(
         count = min(text_tokens, getattr(config, "text_len", text_tokens))
         text = CachedTextEncoder(TextConfig(), lambda text: torch.zeros(count, config.text_width))
         latents: Any = RandomLatents(shape, "a caption")
-        task = LoraTask(run, cast(Any, transformer), text, model.vae, latents, latents)
+        pictures = pictures_like(config, model.vae.config.temporal_stride)
+        task = LoraTask(run, cast(Any, transformer), text, model.vae, latents, latents, pictures=pictures)
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
     weights = (resident_bytes(transformer), weight_bytes(transformer))
     batch = {
@@ -156,6 +156,14 @@ def _step(
         for name, x in task.batch(0).items()
     }
     return step_memory(task, batch, run.loop, run.optim, cpu=False), *weights, trained
+
+
+def pictures_like(config: Any, stride: int) -> Pictures | None:
+    """What a model that begins with a picture is told of one, of the right size and without content."""
+    if not config.beside_channels:
+        return None
+    tokens = torch.zeros(config.image_positions or CLIP_TOKENS, config.image_width or 0, device="cpu")
+    return Pictures(config, stride, 0.0, None if config.image_width is None else lambda clip: tokens)
 
 
 def first_of(few: StepMemory, more: StepMemory) -> tuple[int, int]:

@@ -214,6 +214,9 @@ class LatentSet:
         """(c, 1, h, w) float32, the clip's last frame as a still picture; of a set that is `ended`."""
         return self._read(index)[:, -1:]
 
+    def clip_id(self, index: int) -> str:
+        return self.entries[index].clip_id
+
     def picture(self, index: int) -> Tensor:
         """(c, f, h, w) float32, of the clip's first frame with nothing behind it; of a set that is `pictured`."""
         return self._read(index)[:, self.frames(index) :]

@@ -38,7 +38,7 @@ class Pictures:
         known = torch.stack([clips.picture(i) for i in indices])
         entries = {"beside": with_mask(known, self.stride, self.config.image_positions is not None)}
         if self.tokens is not None:
-            entries["clip_tokens"] = torch.stack([self.tokens(clips.entries[i].clip_id) for i in indices])
+            entries["clip_tokens"] = torch.stack([self.tokens(clips.clip_id(i)) for i in indices])
         return entries
 
 
