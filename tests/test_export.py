@@ -18,6 +18,7 @@ from video_gen.model.lora_files import is_lora, places_of, read_lora, write_lora
 from video_gen.model.wan.names import to_diffusers
 from video_gen.model.wan.vae_names import in_our_names
 from video_gen.sampling.config import SamplingConfig
+from video_gen.sampling.fit import Fit
 from video_gen.sampling.pipeline import VideoPipeline
 from video_gen.sampling.wan import schedule_of, scheduler_of
 
@@ -134,7 +135,10 @@ def test_merging_keeps_what_is_there_and_makes_finite_numbers(tmp_path):
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     merge_model(tmp_path / "base", [lora], tmp_path / "out")
-    VideoPipeline.from_pretrained(tmp_path / "out")
+    beside = VideoPipeline.from_pretrained(tmp_path / "base")
+    beside.load_lora(lora)
+    merged = VideoPipeline.from_pretrained(tmp_path / "out", fit=Fit(weights="bf16"))
+    assert same(merged.transformer.state_dict(), beside.settle(Fit(weights="bf16"), "cpu").transformer.state_dict())
 
 
 def test_schedulers_go_out_as_they_came_in():

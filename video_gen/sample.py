@@ -29,7 +29,8 @@ STRENGTH = 0.6
 def load_model(
     model: Path, device: torch.device, fit: Fit, texts: Sequence[str] = (), loras: Sequence[str] = ()
 ) -> VideoPipeline:
-    """A model that fits, with what was learned besides: that is added before weights are rounded to eight bits.
+    """A model that fits, with what was learned besides: that is added before weights are rounded to eight bits, and after they are
+    in bfloat16 where they are not to stay in float32, of which a large model has no room for a whole copy.
 
     Args: texts: that will be wanted. Raises: as `VideoPipeline.from_pretrained` and `load_loras`.
     """
