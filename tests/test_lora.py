@@ -230,7 +230,7 @@ def test_parts_that_are_none_are_named(part, tensor, said, tmp_path):
 
 
 def test_numbers_that_are_no_weights_are_named(tmp_path):
-    for dtype in (torch.int32, torch.complex64):
+    for dtype in (torch.int8, torch.int32, torch.complex64):
         told = refused({name: x.to(dtype) for name, x in in_dialect("comfy", None).items()}, tmp_path)
         assert f"is kept as {str(dtype)[6:]}, which is not read here" in told
 

@@ -136,7 +136,7 @@ def read_lora(path: str | Path, places: Places) -> Lora:
     tensors = dict(_opened(file).items())
     metadata = read_metadata(file)
     tensors = {
-        name: x.float() if x.element_size() == 1 else x for name, x in tensors.items()
+        name: x.float() if x.is_floating_point() and x.element_size() == 1 else x for name, x in tensors.items()
     }  # of fp8 torch knows little
     check_finite(tensors, "LoRA", file)
     found: dict[tuple[str, Part], Tensor] = {}
