@@ -421,6 +421,8 @@ def test_actions_are_cut_with_their_video(tmp_path):
         made(own, tmp_path / kind, format=kind)
         clips = Clips(ClipConfig(folder=tmp_path / kind, num_frames=9, fps=FPS, height=48, width=48))
         assert [row[1] for row in clips.actions[-1][:8]] == [i / 8 for i in range(67, 75)]
+        checked = check(clips.config).files
+        assert checked and all(file.actions is not None and file.bad_actions is None for file in checked)
     same_clips(*(clips_in(tmp_path / kind) for kind in ("files", "shards")))
 
 

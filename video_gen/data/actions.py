@@ -46,6 +46,7 @@ def actions_of(
     vocabulary: Vocabulary,
     num_frames: int,
     fps: float,
+    *,
     times: Sequence[float] | np.ndarray = (),
     said_in: str = FILE,
 ) -> np.ndarray:

@@ -300,7 +300,9 @@ def _read(source: Source, config: ClipConfig, vocabulary: Vocabulary | None) -> 
     if source.actions is not None and vocabulary is not None and info.kind == "video":
         try:
             told = within(config.folder, FILE)
-            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, times, told)
+            rows = actions_of(
+                source.actions, str(source.path), vocabulary, info.num_frames, info.fps, times=times, said_in=told
+            )
         except DataError as error:
             bad = str(error)
     return FileReport(
@@ -350,7 +352,7 @@ def _known(
     if source.actions is not None and vocabulary is not None:
         try:
             told = within(config.folder, FILE)
-            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, told)
+            rows = actions_of(source.actions, str(source.path), vocabulary, info.num_frames, info.fps, said_in=told)
         except DataError as reason:
             bad = str(reason)
     return FileReport(

@@ -204,7 +204,9 @@ class Clips:
         else:  # what is prepared has frames at an even rate
             times = np.arange(info.num_frames) * info.duration / info.num_frames - slack_of(info.tick)
         told, fps = within(self.config.folder, FILE), info.fps
-        rows = actions_of(source.actions, str(source.path), self._vocabulary, info.num_frames, fps, times, told)
+        rows = actions_of(
+            source.actions, str(source.path), self._vocabulary, info.num_frames, fps, times=times, said_in=told
+        )
         return rows, times
 
     def _window(self, known: tuple[np.ndarray, np.ndarray] | None, start: float, frames: int) -> Rows:

@@ -241,7 +241,7 @@ def _pieces(
                 vocabulary,
                 info.num_frames,
                 info.fps,
-                facts.curves["time"],
+                times=facts.curves["time"],
             )
         except DataError as error:
             return [], Row(facts.name, facts.digest, f"bad actions: {error}"), info.duration

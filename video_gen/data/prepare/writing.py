@@ -71,7 +71,7 @@ def cut_actions(
     assert info is not None
     rows = None
     if vocabulary is not None and info.kind == "video":
-        rows = actions_of(beside(path), str(path), vocabulary, info.num_frames, info.fps, times)
+        rows = actions_of(beside(path), str(path), vocabulary, info.num_frames, info.fps, times=times)
     for piece in pieces:
         target, fps = output / file_name(piece, info), rate_of(info, config)
         if rows is None or vocabulary is None:
