@@ -207,3 +207,15 @@ def test_latents_as_large_as_they_change_the_picture(made, tmp_path):
     gains = channel_gains(plain, video)
     assert gains.argsort().tolist() == ratio.argsort().tolist()
     assert ratio.square().mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_draws_are_learned_after_the_mean_and_not_forgotten(made, tmp_path):
+    folder, data = made
+    plain = run_of(folder, data, loop=LOOP.replace(train_steps=1, keep="last"))
+    plain = plain.replace(diffusion=plain.diffusion.replace(prediction="denoised"))
+    drawn = plain.replace(diffusion=plain.diffusion.replace(draws=2, times=(0.999, 1.0)))
+    train_diffusion(plain, tmp_path / "mean")
+    train_diffusion(drawn.replace(init=tmp_path / "mean/model"), tmp_path / "drawn")
+    assert VideoPipeline.from_pretrained(tmp_path / "drawn/model").transformer.config.frame_noise
+    with pytest.raises(ConfigError, match=r"diffusion\.draws is 1, and .* was trained with more; set it to 2"):
+        train_diffusion(plain.replace(init=tmp_path / "drawn/model"), tmp_path / "back")

@@ -28,9 +28,10 @@ def find_vocabulary(folder: Path | str) -> Vocabulary | None:
     if address_of(folder):
         place = within(folder, FILE)
         try:
-            return validate(Vocabulary, parse(read_whole(place)), source=place)
+            values = parse(read_whole(place))
         except ValueError as error:
             raise DataError(f"{place}: not JSON ({error}); prepare the folder again") from None
+        return validate(Vocabulary, values, source=place)
     folder = Path(folder)
     return read_vocabulary(folder / FILE) if (folder / FILE).is_file() else None
 

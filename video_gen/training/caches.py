@@ -303,6 +303,8 @@ def _load(
             )
         if theirs is None and ours is not None:  # it learns of actions now; nothing that it makes changes yet
             found |= {key: x for key, x in fresh.items() if key.startswith("embed_actions.")}
+        if start.config.frame_noise and not model.config.frame_noise:
+            raise ConfigError(f"diffusion.draws is 1, and {folder} was trained with more; set it to 2")
         if model.config.frame_noise and not start.config.frame_noise:  # what it makes may differ from now on
             found |= {key: x for key, x in fresh.items() if key.startswith("embed_noise.")}
     if {key: x.shape for key, x in fresh.items()} != {key: x.shape for key, x in found.items()}:

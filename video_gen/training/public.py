@@ -70,10 +70,14 @@ def _with_public(run: DiffusionRun, say: Callable[[str], None]) -> DiffusionRun:
     for name in BROUGHT:
         if name in run.model_fields_set and getattr(run, name) != type(run).model_fields[name].default:
             raise ConfigError(f"{name}: init is a public model, {run.init}, which brings its own; leave {name} out")
-    for name, asked in (("modes.endings", run.modes.endings), ("routing.skip", run.routing.skip)):
-        if asked:
+    for name, asked, off in (
+        ("modes.endings", run.modes.endings, 0),
+        ("routing.skip", run.routing.skip, 0),
+        ("diffusion.draws", run.diffusion.draws, 1),
+    ):
+        if asked != off:
             raise ConfigError(
-                f"{name} is {asked:g}, and init, {run.init}, is of a family that knows no such thing; set it to 0"
+                f"{name} is {asked:g}, and init, {run.init}, is of a family that knows no such thing; set it to {off}"
             )
     parts = parts_of(run.init)
     changes: dict[str, Any] = {
