@@ -15,6 +15,7 @@ from video_gen.data.config import ClipConfig, WorldConfig
 from video_gen.data.worlds import render_world
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.diffusion import Diffusion
+from video_gen.model.diffusion_config import DiffusionConfig
 from video_gen.model.lora_config import LoraConfig
 from video_gen.model.transformer_config import TextConfig, TransformerConfig
 from video_gen.model.vae_config import VAEConfig
@@ -133,6 +134,7 @@ def test_what_init_brings_and_what_a_run_may_not_ask_for(made, tmp_path):
         (dict(text=TextConfig(width=16)), "text: init is a public model"),
         (dict(vae=base / "vae"), "vae: init is a public model"),
         (dict(modes=ModeConfig(endings=0.2)), r"modes\.endings is 0\.2"),
+        (dict(diffusion=DiffusionConfig(draws=2, times=(0.999, 1.0))), r"diffusion\.draws is 2, .* set it to 1"),
         (dict(routing=RoutingConfig(skip=0.5)), r"routing\.skip is 0\.5"),
     ):
         with pytest.raises(ConfigError, match=said):
