@@ -167,6 +167,12 @@ def test_what_worlds_cannot_begin_with_is_one_line(pipe):
         (dict(video=video, actions=rows[0]), ShapeError, r"actions are \(4,\)"),
         (dict(video=video, actions=[{"keys": []}] * 5), ShapeError, "actions are list"),
         (dict(video=video, actions=nan), DataError, "'turn' of frame 0 is nan"),
+        (dict(video=video, actions=rows - 1), DataError, "of frame 0 is -1; give a number from 0 to 1"),
+        (
+            dict(video=video, actions=rows + 999 * np.isnan(nan)),
+            DataError,
+            "'turn' of frame 0 is 999; give a number from",
+        ),
         (dict(actions=rows), ShapeError, "actions without a video"),
         (dict(image="x.png"), ShapeError, "frames are 'x.png'; give an array"),
         (dict(image=video[0], video=video[None]), ShapeError, "both an image and a video"),

@@ -84,6 +84,12 @@ class Vocabulary(Config):
     def names(self) -> tuple[str, ...]:
         return (*self.keys, *(axis.name for axis in self.axes))
 
+    @property
+    def ranges(self) -> list[tuple[float, float]]:
+        """The least and the most that each number of an action can be; keys are 0 or 1."""
+        slacks = [ROUNDING * (axis.high - axis.low) for axis in self.axes]
+        return [(0.0, 1.0)] * len(self.keys) + [(a.low - s, a.high + s) for a, s in zip(self.axes, slacks)]
+
     def same_actions(self, other: "Vocabulary") -> bool:
         """Whether both mean the same by an action; at what rate is another question."""
         return (self.keys, self.axes) == (other.keys, other.axes)
@@ -103,10 +109,9 @@ class Vocabulary(Config):
         held, row = set(action.keys), [float(key in action.keys) for key in self.keys]
         if len(held) < len(action.keys):
             raise ValueError(f"keys {list(action.keys)} name one twice")
-        for axis in self.axes:
+        for axis, (low, high) in zip(self.axes, self.ranges[len(self.keys) :]):
             value = action.axes.get(axis.name, min(max(0.0, axis.low), axis.high))
-            slack = ROUNDING * (axis.high - axis.low)
-            if not math.isfinite(value) or not axis.low - slack <= value <= axis.high + slack:
+            if not math.isfinite(value) or not low <= value <= high:
                 raise ValueError(f"axis '{axis.name}' is {value:g}, out of its range {axis.low:g} to {axis.high:g}")
             row.append(value)
         return row

@@ -60,7 +60,7 @@ class Plays:
 
         Args: rows: (n, frames_per_step, a) what is done before each of them, as `Vocabulary.row` has it.
         Returns: uint8 (n, frames_per_step, h, w, 3).
-        Raises: ShapeError if there are others; DataError for a number that is none.
+        Raises: ShapeError if there are others; DataError for a number that is none, or out of its range.
         """
         pipeline, state = self._pipeline, self._state
         wanted = (len(state.steering.prompts), self.frames_per_step, self.vocabulary.size)
@@ -155,16 +155,20 @@ def _action(said: Any) -> Action:
 
 
 def check_rows(rows: Any, shapes: Sequence[tuple[int, ...]], vocabulary: Vocabulary) -> None:
-    """Raises: ShapeError if actions are no array of one of the shapes (..., frames, a); DataError for a number that is none."""
+    """Raises: ShapeError if actions are no array of one of the shapes (..., frames, a); DataError for a number that is none, or
+    out of its range."""
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "biuf" or rows.shape not in shapes:
         got = f"{rows.shape} {rows.dtype}" if isinstance(rows, np.ndarray) else type(rows).__name__
         raise ShapeError(
             f"actions are {got}; give an array {' or '.join(map(str, dict.fromkeys(shapes)))}: for each world and frame "
             f"{', '.join(vocabulary.names)}"
         )
-    if len(wrong := np.argwhere(~np.isfinite(rows))):
+    low, high = np.array(vocabulary.ranges).T
+    if len(wrong := np.argwhere(~((rows >= low) & (rows <= high)))):  # which a NaN is not, either
+        frame, column = wrong[0][-2:]
         raise DataError(
-            f"actions: '{vocabulary.names[wrong[0][-1]]}' of frame {wrong[0][-2]} is {rows[tuple(wrong[0])]}; give a number"
+            f"actions: '{vocabulary.names[column]}' of frame {frame} is {float(rows[tuple(wrong[0])]):g}; give a number from "
+            f"{low[column]:g} to {high[column]:g}"
         )
 
 

@@ -31,6 +31,8 @@ START = "start.png"
 """In a model's folder: what its world begins with where nothing else is given."""
 RATE_OVER = 24
 """Steps over which the rate is told."""
+LATE = 0.25
+"""Seconds by which a world may lag, and which it makes up for; more are let go, lest it race."""
 
 
 @dataclass
@@ -185,7 +187,7 @@ class Player:
                 time.sleep(0.02)
                 due = time.monotonic()
                 continue
-            due = max(due, time.monotonic() - 1 / self.fps)  # a slow step is not made up for by a race
+            due = max(due, time.monotonic() - LATE)
             try:
                 self._step()
             except Exception as error:  # the thread goes on, whatever a step meets, until somebody begins anew

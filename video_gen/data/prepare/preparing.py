@@ -13,8 +13,8 @@ The same command goes on after Ctrl-C, at a file's grain, and after thresholds w
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,16 +24,16 @@ from video_gen.data import action_files as actions
 from video_gen.data.actions import actions_of
 from video_gen.data.flow import opencv
 from video_gen.data.folder import Folder, Source, content_hash, is_prepared, look, refuse_faults
-from video_gen.data.manifest import MANIFEST, Row, place_of, read_manifest, write_manifest
+from video_gen.data.manifest import MANIFEST, Row, read_manifest, write_manifest
 from video_gen.data.metadata import said_between
-from video_gen.data.packed import Packed
+from video_gen.data.prepare.captions import Caption, captioned, write_captions
 from video_gen.data.prepare.drafts import Drafts
 from video_gen.data.prepare.facts import Facts, load, save
 from video_gen.data.prepare.looking import look_at
 from video_gen.data.prepare.pieces import Piece, against_others, key_of, pieces_of, told_apart
 from video_gen.data.prepare.settings import PrepareConfig
 from video_gen.data.prepare.shards import pack, tidy
-from video_gen.data.prepare.workers import Workers
+from video_gen.data.prepare.workers import Progress, Workers
 from video_gen.data.prepare.writing import cut_actions, file_name, write_pieces
 from video_gen.data.video_file import probe
 from video_gen.errors import DataError
@@ -42,8 +42,6 @@ from video_gen.files import (
     explained,
     length_of,
     lock_byte,
-    plain,
-    read_lines,
     read_text,
     sweep,
     write_text,
@@ -53,10 +51,6 @@ from video_gen.vocabulary import Vocabulary
 FACTS, CLIPS, SETTINGS = "facts", "clips", "prepare.json"
 DRAFTS = ".drafts"
 """Clips that were written while files were looked at, until it is known which are kept."""
-Progress = Callable[[str, int, int], None]
-"""Is told what is done, and how much of it, of how much."""
-Caption = Callable[[Path | Packed], str]
-"""Says what a clip shows."""
 CLIP_SUFFIXES = (".mp4", ".png")
 OF_INFO = ("kind", "codec", "width", "height", "fps", "num_frames", "duration", "tick", "pixel_format")
 OF_ACTIONS = ("actions", "actions_offset", "actions_size", "actions_digest")
@@ -129,7 +123,7 @@ def _prepared(
     shutil.rmtree(output / DRAFTS, ignore_errors=True)
     rows = [_row(piece, sources[piece.source], clips) for piece in pieces] + bad
     if caption is not None:
-        rows = _captioned(rows, output, caption, tell)
+        rows = captioned(rows, output, caption, tell)
     if found.vocabulary is not None:
         actions.write_vocabulary(output, found.vocabulary, anew=True)
     if config.format == "shards":
@@ -138,7 +132,7 @@ def _prepared(
     if config.format == "shards":
         tidy(rows, output, CLIPS)
     else:
-        _write_captions(output, rows)
+        write_captions(output, rows)
     return Prepared(output, rows, len(sources), read, seconds, _unused(rows, output), found.notes)
 
 
@@ -358,50 +352,6 @@ def _row(piece: Piece, source: Source, clips: dict[str, dict[str, Any]]) -> Row:
         source.led,
     )
     return row if row.refused else replace(row, **clips[piece.name])
-
-
-def _captioned(rows: list[Row], output: Path, caption: Caption, tell: Progress) -> list[Row]:
-    """Those that are kept and of which nothing is said, with what the captioner says; kept in a file as it goes."""
-    store = output / "captions.jsonl"
-    by = str(getattr(caption, "known_as", getattr(caption, "__qualname__", type(caption).__qualname__)))
-    said = _said_before(store, by)
-    wanted = [row for row in rows if not row.refused and not row.caption]
-    tell("captioning", 0, len(wanted))
-    with explained(store), store.open("a", encoding="utf-8") as file:
-        for done, row in enumerate(wanted, 1):
-            if row.digest not in said:
-                said[row.digest] = caption(place_of(row, output))
-                file.write(
-                    "\n" + json.dumps([row.digest, said[row.digest], by])
-                )  # whatever a killed process left there
-                file.flush()
-            tell("captioning", done, len(wanted))
-    return [row if row.refused or row.caption else replace(row, caption=said[row.digest]) for row in rows]
-
-
-def _said_before(store: Path, by: str) -> dict[str, str]:
-    """Captions that one captioner gave, by the clips' content; a line that was not finished is left out."""
-    found: dict[str, str] = {}
-    for line in read_lines(store) if store.exists() else []:
-        with suppress(ValueError, TypeError):
-            digest, text, who = json.loads(line)
-            if who == by:
-                found[digest] = text
-    return found
-
-
-def _write_captions(output: Path, rows: Sequence[Row]) -> None:
-    """As other programs read them, too."""
-    lines = []
-    for row in rows:
-        if not row.refused:
-            said: dict[str, Any] = {"file_name": row.file_name, "text": row.caption, "source": plain(row.source)}
-            if row.changes:
-                said["changes"] = [{"time": time, "text": text} for time, text in json.loads(row.changes)]
-            if row.led:
-                said["led"] = True
-            lines.append(json.dumps(said, ensure_ascii=False) + "\n")
-    write_text(output / "metadata.jsonl", "".join(lines))
 
 
 def _claim(output: Path, pile: Path, config: PrepareConfig) -> None:

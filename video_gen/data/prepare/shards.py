@@ -9,19 +9,20 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from video_gen.data.action_files import beside
 from video_gen.data.manifest import Row
+from video_gen.data.prepare.workers import Progress
 from video_gen.files import written
 
 SHARDS = "shards"
 BLOCK = tarfile.BLOCKSIZE
 
 
-def pack(rows: Sequence[Row], output: Path, most: int, tell: Callable[[str, int, int], None]) -> list[Row]:
+def pack(rows: Sequence[Row], output: Path, most: int, tell: Progress) -> list[Row]:
     """The rows with their places in shards of at most `most` bytes. Clips that are in none yet are written into new ones, each of
     which is there whole or not at all."""
     placed: dict[str, Row] = {}

@@ -12,6 +12,8 @@ from video_gen.errors import ConfigError, DataError, VideoGenError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Progress = Callable[[str, int, int], None]
+"""Is told what is done, and how much of it, of how much."""
 IN_FLIGHT = 4
 """Items per core of a cluster that are handed out at a time: a million of them need not be described at once."""
 RETRIES = 3
