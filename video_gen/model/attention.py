@@ -15,6 +15,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from video_gen.model.keys import Bias, KeyValue
 from video_gen.model.layers import rotate
 from video_gen.model.runs import Runs
+from video_gen.model.sliced import sliced_attention, suits
 from video_gen.model.spans import DENSE_TOKENS, Kind, Plan, Span, count
 
 
@@ -134,7 +135,8 @@ def _ahead(words: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
     """Scaled dot-product attention of `(b, heads, [groups,] n, head_dim)` with a bias, runs, a block mask or None.
 
-    In training on a CPU as plain products: there the fused kernel's backward is 2 to 4 times slower at such lengths.
+    In training on a CPU as plain products: there the fused kernel's backward is 2 to 4 times slower at such lengths. Where a CPU's
+    fused kernel is slow, too, and there are many tokens, in slices (`model/sliced.py`).
     """
     if isinstance(bias, Runs):
         return bias.attend(q, k, v)
@@ -143,7 +145,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
     if q.is_cuda or not torch.is_grad_enabled() or q.shape[-2] > DENSE_TOKENS:
         if q.ndim == 5:  # fused kernels know four axes
             return _grouped(q, k, v, bias)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return _fused(q, k, v, bias)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return (scores if bias is None else scores + bias).softmax(dim=-1).to(v.dtype) @ v
 
@@ -154,7 +156,13 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
     if bias is not None:
         bias = bias.transpose(1, 2).expand(b, groups, -1, -1, -1).flatten(0, 1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).unflatten(0, (b, groups)).transpose(1, 2)
+    return _fused(q, k, v, bias).unflatten(0, (b, groups)).transpose(1, 2)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    if suits(q, k, v, bias):
+        return sliced_attention(q, k, v, bias)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 @cache

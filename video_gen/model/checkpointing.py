@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from video_gen.model import sliced  # noqa: F401, it makes an operation
 from video_gen.model.transformer_config import Checkpointing
 
 aten = torch.ops.aten
@@ -18,6 +19,7 @@ ATTENTION = {
     aten._scaled_dot_product_cudnn_attention.default,
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.higher_order.flex_attention,
+    torch.ops.video_gen.sliced_attention.default,
 }
 """Attention's cost grows with the square of the tokens, and a kernel's output is one of a block's twenty tensors of their
 size: so `selective` keeps those. Plain products, used for few tokens, are computed again."""
