@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from video_gen.data.config import ClipConfig
+from video_gen.progress import duration
 
 Job = Callable[[], Any]
 Row = tuple[str, str]
@@ -64,12 +66,15 @@ def interleaved(jobs: Mapping[Row, Job], setting: Setting, flops: bool = True) -
     """Time jobs in turns, so that a load that comes and goes falls on all alike.
 
     A job that raises is not measured again, and its `reason` says why. The first, untimed run of each warms up, and counts
-    the work of an eager model or compiles a compiled one.
+    the work of an eager model or compiles a compiled one; a line says how long that took.
     """
     results = {row: Timing() for row in jobs}
     for row, job in jobs.items():
+        began = time.monotonic()
         warm_up = partial(_compile if row[1] == "compiled" else _warm_up, job, results[row], flops, setting)
         attempt(results[row], warm_up)
+        said = results[row].reason or f"ready after {duration(time.monotonic() - began)}"
+        print(f"{', '.join(row)}: {said}", file=sys.stderr, flush=True)
     started, minimum = time.monotonic(), 1 if setting.quick else 2
     for number in range(1 if setting.quick else setting.rounds):
         if number >= minimum and time.monotonic() - started > setting.seconds:

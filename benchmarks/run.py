@@ -1,5 +1,6 @@
 """`video-gen bench`: the tables by name, printed and written."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def run(names: Sequence[str], setting: Setting, output: Path, command: str) -> l
             keep_freed_memory()  # as in training and for every model alike
         torch.compiler.reset()
         torch._dynamo.config.recompile_limit = 64  # one model of many blocks and shapes; the default gives up at 8
+        print(f"table {name}", file=sys.stderr, flush=True)
         table = TABLES[name](setting, peak)
         print(table.markdown(), flush=True)
         paths += write(output, [table], about, peak, command)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from video_gen.errors import ConfigError, ShapeError
 from video_gen.model.wan.config import PRESETS, WanTransformerConfig
+from video_gen.model.wan.experts import Experts
 from video_gen.model.wan.memory import PADDING, text_bias
 from video_gen.model.wan.names import to_diffusers, to_original
 from video_gen.model.wan.transformer import WanTransformer
@@ -238,6 +239,9 @@ def test_wrong_input_is_told():
         WanTransformerConfig.preset("1.3b")
     with pytest.raises(ConfigError, match="num_heads 3"):
         WanTransformerConfig.preset("tiny", num_heads=3)
+    two = (WanTransformer.from_preset("tiny", ffn_dim=size) for size in (32, 48))
+    with pytest.raises(ConfigError, match="ffn_dim is 32 in that for much noise, and 48 in that for little"):
+        Experts(*two, boundary=0.875)
 
 
 def test_saved_and_loaded(tmp_path):

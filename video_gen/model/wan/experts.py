@@ -32,8 +32,12 @@ class Experts(nn.Module):
 
     def __init__(self, high: WanTransformer, low: WanTransformer, boundary: float):
         super().__init__()
-        if high.config != low.config:
-            raise ConfigError("the two experts have different sizes; take both of the same model")
+        for name, own in high.config:
+            if own != (other := getattr(low.config, name)):
+                raise ConfigError(
+                    f"the two experts are of different sizes: {name} is {own} in that for much noise, and {other} in that for "
+                    "little; take both of one model"
+                )
         self.config, self.boundary = high.config, boundary
         self.high, self.low = high, low
 
