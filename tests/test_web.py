@@ -1,6 +1,7 @@
 """The server of `video-gen play`: keys in and frames out, one player, and nothing for whoever is not meant to come."""
 
 import json
+import os
 import struct
 import threading
 import time
@@ -18,7 +19,7 @@ from video_gen.data.config import ClipConfig
 from video_gen.errors import ConfigError
 from video_gen.play import listen
 from video_gen.sampling.fit import Fit
-from video_gen.web.player import Held, Player, opener
+from video_gen.web.player import Held, Player, leave_a_core, opener
 from video_gen.web.recording import Recording
 
 pytest.importorskip("fastapi")
@@ -449,6 +450,18 @@ def test_the_thread_ends(pipe, tmp_path):
     time.sleep(0.2)
     player.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    "device, threads, cores, want", [("cpu", 2, 2, 1), ("cpu", 1, 1, 1), ("cpu", 4, 8, 4), ("cuda", 2, 2, None)]
+)
+def test_a_core_is_left_for_the_browser(monkeypatch, device, threads, cores, want):
+    said = []
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", said.append)
+    leave_a_core(torch.device(device))
+    assert said == ([] if want is None else [want])
 
 
 def test_the_header_is_what_the_page_reads():

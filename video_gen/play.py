@@ -46,7 +46,7 @@ def play(
     try:
         import uvicorn
 
-        from video_gen.web.player import Player, beginning, opener
+        from video_gen.web.player import Player, beginning, leave_a_core, opener
         from video_gen.web.playing import MESSAGE_BYTES, Outlet
         from video_gen.web.server import make_app
     except ImportError as error:
@@ -55,7 +55,9 @@ def play(
     listener = listen(host, port)
     with listener:
         settings = {name: value for name, value in sampling.items() if value is not None}
-        load = opener(pick_device(device), fit, room, **settings)
+        on = pick_device(device)
+        leave_a_core(on)
+        load = opener(on, fit, room, **settings)
         first = load(str(model))
         given = {"image": image, "video": video, "seed": seed}
         if resume is not None and (wrong := [name for name, value in given.items() if value is not None]):

@@ -3,6 +3,7 @@
 The page's messages become calls of `Player`; all that touches the world happens in its thread.
 """
 
+import os
 import queue
 import re
 import threading
@@ -310,6 +311,13 @@ class Player:
             return
         self._recording = None
         self._tell({"kind": "recording", "on": False, "text": f"recorded {path}" if path else "nothing was recorded"})
+
+
+def leave_a_core(device: torch.device) -> None:
+    """One core stays free for a browser that draws here: with as many threads as cores, each operator waits for the thread that
+    the browser has pushed aside, and a step takes three times as long (docs/worlds.md)."""
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
 
 
 def warmed(pipeline: VideoPipeline, world: Play) -> Play:

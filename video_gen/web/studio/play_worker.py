@@ -46,7 +46,7 @@ class World:
     def open_model(self, model: str) -> None:
         """The world of a model, from its own beginning."""
         from video_gen.training.parallel import pick_device
-        from video_gen.web.player import Player, beginning, opener
+        from video_gen.web.player import Player, beginning, leave_a_core, opener
 
         if self.player is not None and self.player.model == model:
             self.tell_facts()
@@ -55,7 +55,9 @@ class World:
         if self.player is not None:
             self.player.close()
             self.player = None  # there may be memory for one only
-        load = opener(pick_device(self.device))  # type: ignore[arg-type]
+        on = pick_device(self.device)  # type: ignore[arg-type]
+        leave_a_core(on)
+        load = opener(on)
         first = {model: load(model)}
         start = beginning(first[model], model)
 
