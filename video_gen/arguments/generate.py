@@ -122,6 +122,8 @@ class PlayWorld(Config):
     """How a step is made; without it the model's own way."""
     num_steps: Steps | None = None
     """Solver steps per latent frame: fewer are faster."""
+    shift: float | None = Field(default=None, gt=0, le=1_000)
+    """Above 1 the steps lie nearer to noise, where it is decided what there is to see."""
     action_scale: float | None = Field(default=None, ge=0, le=1_000)
     """How closely to follow what is done; 1 = guidance by it off."""
     sampling: Annotated[SamplingOptions, FLAT] = SamplingOptions()
