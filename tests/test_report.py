@@ -171,6 +171,20 @@ def test_the_time_left_follows_the_pace_of_what_is_in_work(tmp_path, monkeypatch
     assert [s.state for s in said[-1]] == ["done"] * 3
 
 
+def test_what_was_there_already_is_no_pace(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    said = []
+    monkeypatch.setattr(demo_stages, "write_page", lambda output, stages, intro: said.append(stages))
+    with Stages(tmp_path, NAMES, {"first": 30, "train": 100, "measure": 50}, "") as stages:
+        with stages.stage("first"):
+            for share in (0.0, 0.5, 1.0):  # a second run finds the files, and looks at each
+                clock[0] += 1.2
+                stages.progress(share)
+        with stages.stage("train"):
+            assert [s.seconds for s in said[-1]] == [pytest.approx(3.6), 100, 50]
+
+
 def test_a_training_is_followed_by_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_stages, "PAGE_SECONDS", 0.02)
     log = tmp_path / "log.jsonl"

@@ -153,7 +153,7 @@ def first_videos(folder: Path, stages: Stages, short: bool) -> None:
         for index, video, caption in zip(seeds, made, chosen):
             save_video(folder / f"text_{index}.mp4", video, caption, index, pipeline.config.clip.fps)
         stages.progress((start + len(chosen)) / GALLERY)
-        say(f"{start + len(chosen)} videos of the model that ships are in {folder}")
+        say(f"{start + len(chosen)} of {GALLERY} videos of the model that ships are in {folder}")
 
 
 def render(run: DiffusionRun, stages: Stages, short: bool) -> None:

@@ -15,8 +15,8 @@ from video_gen.training.monitor import say
 
 PAGE_SECONDS = 10.0
 """The page is written anew so often while a stage goes on."""
-TOLD = 0.03
-"""Share of a stage from which its pace tells the time left."""
+TOLD, TOLD_SECONDS = 0.03, 5.0
+"""Share of a stage, and seconds of it, from which its pace tells the time left: what was there already passes in less."""
 
 
 class Stages:
@@ -109,7 +109,7 @@ class Stages:
     def _measure_pace(self) -> None:
         """Against what stages are thought to take, from the one in work, once it shows; the next are thought to have it, too."""
         done = self._share - self._first_share
-        if self.now is not None and done >= TOLD:
+        if self.now is not None and done >= TOLD and self._spent() >= TOLD_SECONDS:
             self._pace = self._spent() / done / self.seconds[self.now]
 
     def _spent(self) -> float:

@@ -90,7 +90,9 @@ def look(folder: str | Path) -> Folder:
         return _from_manifest(folder)
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; make one with `video-gen worlds`, or give your own folder of clips")
+        raise DataError(
+            f"{folder}: no such folder; give the one that holds your videos and images (`video-gen worlds` makes one to try)"
+        )
     notes: list[str] = []
     files = list(_files(folder, notes))
     named = {path: path.relative_to(folder).as_posix() for path in files}

@@ -259,7 +259,8 @@ def open_clips(config: ClipConfig) -> Clips:
     for message in clips.messages[:5]:
         say(f"skipped {message}")
     if len(clips.messages) > 5:
-        say(f"skipped {len(clips.messages) - 5} more files for such reasons; `video-gen data check` lists all")
+        check = f"video-gen data check {config.folder} --num-frames {config.num_frames} --fps {config.fps:g}"
+        say(f"skipped {len(clips.messages) - 5} more files for such reasons; `{check}` lists all")
     return clips
 
 
