@@ -20,6 +20,7 @@ from video_gen.data.video_writer import write_video
 from video_gen.data.views import fit
 from video_gen.data.windows import windows
 from video_gen.errors import ConfigError, DataError, ShapeError
+from video_gen.training.caches import open_clips
 
 
 def moving(frames=40, height=48, width=64, seed=0):
@@ -265,6 +266,23 @@ def test_the_split_goes_by_content(tmp_path):
     with pytest.raises(DataError, match="for train"):
         Clips(config(tmp_path, validation_fraction=0.4), "validation").only("train")
     assert content_hash(tmp_path / "again.mp4") == content_hash(tmp_path / "3.mp4")
+
+
+def test_who_trains_is_told_that_most_files_are_left_out_and_how_to_see_which(tmp_path, capsys):
+    for index in range(8):
+        write_video(tmp_path / f"{index}.mp4", moving(20 if index else 40), 20)
+    clips = open_clips(config(tmp_path, num_frames=13))
+    said = capsys.readouterr()
+    said = said.out + said.err
+    assert len(clips) == 1
+    assert (
+        f"skipped 2 more files for such reasons; `video-gen data check {tmp_path} --num-frames 13 --fps 10` lists all"
+        in said
+    )
+    assert "only 1 of 8 files are used" in said
+    open_clips(config(tmp_path, num_frames=9))
+    said = capsys.readouterr()
+    assert "skipped" not in said.out + said.err and "files are used" not in said.out + said.err
 
 
 def test_the_check_finds_stills_duplicates_and_short_files(tmp_path):

@@ -261,6 +261,11 @@ def open_clips(config: ClipConfig) -> Clips:
     if len(clips.messages) > 5:
         check = f"video-gen data check {config.folder} --num-frames {config.num_frames} --fps {config.fps:g}"
         say(f"skipped {len(clips.messages) - 5} more files for such reasons; `{check}` lists all")
+    if len(clips.messages) > (used := len(set(clips.sources))):
+        total = used + len(clips.messages)
+        say(
+            f"only {used} of {total} files are used; a smaller num_frames, or a higher fps, makes use of shorter videos"
+        )
     return clips
 
 
