@@ -175,3 +175,12 @@ def test_a_picture_is_not_a_film(tmp_path):
     assert (
         read_frames(tmp_path / "p.png", [0.0]).shape[0] == len(read_start(tmp_path / "p.png", 8, (16, 16), 4)[0]) == 1
     )
+
+
+def test_how_far_it_is_is_told_over_all_batches(pipe, tmp_path):
+    told: list[tuple[int, int]] = []
+    settings = dict(count=3, batch_size=2, num_steps=2)
+    sample_to_files(pipe, "a", tmp_path, progress=lambda *at: told.append(at), **settings)
+    assert [total for _, total in told] == [200] * len(told)
+    done = [done for done, _ in told]
+    assert done == sorted(done) and done[-1] == 200 and 100 in done and done[0] < 100

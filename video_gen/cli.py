@@ -210,6 +210,7 @@ def sample(
     if compile and fit.offload != "off":
         raise ConfigError("compile and offload do not go together: weights that come and go cannot be compiled in")
     check_folder(output)
+    from video_gen.progress import bar
     from video_gen.sample import load_model, sample_to_files
     from video_gen.training.compiling import compile_to_sample, or_eagerly
     from video_gen.training.parallel import pick_device
@@ -222,8 +223,10 @@ def sample(
     pipeline = load_model(model, on, fit, [prompt, options.get("negative_prompt", "")], loras).sized(height, width)
     if compile:
         compile_to_sample(pipeline.transformer, pipeline.device)
-    make = partial(sample_to_files, pipeline, prompt, output, **options)
-    for path in or_eagerly(make, {"transformer": pipeline.transformer}) if compile else make():
+    with bar("sampling", "%") as progress:
+        make = partial(sample_to_files, pipeline, prompt, output, progress=progress, **options)
+        paths = or_eagerly(make, {"transformer": pipeline.transformer}) if compile else make()
+    for path in paths:
         print(path)
 
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from video_gen.sampling.fit import Fit
 from video_gen.sampling.given import count as frames_of
 from video_gen.sampling.given import read_at, read_picture, read_source, read_start
 from video_gen.sampling.pipeline import VideoPipeline
-from video_gen.sampling.watching import Watch
+from video_gen.sampling.watching import Step, Watch
 
 Format = Literal["mp4", "gif", "png"]
 STRENGTH = 0.6
@@ -63,6 +64,7 @@ def sample_to_files(
     enlarge: int = 1,
     sheet: bool = True,
     watch: Watch | None = None,
+    progress: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> list[Path]:
     """Sample `count` videos, with seeds `seed`, `seed + 1`, ..., into the folder `output`.
@@ -77,6 +79,7 @@ def sample_to_files(
             model's clock.
         enlarge: whole factor by which the written pictures are enlarged.
         sheet: whether to write a contact sheet of them, too. `watch`: see `VideoPipeline.generate`; of each batch.
+        progress: is told, in its place, the percent that are done, of 100 for each batch.
     Returns: the video files, and last the contact sheet. A .json per video lies beside it.
     Raises: DataError if an input cannot be read, or a file not be written; ShapeError, ConfigError for what doesn't fit.
     """
@@ -108,6 +111,8 @@ def sample_to_files(
     }
     paths, made = [], []
     for start in range(0, count, batch_size):
+        if progress is not None:
+            options["watch"] = partial(_percent, progress, start // batch_size, -(-count // batch_size))
         seeds = [seed + i for i in range(start, min(count, start + batch_size))]
         if interpolate is None:
             videos = pipeline.generate([prompt] * len(seeds), seeds=seeds, **options)
@@ -126,6 +131,10 @@ def sample_to_files(
             Image.fromarray(contact_sheet(made, scale=max(1, 96 // made[0].shape[1]))).save(temporary)
         paths.append(path)
     return paths
+
+
+def _percent(progress: Callable[[int, int], None], before: int, batches: int, step: Step) -> None:
+    progress(round(100 * (before + step.done)), 100 * batches)
 
 
 # -------------------- what is given
