@@ -152,11 +152,17 @@ def test_seconds_are_said_as_people_do():
     ]  # fmt: skip
 
 
-def test_the_time_left_follows_the_pace_of_what_is_in_work(tmp_path, monkeypatch):
-    clock = [0.0]
+@pytest.fixture
+def clocked(monkeypatch) -> tuple[list[float], list]:
+    """A clock to set, and the stages of each page that is written."""
+    clock, said = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    said = []
     monkeypatch.setattr(demo_stages, "write_page", lambda output, stages, intro: said.append(stages))
+    return clock, said
+
+
+def test_the_time_left_follows_the_pace_of_what_is_in_work(tmp_path, clocked):
+    clock, said = clocked
     with Stages(tmp_path, NAMES, {"first": 30, "train": 100, "measure": 50}, "") as stages:
         with stages.stage("first"):
             assert [s.seconds for s in said[-1]] == [30, 100, 50]
@@ -171,11 +177,8 @@ def test_the_time_left_follows_the_pace_of_what_is_in_work(tmp_path, monkeypatch
     assert [s.state for s in said[-1]] == ["done"] * 3
 
 
-def test_what_was_there_already_is_no_pace(tmp_path, monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    said = []
-    monkeypatch.setattr(demo_stages, "write_page", lambda output, stages, intro: said.append(stages))
+def test_what_was_there_already_is_no_pace(tmp_path, clocked):
+    clock, said = clocked
     with Stages(tmp_path, NAMES, {"first": 30, "train": 100, "measure": 50}, "") as stages:
         with stages.stage("first"):
             for share in (0.0, 0.5, 1.0):  # a second run finds the files, and looks at each

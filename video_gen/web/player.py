@@ -315,7 +315,7 @@ class Player:
 
 def leave_a_core(device: torch.device) -> None:
     """One core stays free for a browser that draws here: with as many threads as cores, each operator waits for the thread that
-    the browser has pushed aside, and a step takes three times as long (docs/worlds.md)."""
+    the browser has pushed aside, and pictures come later (docs/worlds.md)."""
     if device.type == "cpu":
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
 
